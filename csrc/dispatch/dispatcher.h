@@ -1,0 +1,79 @@
+/* Hosts: what a server or a client offers (methods, events, streams), the limits that protect it, and the
+ * deadlines and counters of its calls. A host is shared by all sessions of one server, or belongs to one
+ * client.
+ *
+ * The tables are keyed by name; a value is a `ref` that means something to the binding (a Lua registry
+ * reference). The host never calls it: it appends an event with the ref and the binding runs it. Unknown
+ * names and limits are answered here, without entering Lua.
+ */
+#ifndef ES_DISPATCH_DISPATCHER_H
+#define ES_DISPATCH_DISPATCHER_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include "../base/event.h"
+#include "../base/list.h"
+#include "../base/pool.h"
+#include "../base/timer.h"
+#include "wheel.h"
+
+enum es_kind { ES_KIND_RPC = 0, ES_KIND_EVENT = 1, ES_KIND_STREAM = 2, ES_KINDS = 3 };
+
+enum es_method_flags { ES_METHOD_IDEMPOTENT = 1 };
+
+struct es_method {
+    int ref;                /* the binding's; ES_NO_REF after removal while calls still run */
+    unsigned flags;         /* es_method_flags */
+    uint32_t concurrent;    /* events: handlers of one lane at once; 0 and 1: one after another */
+    uint32_t running;       /* calls inside now */
+    uint32_t uses;          /* events queued or calls open that point here: freed when removed and 0 */
+    uint64_t calls, errors; /* counters */
+    uint16_t name_len;
+    char name[]; /* NUL-terminated too */
+};
+
+struct es_limits {
+    uint64_t max_message;       /* bytes; default 4 MiB; announced in HELLO */
+    uint64_t max_metadata;      /* bytes; default 16 KiB */
+    uint32_t max_calls;         /* handlers running per session; default 100; announced */
+    uint32_t max_named_streams; /* per session, each direction; default 256; announced */
+    uint32_t max_pending;     /* calls waiting for the peer's stream allowance per session; default 16,384 */
+    uint64_t request_timeout; /* ns; default 30 s; 0: none */
+};
+
+struct es_host_config {
+    struct es_timers *timers; /* borrowed */
+    struct es_evq *events;    /* borrowed */
+    void (*rand)(void *ctx, uint8_t *out, size_t n);
+    uint64_t (*wall)(void *ctx); /* ns since 1970 */
+    void *ctx;
+    struct es_limits limits;
+    int hold_until_accept; /* 1: a session's incoming calls wait for es_session_accept() (a server with
+                              on_connect hooks); 0: sessions accept themselves when HELLO has come */
+    char agent[64];        /* HELLO parameter 5, "" for none */
+};
+
+struct es_host_stats {
+    uint64_t sessions, sessions_total;
+    uint64_t calls_in, calls_in_running, calls_in_refused, calls_out, calls_out_running, calls_timed_out,
+        calls_cancelled;
+    uint64_t events_in, events_out, events_unhandled, streams_in, streams_out, bad_frames;
+};
+
+struct es_host; /* opaque above session/; its struct is in host.h */
+
+void es_limits_default(struct es_limits *l);
+int es_host_new(struct es_host **out, const struct es_host_config *cfg);
+/* Sessions keep the host alive: it is freed when the last session and the owner are gone. */
+void es_host_ref(struct es_host *h);
+void es_host_unref(struct es_host *h);
+
+/* Names: 1-256 bytes of [A-Za-z0-9._/:-]. ES_ERR_EXISTS, ES_ERR_INVAL, ES_ERR_NOMEM. */
+int es_host_add(struct es_host *h, enum es_kind kind, const char *name, size_t len, int ref, unsigned flags,
+                uint32_t concurrent);
+/* The ref that was there (to be released by the binding), or ES_ERR_NOT_FOUND. Calls under way finish. */
+int es_host_remove(struct es_host *h, enum es_kind kind, const char *name, size_t len, int *ref);
+struct es_method *es_host_find(struct es_host *h, enum es_kind kind, const char *name, size_t len);
+void es_host_stats_get(const struct es_host *h, struct es_host_stats *out);
+
+#endif

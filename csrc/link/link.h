@@ -1,0 +1,243 @@
+/* The one interface between a protocol (session/, a raw QUIC user, later HTTP/3) and what carries it.
+ *
+ * A link is one connection. transport/ implements it over QUIC, link/pair.c as a plain in-memory pair for
+ * unit specs, and http3/webtransport will. The protocol calls DOWN through es_link_* ; the carrier calls UP
+ * through es_link_events.
+ *
+ * Rules:
+ *  - Up-calls run inside the carrier's library callbacks. The protocol may call any es_link_* function from
+ * them (they only queue, mark and count; nothing is sent and nothing is freed before the library has
+ * returned), but must not run Lua: it appends es_events instead.
+ *  - Bytes given to data() and datagram() are borrowed for the call; copy what must stay.
+ *  - es_link_stream pointers are valid until stream_closed() for that stream, or closed(), whichever comes
+ * first; the protocol drops them there. The es_link itself is valid until closed() has returned. closed()
+ * comes exactly once.
+ *  - Receive credit. STREAM credit returns only when the protocol says so with es_link_credit(). CONNECTION
+ * credit returns by itself as bytes arrive, as long as what the connection holds (unacknowledged sends,
+ * counted by the carrier, plus what the protocol reported with es_link_hold()) is below the cap (default 8
+ * MiB); above it, it is withheld until it falls. So one slow reader cannot freeze the others, and no peer can
+ * make us hold more than the cap.
+ *  - The peer's allowance of NEW streams returns when the protocol calls es_link_stream_done() (when the
+ * answer is queued), at the latest when the stream is closed; never at a peer's reset alone. Calling it twice
+ * is harmless.
+ */
+#ifndef ES_LINK_LINK_H
+#define ES_LINK_LINK_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct es_link;
+
+/* Base of every carrier's stream object: the carrier embeds it as the first member. */
+struct es_link_stream {
+    struct es_link *link; /* borrowed */
+    int64_t id;           /* QUIC stream id; -1 until the carrier has one */
+    void *user;           /* the protocol's object; borrowed */
+};
+
+enum { ES_DIR_BIDI = 0, ES_DIR_UNI = 1 };
+
+/* Send priority classes. Lower is first; streams of one class share in turns. */
+enum {
+    ES_PRIO_CONTROL = 0,
+    ES_PRIO_FIRST = 1,
+    ES_PRIO_DEFAULT = 4,
+    ES_PRIO_LAST = 8
+}; /* urgency u is class 1 + u */
+
+enum es_close_cause {
+    ES_CLOSE_LOCAL = 1, /* es_link_close() here */
+    ES_CLOSE_PEER,      /* the peer sent CONNECTION_CLOSE */
+    ES_CLOSE_IDLE,      /* idle time-out */
+    ES_CLOSE_RESET,     /* stateless reset: the peer lost its state */
+    ES_CLOSE_HANDSHAKE, /* the handshake failed (TLS, ALPN, version, time-out) */
+    ES_CLOSE_ERROR      /* a transport or internal error here */
+};
+
+struct es_close_info {
+    enum es_close_cause cause;
+    int err; /* enum es_err that fits best: ES_ERR_TIMEOUT, ES_ERR_TLS, ES_ERR_CLOSED, ... */
+    int app; /* 1: `code` is an application error code, 0: a QUIC transport error (0x100 + alert for TLS) */
+    uint64_t code;
+    char reason[256]; /* text for people, NUL-terminated, printable; "" when there is none */
+};
+
+struct es_link_stats {
+    uint64_t rtt_latest, rtt_min, rtt_smoothed; /* ns */
+    uint64_t cwnd, bytes_in_flight;             /* bytes */
+    uint64_t bytes_sent, bytes_received, packets_sent, packets_received, packets_lost;
+    uint64_t held;           /* bytes counted against the cap now */
+    uint64_t handshake_time; /* ns from the first packet to completion; 0: not complete */
+    uint64_t idle_timeout;   /* ns, the negotiated value; 0: none */
+    uint32_t path_mtu;       /* bytes of UDP payload */
+    uint32_t max_datagram;   /* largest datagram payload that may be sent now; 0: the peer takes none */
+    uint32_t streams_bidi_left, streams_uni_left; /* that we may still open now */
+};
+
+/* What a carrier offers. Protocols use the es_link_* wrappers below. */
+struct es_link_ops {
+    int (*open)(struct es_link *, int dir, void *user, struct es_link_stream **out);
+    int (*write)(struct es_link_stream *, const void *data, size_t n, int fin);
+    int (*write_ref)(struct es_link_stream *, const void *data, size_t n, int fin, void (*release)(void *),
+                     void *arg);
+    size_t (*queued)(const struct es_link_stream *);
+    void (*priority)(struct es_link_stream *, int prio);
+    void (*credit)(struct es_link_stream *, size_t n);
+    void (*stream_done)(struct es_link_stream *);
+    void (*stop)(struct es_link_stream *, uint64_t app_code);
+    void (*reset)(struct es_link_stream *, uint64_t app_code);
+    void (*hold)(struct es_link *, int64_t delta);
+    int (*datagram)(struct es_link *, const void *data, size_t n);
+    void (*close)(struct es_link *, int app, uint64_t code, const char *reason);
+    void (*stats)(struct es_link *, struct es_link_stats *out);
+    /* "127.0.0.1:5000" or "[::1]:5000" into buf; the peer's current address */
+    void (*peer_addr)(struct es_link *, char *buf, size_t n);
+};
+
+/* What the protocol is told. Every member must be set. */
+struct es_link_events {
+    void (*established)(
+        void *user); /* handshake complete: streams may be opened (client: 1-RTT keys are there) */
+    /* The peer opened a stream; set s->user. Always followed by data(), reset() or stream_closed(). */
+    void (*stream_opened)(void *user, struct es_link_stream *s, int dir);
+    /* In order, without gaps. n may be 0 with fin = 1. After fin no more data() for that stream. */
+    void (*data)(void *user, struct es_link_stream *s, const uint8_t *p, size_t n, int fin);
+    void (*stream_reset)(void *user, struct es_link_stream *s, uint64_t app_code); /* peer's RESET_STREAM */
+    void (*stream_stopped)(void *user, struct es_link_stream *s,
+                           uint64_t app_code); /* peer's STOP_SENDING, where known */
+    /* The send queue of s fell to or below half of ES_LINK_HIGH after having been above ES_LINK_HIGH. */
+    void (*writable)(void *user, struct es_link_stream *s);
+    /* Everything we wrote on s including FIN was acknowledged. */
+    void (*sent)(void *user, struct es_link_stream *s);
+    void (*stream_closed)(void *user, struct es_link_stream *s); /* both directions over; last word about s */
+    void (*datagram)(void *user, const uint8_t *p, size_t n);
+    void (*stream_credit)(void *user, int dir); /* the peer lets us open more streams */
+    void (*hold_low)(void *user); /* held bytes fell below the cap again after es_link_would_hold() said no */
+    void (*closed)(void *user, const struct es_close_info *info);
+};
+
+#define ES_LINK_HIGH ((size_t)256 * 1024) /* a stream's send queue (unsent bytes) above this: stop writing   \
+                                           */
+#define ES_LINK_HOLD_CAP ((uint64_t)8 * 1024 * 1024) /* default cap of held bytes per connection */
+
+struct es_link {
+    const struct es_link_ops *ops;       /* borrowed, static */
+    const struct es_link_events *events; /* borrowed, static; set by es_link_attach */
+    void *user;                          /* borrowed: the protocol's connection object */
+    int is_server;                       /* we accepted it */
+    uint64_t held, hold_cap;             /* bytes; kept by the carrier */
+};
+
+/* The protocol takes the link. Called once, before any up-call. */
+static inline void es_link_attach(struct es_link *l, const struct es_link_events *ev, void *user)
+{
+    l->events = ev;
+    l->user = user;
+}
+
+/* Opens a stream. ES_ERR_LIMIT: the peer's allowance is used up, wait for stream_credit(). ES_ERR_CLOSED,
+ * ES_ERR_NOMEM. */
+static inline int es_link_open(struct es_link *l, int dir, void *user, struct es_link_stream **out)
+{
+    return l->ops->open(l, dir, user, out);
+}
+
+/* Queues a copy of n bytes, then FIN if fin. Never partial. 0, ES_ERR_NOMEM, or ES_ERR_CLOSED after fin or
+ * reset. The queue is not bounded here: the protocol looks at es_link_queued() and waits for writable(). */
+static inline int es_link_write(struct es_link_stream *s, const void *data, size_t n, int fin)
+{
+    return s->link->ops->write(s, data, n, fin);
+}
+
+/* As es_link_write, without the copy: release(arg) is called exactly once, when the bytes were acknowledged
+ * or given up, never from inside this call nor from a library callback (the carrier defers it to the end of
+ * its step). On error nothing is kept and release is not called. */
+static inline int es_link_write_ref(struct es_link_stream *s, const void *data, size_t n, int fin,
+                                    void (*release)(void *), void *arg)
+{
+    return s->link->ops->write_ref(s, data, n, fin, release, arg);
+}
+
+/* Bytes written and not yet handed to a packet. */
+static inline size_t es_link_queued(const struct es_link_stream *s)
+{
+    return s->link->ops->queued(s);
+}
+
+static inline void es_link_priority(struct es_link_stream *s, int prio)
+{
+    s->link->ops->priority(s, prio);
+}
+
+/* The protocol consumed n bytes of s: the peer may send n more on it. */
+static inline void es_link_credit(struct es_link_stream *s, size_t n)
+{
+    s->link->ops->credit(s, n);
+}
+
+/* The answer is queued: the peer may open one more stream of this kind. Only for streams the peer opened. */
+static inline void es_link_stream_done(struct es_link_stream *s)
+{
+    s->link->ops->stream_done(s);
+}
+
+/* STOP_SENDING and RESET_STREAM with an application code. reset drops what is queued. Both harmless when too
+ * late. */
+static inline void es_link_stop(struct es_link_stream *s, uint64_t app_code)
+{
+    s->link->ops->stop(s, app_code);
+}
+static inline void es_link_reset(struct es_link_stream *s, uint64_t app_code)
+{
+    s->link->ops->reset(s, app_code);
+}
+
+/* The protocol holds `delta` more (or fewer) received bytes in memory. */
+static inline void es_link_hold(struct es_link *l, int64_t delta)
+{
+    l->ops->hold(l, delta);
+}
+
+/* Would n more held bytes stay within the cap? */
+static inline int es_link_would_hold(const struct es_link *l, size_t n)
+{
+    return l->held + n <= l->hold_cap;
+}
+
+/* Queues one unreliable datagram (copied; dropped silently if never sendable). ES_ERR_TOO_LARGE: over
+ * stats.max_datagram; ES_ERR_UNSUPPORTED: the peer takes none; ES_ERR_LIMIT: 256 already wait. */
+static inline int es_link_datagram(struct es_link *l, const void *data, size_t n)
+{
+    return l->ops->datagram(l, data, n);
+}
+
+/* Closes with CONNECTION_CLOSE. closed() follows from a later step, also when called before the handshake.
+ * Harmless twice. */
+static inline void es_link_close(struct es_link *l, int app, uint64_t code, const char *reason)
+{
+    l->ops->close(l, app, code, reason);
+}
+
+static inline void es_link_stats_get(struct es_link *l, struct es_link_stats *out)
+{
+    l->ops->stats(l, out);
+}
+
+static inline void es_link_peer_addr(struct es_link *l, char *buf, size_t n)
+{
+    l->ops->peer_addr(l, buf, n);
+}
+
+/* A protocol offered on an endpoint under one ALPN (or taken by a client). */
+struct es_app {
+    const char *alpn; /* owned by the app; 1-255 bytes */
+    /* A connection with this ALPN appears: attach to the link (es_link_attach) and return 0, or refuse with
+     * an es_err, upon which the carrier closes it. Server: runs when the handshake has completed, inside a
+     * library callback; established() follows at once. Client: runs inside es_endpoint_connect, established()
+     * comes later. */
+    int (*attach)(struct es_app *app, struct es_link *link, void *arg);
+    void *user; /* borrowed */
+};
+
+#endif

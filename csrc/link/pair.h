@@ -1,0 +1,35 @@
+/* Two links joined in memory, for unit specs of protocols: no packets, no TLS, no clock.
+ *
+ *   struct es_pair *p;
+ *   es_pair_new(&p);
+ *   app->attach(app, es_pair_link(p, 1), NULL);      // 1: the accepting side
+ *   client_app->attach(client_app, es_pair_link(p, 0), NULL);
+ *   es_pair_establish(p);
+ *   while (es_pair_pump(p, 7)) {}                    // delivers at most 7 bytes of each stream per call,
+ * until nothing moves es_pair_del(p);                                  // closed() is delivered to a side
+ * that has not had it
+ *
+ * Stream allowances and windows are settable, so that credit logic is testable. write_ref's release runs in
+ * pump.
+ */
+#ifndef ES_LINK_PAIR_H
+#define ES_LINK_PAIR_H
+
+#include "link.h"
+
+struct es_pair;
+
+int es_pair_new(struct es_pair **out);
+void es_pair_del(struct es_pair *p);
+struct es_link *es_pair_link(struct es_pair *p, int server);
+/* Limits of both sides: streams the peer may have open (bidi, uni), window per stream in bytes, largest
+ * datagram. Before establish. */
+void es_pair_limits(struct es_pair *p, size_t bidi, size_t uni, size_t window, size_t datagram);
+void es_pair_establish(struct es_pair *p);
+/* One round: moves at most `chunk` bytes of every stream each way (0: no limit), datagrams, resets, closes. 1
+ * if anything moved. */
+int es_pair_pump(struct es_pair *p, size_t chunk);
+/* The network dies: both sides get closed() with ES_CLOSE_IDLE at the next pump. */
+void es_pair_cut(struct es_pair *p);
+
+#endif

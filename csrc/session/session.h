@@ -1,0 +1,287 @@
+/* The native protocol echostream/1 over any link: sessions, calls, events, named streams (docs/PROTOCOL.md).
+ *
+ * Down: link/link.h. Up: es_events in the host's queue, listed below. Nothing here knows Lua or QUIC.
+ *
+ * Life of a session:  es_session_app's attach -> [ES_EV_SESSION_OPEN] -> calls, events, channels ->
+ * ES_EV_SESSION_CLOSED (last, exactly once, also when OPEN never came). OPEN comes, on the accepting side,
+ * with the peer's HELLO (so that credentials are known): calls of the peer that arrived before it wait for
+ * it, and with host.hold_until_accept also for es_session_accept(). On the dialling side OPEN comes with the
+ * end of the handshake, without waiting for HELLO.
+ *
+ * Life of an outgoing call:  es_session_request -> exactly one of ES_EV_RESPONSE / ES_EV_CALL_FAILED, unless
+ * es_call_cancel came first (then none). es_call pointers are dead after that event was popped or after
+ * es_call_cancel. Life of an incoming call: ES_EV_REQUEST -> the binding ends it with exactly one
+ * es_call_respond or es_call_fail, however late; the pointer is dead after that. A cancelled or expired
+ * incoming call first gets ES_EV_CALL_CANCELLED (at most once); it still has to be ended (the answer is
+ * dropped if nobody waits). When the session dies every open incoming call gets ES_EV_CALL_CANCELLED too,
+ * with code ES_APP_SESSION_CLOSED. Channels (named streams): see below.
+ *
+ * Sessions are reference counted: the session itself holds one until CLOSED was popped, every event in the
+ * queue one, the binding's own handle one (es_session_ref). After CLOSED every function on it returns
+ * ES_ERR_CLOSED and is safe.
+ */
+#ifndef ES_SESSION_SESSION_H
+#define ES_SESSION_SESSION_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include "../base/err.h"
+#include "../base/event.h"
+#include "../dispatch/dispatcher.h"
+#include "../link/link.h"
+
+struct es_session;
+struct es_call;    /* one RPC, ours or the peer's */
+struct es_channel; /* one named stream, ours or the peer's */
+
+enum es_codec { ES_CODEC_RAW = 0, ES_CODEC_MSGPACK = 1, ES_CODEC_JSON = 2 };
+
+struct es_pair_kv {
+    const char *key, *value; /* borrowed */
+    size_t key_len, value_len;
+};
+
+/* ---- events to the binding; `owner` of every record is the es_session (a reference is held until popped)
+ * ---- */
+enum es_session_event {
+    ES_EV_SESSION_OPEN = 0x100, /* struct es_event only; credentials: es_session_credentials() */
+    ES_EV_SESSION_CLOSED,       /* struct es_ev_closed */
+    ES_EV_SESSION_GOAWAY,       /* struct es_ev_goaway: the peer is draining */
+    ES_EV_SESSION_IDLE,   /* after our es_session_goaway(): no call, event or channel is under way any more */
+    ES_EV_REQUEST,        /* struct es_ev_message: run method->ref, then end e->call */
+    ES_EV_CALL_CANCELLED, /* struct es_ev_message without payload: e->call (incoming) is no longer wanted;
+                             e->code says why */
+    ES_EV_RESPONSE,       /* struct es_ev_message: e->call (ours) succeeded; payload = results */
+    ES_EV_CALL_FAILED,    /* struct es_ev_failed: e->call (ours) failed */
+    ES_EV_EVENT, /* struct es_ev_message: run method->ref, then es_session_event_done(session, e->lane,
+                    method) */
+    ES_EV_CHANNEL_REQUEST,  /* struct es_ev_message: the peer opened a named stream; run method->ref, then
+                               es_channel_end() */
+    ES_EV_CHANNEL_READABLE, /* struct es_ev_channel: a message, the end or an error can be read; edge: not
+                               again before es_channel_recv said AGAIN */
+    ES_EV_CHANNEL_WRITABLE, /* struct es_ev_channel: es_channel_send said AGAIN before and would not now */
+    ES_EV_CHANNEL_CLOSED,   /* struct es_ev_channel: nothing more can be sent or received (what is queued can
+                               still be read) */
+    ES_EV_SESSION_WRITABLE  /* es_session_emit said AGAIN before and would not now */
+};
+
+struct es_ev_message {
+    struct es_event h;
+    union {
+        struct es_call *call;
+        struct es_channel *channel;
+    };
+    void *user;               /* the call's `user` (outgoing) */
+    struct es_method *method; /* REQUEST, EVENT, CHANNEL_REQUEST; alive until the call/event/channel ended */
+    uint64_t code;            /* CALL_CANCELLED: enum es_app_error */
+    uint64_t wall_time_us;    /* EVENT: 0 when absent */
+    uint64_t seq;             /* EVENT */
+    uint8_t codec;            /* enum es_codec */
+    uint8_t lane;             /* EVENT; ES_LANE_DATAGRAM for an unreliable one */
+    uint8_t idempotent;       /* RESPONSE: the method is idempotent; REQUEST: the caller marked it */
+    uint32_t metadata_len;    /* bytes of raw kv at data[0]; es_kv_next() of framing/frame.h reads them */
+    uint32_t payload_len;     /* bytes at data[metadata_len] */
+    uint8_t data[];
+};
+
+struct es_ev_failed {
+    struct es_event h;
+    struct es_call *call;
+    void *user;
+    uint16_t status;                             /* enum es_status */
+    uint8_t processed;                           /* enum es_processed */
+    uint8_t codec;                               /* of details */
+    uint64_t retry_after_ms;                     /* 0: not said */
+    uint32_t code_len, message_len, details_len; /* one after another in data */
+    uint8_t data[];                              /* code is a stable string such as "timeout" */
+};
+
+struct es_ev_channel {
+    struct es_event h;
+    struct es_channel *channel;
+    void *user; /* es_channel_set_user() */
+};
+
+struct es_ev_closed {
+    struct es_event h;
+    struct es_close_info info;
+    int opened; /* ES_EV_SESSION_OPEN came before */
+};
+
+struct es_ev_goaway {
+    struct es_event h;
+    uint64_t grace_ms, retry_after_ms;
+    char reason[256];
+};
+
+#define ES_LANE_DATAGRAM 0xff
+
+/* ---- sessions ---- */
+
+/* Fills an es_app that makes sessions of `host` (referenced until es_session_app_free). attach's arg, on the
+ * dialling side, is a struct es_session_dial; NULL on the accepting side. */
+int es_session_app_init(struct es_app *app, struct es_host *host);
+void es_session_app_free(struct es_app *app);
+#define ES_ALPN "echostream/1"
+
+struct es_session_dial {
+    const struct es_pair_kv *credentials; /* HELLO parameter 6; copied */
+    size_t n_credentials;
+    const uint8_t *instance;    /* 16 bytes kept across reconnects of one client; NULL: random */
+    void *user;                 /* es_session_user() from the first event on */
+    struct es_session *session; /* out: with a reference for the caller */
+};
+
+void es_session_ref(struct es_session *s);
+void es_session_unref(struct es_session *s);
+void *es_session_user(const struct es_session *s);
+void es_session_set_user(struct es_session *s, void *user);
+uint64_t es_session_id(const struct es_session *s); /* unique in the process, from 1 */
+struct es_host *es_session_host(struct es_session *s);
+struct es_link *es_session_link(struct es_session *s);   /* NULL after CLOSED */
+int es_session_is_open(const struct es_session *s);      /* OPEN came, CLOSED did not, no close asked for */
+uint64_t es_session_created(const struct es_session *s); /* wall clock, ns since 1970 */
+/* Raw kv of the peer's HELLO credentials (framing/frame.h reads it); borrowed from the session. NULL, 0 when
+ * there are none. */
+const uint8_t *es_session_credentials(const struct es_session *s, size_t *len);
+const char *es_session_agent(const struct es_session *s); /* the peer's; "" unknown */
+/* hold_until_accept: lets the peer's calls in. Refusing is es_session_close(s, ES_APP_REFUSED, reason). */
+int es_session_accept(struct es_session *s);
+/* CONNECTION_CLOSE with an application code, after what is queued was given one flush. CLOSED follows.
+ * Harmless twice. */
+void es_session_close(struct es_session *s, uint64_t code, const char *reason);
+/* GOAWAY: the peer's new calls are answered unavailable / processed no from now on; ours are refused here.
+ * Those under way end. */
+int es_session_goaway(struct es_session *s, uint64_t grace_ms, uint64_t retry_after_ms, const char *reason);
+size_t
+es_session_in_flight(const struct es_session *s); /* incoming + outgoing calls, channels, events not done */
+/* 1 when every byte written (lanes, control, calls) was acknowledged: what close() waits for. */
+int es_session_flushed(const struct es_session *s);
+
+/* ---- outgoing calls ---- */
+struct es_call_opts {
+    uint64_t deadline; /* ns on timers->now's clock; ES_DEADLINE_DEFAULT: now + limits.request_timeout;
+                          ES_NEVER: none */
+    uint8_t priority;  /* 0-7, RFC 9218 urgency; default 3 */
+    uint8_t codec;
+    uint8_t idempotent;
+    uint8_t retry;       /* RETRY flag, with request_id of the first attempt */
+    uint64_t request_id; /* 0: a new one */
+    const struct es_pair_kv *metadata;
+    size_t n_metadata;
+};
+#define ES_DEADLINE_DEFAULT 0
+
+void es_call_opts_default(struct es_call_opts *o);
+
+/* Sends a request; the payload is copied (or anchored when release is given: release(arg) is called exactly
+ * once, later, never from inside; not called when this fails). `user` comes back in the event. Errors
+ * (nothing was sent): ES_ERR_CLOSED, ES_ERR_TOO_LARGE (over the peer's max_message; metadata limits),
+ * ES_ERR_LIMIT (max_pending calls wait for the peer's stream allowance), ES_ERR_INVAL (name, metadata),
+ * ES_ERR_NOMEM. When the allowance is used up the call waits inside, within its deadline. */
+int es_session_request(struct es_session *s, const char *method, size_t method_len,
+                       const struct es_call_opts *opts, const uint8_t *payload, size_t payload_len,
+                       void (*release)(void *), void *arg, void *user, struct es_call **out);
+/* Nobody waits any more: CANCEL goes out, no event comes. code: ES_APP_CANCELLED, ES_APP_DEADLINE, ... */
+void es_call_cancel(struct es_call *c, uint64_t code);
+
+/* ---- any call ---- */
+uint64_t es_call_request_id(const struct es_call *c);
+void *es_call_user(const struct es_call *c);
+void es_call_set_user(struct es_call *c, void *user);
+struct es_session *es_call_session(const struct es_call *c);
+uint64_t es_call_deadline(const struct es_call *c); /* ns on timers->now's clock; ES_NEVER: none */
+int es_call_attempt(const struct es_call *c);       /* incoming: 1, or 2 when RETRY was set */
+int es_call_cancelled(const struct es_call *c);     /* incoming */
+/* incoming: raw kv, kept while the call lives */
+const uint8_t *es_call_metadata(const struct es_call *c, size_t *len);
+
+/* ---- incoming calls ---- */
+/* Results: a payload that is an array of n values in `codec`. Over the peer's max_message: the caller gets
+ * resource_exhausted, ES_ERR_TOO_LARGE is returned and the call is over all the same. */
+int es_call_respond(struct es_call *c, int codec, const uint8_t *payload, size_t len, void (*release)(void *),
+                    void *arg);
+struct es_failure {
+    int status;       /* enum es_status */
+    const char *code; /* NULL: es_status_code(status) */
+    size_t code_len;
+    const char *message; /* cut to 1 KiB at a UTF-8 boundary */
+    size_t message_len;
+    int processed; /* enum es_processed */
+    uint64_t retry_after_ms;
+    int codec; /* of details */
+    const uint8_t *details;
+    size_t details_len;
+};
+int es_call_fail(struct es_call *c, const struct es_failure *f);
+
+/* ---- events ---- */
+/* Queues one event. lane 0-7 (a lane is opened on first use), or ES_LANE_DATAGRAM. ES_ERR_AGAIN: the lane's
+ * queue is over its high mark (1 MiB unsent): wait for ES_EV_SESSION_WRITABLE; ES_ERR_TOO_LARGE (a datagram:
+ * es_link_stats.max_datagram less the frame's head), ES_ERR_CLOSED, ES_ERR_UNSUPPORTED. wall_time_us 0:
+ * absent. */
+int es_session_emit(struct es_session *s, const char *name, size_t name_len, int lane, int codec,
+                    const struct es_pair_kv *metadata, size_t n_metadata, uint64_t wall_time_us,
+                    const uint8_t *payload, size_t len);
+/* The handler of one ES_EV_EVENT ended: the lane's credit returns and its next event is delivered. */
+void es_session_event_done(struct es_session *s, int lane, struct es_method *m);
+
+/* ---- channels: named streams ---- */
+/* Opens one (REQUEST with MORE|STREAM). ES_ERR_LIMIT: max_named_streams of the peer or its stream allowance
+ * are used up. `user`: es_channel_set_user. The opener may send at once. An error of the other side (no such
+ * stream, refused) is what es_channel_recv reports. codec is that of every message on it: ES_CODEC_RAW unless
+ * both ends agreed on another. */
+int es_channel_open(struct es_session *s, const char *name, size_t len, const struct es_call_opts *opts,
+                    void *user, struct es_channel **out);
+void es_channel_set_user(struct es_channel *c, void *user);
+void *es_channel_user(const struct es_channel *c);
+struct es_session *es_channel_session(const struct es_channel *c);
+const uint8_t *es_channel_metadata(const struct es_channel *c, size_t *len); /* incoming: the opener's */
+uint64_t es_channel_id(const struct es_channel *c);                          /* its request id */
+
+struct es_msg_out {
+    const uint8_t *data;
+    size_t len;
+    uint64_t seq;          /* used when has_seq */
+    uint64_t wall_time_us; /* used when has_wall */
+    uint8_t has_seq, has_wall, codec;
+    void (*release)(void *); /* NULL: copied; else as es_link_write_ref */
+    void *arg;
+};
+/* One message. ES_ERR_AGAIN: the queue is above ES_LINK_HIGH, nothing was taken, ES_EV_CHANNEL_WRITABLE
+ * follows; ES_ERR_TOO_LARGE (peer's max_message); ES_ERR_CLOSED (finished, reset, session gone, or the peer
+ * wants no more). */
+int es_channel_send(struct es_channel *c, const struct es_msg_out *m);
+
+struct es_msg_in {
+    const uint8_t *data; /* valid until es_channel_consume */
+    size_t len;
+    uint64_t seq, wall_time_us;
+    uint8_t has_seq, has_wall, codec;
+};
+/* The next message. ES_OK: *m is filled; call es_channel_consume() when its bytes were taken (credit returns
+ * then). ES_ERR_AGAIN: none yet; ES_EV_CHANNEL_READABLE follows. ES_ERR_NOT_FOUND: the end (the peer
+ * finished). ES_ERR_CLOSED: failed; es_channel_error() says how. */
+int es_channel_recv(struct es_channel *c, struct es_msg_in *m);
+void es_channel_consume(struct es_channel *c);
+/* How it failed; *f's pointers are valid while the channel lives. ES_ERR_NOT_FOUND: it did not. */
+int es_channel_error(const struct es_channel *c, struct es_failure *f);
+/* No more from us: FIN (the responder: RESPONSE status 0 + FIN). What is queued is delivered. Harmless twice.
+ */
+int es_channel_finish(struct es_channel *c);
+/* Responder: the handler ended. f NULL: like finish if not done, and STOP_SENDING when the peer has not
+ * finished; f: fails with that status. The channel is still readable by nobody: recv gives ES_ERR_CLOSED. */
+int es_channel_end(struct es_channel *c, const struct es_failure *f);
+/* Abandon both directions with a code (ES_APP_USER + n for a user's n). */
+void es_channel_reset(struct es_channel *c, uint64_t code);
+/* The binding's last word: frees it when both directions are over, else once they are (an open one is reset
+ * with ES_APP_CANCELLED). */
+void es_channel_release(struct es_channel *c);
+
+struct es_channel_stats {
+    uint64_t messages_in, messages_out, bytes_in, bytes_out, queued; /* queued: unsent bytes */
+    int finished, peer_finished, open;
+};
+void es_channel_stats_get(const struct es_channel *c, struct es_channel_stats *out);
+
+#endif

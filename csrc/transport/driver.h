@@ -1,0 +1,36 @@
+/* The inside of a poller, shared by the real one (poller.c) and the simulated one (sim/): not for anybody
+ * above. */
+#ifndef ES_TRANSPORT_DRIVER_H
+#define ES_TRANSPORT_DRIVER_H
+
+#include "../base/list.h"
+#include "../base/timer.h"
+#include "io.h"
+#include "poller.h"
+
+struct es_poller_ops {
+    int (*step)(struct es_poller *p, size_t budget);
+    void (*kick)(struct es_poller *p);  /* something became dirty outside step/flush: make the fd readable */
+    void (*rearm)(struct es_poller *p); /* after flush: arm for es_timers_next() */
+    int (*fd)(const struct es_poller *p);
+    void (*del)(struct es_poller *p);
+};
+
+struct es_poller {
+    const struct es_poller_ops *ops;
+    struct es_io io;
+    struct es_timers timers;
+    struct es_list endpoints;
+    struct es_list dirty; /* endpoints with something to write */
+    int busy;             /* inside step or flush: no kick needed */
+};
+
+/* endpoint.c's side of the seam */
+void es_endpoint_input(struct es_endpoint *ep, const union es_addr *local, const union es_addr *remote,
+                       uint8_t ecn, const uint8_t *data,
+                       size_t len);                /* one datagram; len 0 is counted and ignored */
+void es_endpoint_writable(struct es_endpoint *ep); /* the socket takes packets again */
+int es_endpoint_flush(struct es_endpoint *ep);     /* 1: more to send but the socket is full */
+void es_endpoint_mark(struct es_endpoint *ep);     /* put on p->dirty, kick when needed */
+
+#endif

@@ -1,0 +1,95 @@
+/* An endpoint: one UDP socket and every connection on it, accepted or dialled.
+ *
+ *   struct es_endpoint_config cfg = { .bind = &addr, .tls = tls, .apps = apps, .n_apps = 1 };
+ *   es_endpoint_config_default(&cfg) first, then set what differs.
+ *   es_endpoint_new(poller, &cfg, &ep, err, sizeof err);
+ *   es_endpoint_connect(ep, &cc, &link);      // cc.app->attach() runs inside
+ *
+ * Connection ids are ours to choose: 1 byte worker, then 15 random or derived bytes (16 in all). Stateless
+ * reset tokens are HKDF/HMAC of `secret` over the id.
+ */
+#ifndef ES_TRANSPORT_ENDPOINT_H
+#define ES_TRANSPORT_ENDPOINT_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include "../link/link.h"
+#include "io.h"
+#include "tls.h"
+
+struct es_poller;
+struct es_endpoint;
+
+enum es_cc { ES_CC_CUBIC = 0, ES_CC_BBR, ES_CC_NEWRENO };
+
+struct es_transport_config { /* per connection */
+    uint64_t idle_timeout; /* ns; default 30 s; 0: none. The negotiated value is the smaller of both sides' */
+    uint64_t keep_alive; /* ns; 0: none; default ES_KEEP_ALIVE_AUTO: a third of the negotiated idle time-out,
+                            while the protocol asks for it (client side) */
+    uint64_t handshake_timeout; /* ns; default server 10 s, client 30 s */
+    uint64_t max_streams_bidi;  /* the peer's allowance; default 1,024 */
+    uint64_t max_streams_uni;   /* default 16 */
+    uint64_t stream_window;     /* bytes; default 256 KiB: initial credit of each stream */
+    uint64_t connection_window; /* bytes; default 8 MiB */
+    uint64_t hold_cap;          /* bytes; default ES_LINK_HOLD_CAP */
+    uint64_t max_datagram;      /* bytes accepted; default 65,535; 0: no datagrams */
+    enum es_cc cc;              /* default cubic */
+    int disable_mtu_discovery;
+};
+#define ES_KEEP_ALIVE_AUTO UINT64_MAX
+
+struct es_endpoint_config {
+    const union es_addr *bind;  /* port 0: any */
+    struct es_tls *tls;         /* for accepting; NULL: this endpoint only dials */
+    struct es_app *const *apps; /* offered ALPNs in order of preference; borrowed pointers that outlive the
+                                   endpoint; array copied */
+    size_t n_apps;
+    struct es_transport_config transport;                   /* for accepted connections */
+    uint8_t worker;                                         /* first byte of our connection ids */
+    uint8_t secret[32];                                     /* all zero: random */
+    int (*on_log)(void *user, int level, const char *text); /* may be NULL */
+    void *log_user;
+};
+
+struct es_connect_config {
+    const union es_addr *remote;
+    struct es_tls *tls; /* referenced */
+    struct es_app *app; /* exactly one ALPN is offered */
+    void *app_arg;      /* handed to app->attach */
+    struct es_transport_config transport;
+};
+
+struct es_endpoint_stats {
+    uint64_t datagrams_in, datagrams_out, bytes_in, bytes_out, batches_in, batches_out;
+    uint64_t connections, accepted, dialled, refused, dropped_datagrams;
+    int gso, gro, ecn, pktinfo; /* what the kernel gave us */
+    int rcvbuf, sndbuf;         /* bytes obtained */
+};
+
+void es_transport_config_default(struct es_transport_config *c, int is_server);
+void es_endpoint_config_default(struct es_endpoint_config *c);
+
+/* err_text gets the reason ("bind 127.0.0.1:80: Permission denied"). */
+int es_endpoint_new(struct es_poller *p, const struct es_endpoint_config *cfg, struct es_endpoint **out,
+                    char *err_text, size_t n);
+/* Every connection left gets CONNECTION_CLOSE (application 0) once, closed() is delivered to its protocol,
+ * the socket is closed. */
+void es_endpoint_del(struct es_endpoint *ep);
+void es_endpoint_address(const struct es_endpoint *ep, union es_addr *out); /* the real port */
+void es_endpoint_accepting(struct es_endpoint *ep,
+                           int yes); /* 0: new connections are refused (CONNECTION_REFUSED) */
+int es_endpoint_set_tls(struct es_endpoint *ep, struct es_tls *tls); /* for connections to come */
+size_t es_endpoint_connections(const struct es_endpoint *ep);
+void es_endpoint_stats_get(const struct es_endpoint *ep, struct es_endpoint_stats *out);
+int es_endpoint_connect(struct es_endpoint *ep, const struct es_connect_config *cc, struct es_link **out,
+                        char *err_text, size_t n);
+
+/* Rebinds the socket to a new local port without telling anybody: what a NAT does. For tests. */
+int es_endpoint_rebind(struct es_endpoint *ep);
+
+/* The peer's certificate, for a link made by an endpoint: SPKI hash. ES_ERR_NOT_FOUND when it sent none. */
+int es_link_peer_pin(struct es_link *l, uint8_t spki[32]);
+/* Keepalive on or off for this connection (a session with an idle handler wants it on). */
+void es_link_keep_alive(struct es_link *l, int on);
+
+#endif

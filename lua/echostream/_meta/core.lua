@@ -1,0 +1,355 @@
+---@meta echostream.core
+--- The C module `echostream.core`: what the Lua files of echostream stand on. Users never call it.
+---
+--- Conventions: durations and times are seconds (floats); sizes are bytes. Misuse raises. What the network, the peer or time
+--- does returns `nil, err` where `err` is an error object (see errors.lua: a table { code, message, processed, retry_after, details }
+--- with the metatable `core.error_mt`). Methods on a closed object return `nil, err` with code "connection_closed".
+--- Functions given to C (hooks, handlers, callbacks) always run in a task of their own, so they may block; an error in one is logged
+--- through `core.set_log` and ends only that task.
+
+---@class echostream.core
+---@field version string            "scm-1"
+---@field libraries table            { ngtcp2 = "0.12.1", gnutls = "3.7.9", lua = "Lua 5.4" }
+---@field null userdata              the MessagePack/JSON null inside tables (lightuserdata NULL)
+---@field error_mt table             metatable of error objects; errors.lua fills in __tostring and __index
+local core = {}
+
+-- Loop ------------------------------------------------------------------------------------------------------
+
+---@class echostream.core.loop: userdata
+local loop = {}
+
+--- The real loop; one per Lua state is enough. Raises when epoll or timerfd cannot be had.
+---@return echostream.core.loop
+function core.loop() end
+
+--- A loop over a simulated network with a virtual clock. Same methods; `fd` is -1, `step` jumps to the next thing due.
+---@param options { seed: integer, loss?: number, burst?: integer, duplicate?: number, reorder?: number, corrupt?: number, delay?: number, jitter?: number, rate?: number, queue?: integer, mtu?: integer }
+--- probabilities 0-1, delay and jitter in seconds one way (default 0.005, 0), rate in bits/s (0 = unlimited)
+---@return echostream.core.loop
+function core.sim(options) end
+
+---@return integer fd the one pollable fd (readable means: call step), -1 in a simulation
+function loop:fd() end
+---@return number seconds monotonic (or virtual) time
+function loop:now() end
+---@return number seconds since 1970 (virtual in a simulation: starts at 1700000000)
+function loop:wall() end
+--- Receives (at most `budget` datagrams, default 64), fires timers, runs what became ready, sends. Runs handlers and tasks.
+--- Raises only for misuse (called from inside itself).
+---@param budget? integer
+---@return integer n how much was done; 0 = nothing was there (in a simulation: nothing will ever happen)
+function loop:step(budget) end
+--- Sends what is queued and runs ready tasks' writes; cheap when nothing is.
+function loop:flush() end
+---@return number|nil seconds until step has something to do by the clock; nil: only network input can wake it. 0: now (tasks are ready)
+function loop:next() end
+---@return boolean alive an endpoint, a timer or a task that is not finished exists
+function loop:alive() end
+---@param seconds number
+---@param fn fun() runs in a task
+---@return echostream.core.timer
+function loop:timer(seconds, fn) end
+--- Closes its endpoints (CONNECTION_CLOSE to every peer) and frees everything.
+function loop:close() end
+--- Simulation only. Changes the path from now on. `from`, `to`: IP texts or nil for every.
+function loop:path(options, from, to) end
+--- Simulation only: nothing passes between these virtual times (seconds from now).
+function loop:blackout(after, duration) end
+--- Simulation only. { sent, delivered, lost, duplicated, reordered, corrupted, queue_dropped, no_listener }
+function loop:sim_stats() end
+
+---@class echostream.core.timer: userdata
+local timer = {}
+---@return boolean was_running
+function timer:stop() end
+
+-- Tasks -----------------------------------------------------------------------------------------------------
+
+---@class echostream.core.task: userdata
+local task = {}
+
+--- Makes a task; it starts in the loop's next step (or flush), not inside this call.
+---@param loop echostream.core.loop
+---@param fn function
+---@return echostream.core.task
+function core.spawn(loop, fn, ...) end
+
+--- "ready" (not started or about to go on), "running", "suspended", "done", "failed", "cancelled"
+---@return string
+function task:status() end
+--- Once not ready, running or suspended: true, results... or false, error (what the function raised, or an error object "cancelled").
+--- Before: nil.
+---@return boolean|nil ok
+function task:result() end
+--- fn(task) runs (inside C, must not block or raise: use it to wake somebody) when the task ends; at once when it has ended.
+function task:on_end(fn) end
+--- Asks it to end: what it waits for returns nil, err "cancelled" (again at every later wait). A task not started never starts.
+---@return boolean asked false when it had ended already
+function task:cancel() end
+---@return boolean
+function task:cancelled() end
+
+--- The task whose coroutine is running now; nil on the main thread and in foreign coroutines.
+---@return echostream.core.task|nil
+function core.current() end
+
+--- Announces that the running task will park; returns it and a ticket. nil when not in a task.
+---@return echostream.core.task|nil task, integer ticket
+function core.prepare() end
+--- Yields the running task until core.wake(task, ticket, ...) (which may have happened already) and returns its values. When the task
+--- was or gets cancelled, returns nil, err "cancelled" instead. Only task.lua calls this.
+---@param ticket integer
+---@return any ...
+function core.park(ticket) end
+--- Ends a park. A stale ticket or a second wake is ignored. The task continues in the loop's current or next step, not inside this call.
+---@return boolean taken
+function core.wake(task, ticket, ...) end
+
+-- Hosts: what a server or client offers ------------------------------------------------------------------------
+
+---@class echostream.core.host: userdata
+local host = {}
+
+---@class echostream.core.hooks
+---@field open fun(session_ud, incoming: boolean, credentials: table|nil): table makes the Lua session object for the handle and returns it; must not block.
+--- Handlers get that object as their first argument. Called before anything else for that session.
+---@field accept? fun(session) incoming sessions only, in a task; the peer's calls are held until session_ud:accept(). nil: accepted at once.
+---@field closed fun(session, err, opened: boolean) once; err = error object
+---@field goaway? fun(session, grace, retry_after, reason)
+---@field idle? fun(session) after session_ud:goaway(): nothing is under way any more
+
+---@param loop echostream.core.loop
+---@param options { max_message?: integer, max_metadata?: integer, max_calls?: integer, max_named_streams?: integer, max_pending?: integer, request_timeout?: number, agent?: string, hooks: echostream.core.hooks }
+---@return echostream.core.host
+function core.host(loop, options) end
+--- kind: "rpc", "event", "stream". For "rpc": fn(session, ...) -> results; for "event": fn(session, ...); for "stream": fn(session, channel_ud).
+---@param options? { idempotent?: boolean, concurrent?: integer }
+---@return true|nil ok, table|nil err code already_exists; a bad name raises
+function host:add(kind, name, fn, options) end
+---@return boolean removed
+function host:remove(kind, name) end
+--- nil, or fn(kind, session, name, metadata, handler, ...) that runs instead of every handler (middleware): kind as above; it must call or refuse.
+function host:set_wrapper(fn) end
+---@return table counters of csrc/dispatch/dispatcher.h's es_host_stats
+function host:stats() end
+
+-- TLS -------------------------------------------------------------------------------------------------------
+
+---@class echostream.core.tls: userdata
+local tls = {}
+---@param options { server?: boolean, cert_file?: string, key_file?: string, cert_pem?: string, key_pem?: string, trust?: "none"|"system"|"ca"|"pin"|"skip", ca_file?: string, pins?: string[], server_name?: string }
+--- pins: raw 32-byte strings
+---@return echostream.core.tls|nil tls, table|nil err
+function core.tls(options) end
+---@return string spki, string der raw 32 bytes each; nil when it has no certificate
+function tls:pin() end
+---@return string pem
+function core.key_generate() end
+---@param key_pem string
+---@param names string[]
+---@param days integer
+---@return string|nil pem, table|nil err
+function core.cert_self_sign(key_pem, names, days) end
+---@return { spki: string, der: string, not_before: integer, not_after: integer, subject: string }|nil info, table|nil err
+function core.cert_inspect(pem) end
+---@return string n unpredictable bytes
+function core.random(n) end
+
+-- Endpoints -------------------------------------------------------------------------------------------------
+
+---@class echostream.core.transport
+---@field idle_timeout? number
+---@field keep_alive? number|false
+---@field handshake_timeout? number
+---@field max_streams_bidi? integer
+---@field max_streams_uni? integer
+---@field stream_window? integer
+---@field connection_window? integer
+---@field max_datagram? integer
+---@field congestion_control? "cubic"|"bbr"|"newreno"
+
+---@class echostream.core.endpoint: userdata
+local endpoint = {}
+--- apps: in order of preference, { alpn = "echostream/1", host = host } or { alpn = "x", raw = fn(conn_ud) } (quic.lua; fn runs when
+--- a connection is established). Without tls it can only dial.
+---@param options { bind: string, tls?: echostream.core.tls, apps?: table[], transport?: echostream.core.transport, worker?: integer, secret?: string }
+---@return echostream.core.endpoint|nil endpoint, table|nil err code io
+function core.endpoint(loop, options) end
+---@return string address "127.0.0.1:5000"
+function endpoint:address() end
+function endpoint:accepting(yes) end
+---@return true|nil, table|nil
+function endpoint:set_tls(tls) end
+---@return table { connections, accepted, dialled, datagrams_in, datagrams_out, bytes_in, bytes_out, batches_in, batches_out, dropped_datagrams, gso, gro, ecn, pktinfo, rcvbuf, sndbuf }
+function endpoint:stats() end
+--- CONNECTION_CLOSE to every peer left; idempotent.
+function endpoint:close() end
+--- Moves it to another local port without telling the peers, as a NAT does (tests).
+---@return true|nil, table|nil
+function endpoint:rebind() end
+
+--- Starts a session; the `open` hook has made its object before this returns. `done(ok, err)` (in a task) when the handshake is
+--- over: true, or nil and the reason. `remote` is a numeric address.
+---@param endpoint echostream.core.endpoint
+---@param options { remote: string, tls: echostream.core.tls, host: echostream.core.host, credentials?: table<string,string>, instance?: string, transport?: echostream.core.transport, done: fun(ok: true|nil, err: table|nil) }
+---@return echostream.core.session|nil session, table|nil err
+function core.dial(endpoint, options) end
+
+-- Sessions --------------------------------------------------------------------------------------------------
+
+---@class echostream.core.session: userdata
+local session = {}
+---@return integer id, string peer_addr, number created_at, string agent
+function session:info() end
+---@return boolean
+function session:is_open() end
+function session:accept() end
+--- code: a number of csrc/base/err.h es_app_error (default 0x14); the `closed` hook follows
+function session:close(code, reason) end
+---@return true|nil, table|nil
+function session:goaway(grace, retry_after, reason) end
+---@return integer n calls, events and streams under way
+function session:in_flight() end
+---@return boolean everything written was acknowledged
+function session:flushed() end
+--- fn() once, when flushed() becomes true or the session ends (at once when it is)
+function session:on_flushed(fn) end
+---@return table csrc/link/link.h's es_link_stats: rtt_latest, rtt_min, rtt_smoothed, handshake_time, idle_timeout in seconds, ...
+function session:stats() end
+---@return string|nil spki of the peer's certificate, raw 32 bytes
+function session:peer_pin() end
+function session:keep_alive(on) end
+
+---@class echostream.core.call_options  (a table the caller may reuse; fields are read, never kept)
+---@field timeout? number|false seconds; false: no deadline; default the host's request_timeout; a handler's own deadline bounds it
+---@field priority? integer 0-7, default 3
+---@field idempotent? boolean
+---@field metadata? table<string,string>
+---@field codec? "msgpack"|"json"|"raw"   raw: exactly one string argument and result
+
+--- In a task: sends, yields, returns the results (a handler without results: true) or nil, err. Raises when not in a task.
+---@param options? echostream.core.call_options
+---@return any ...
+function session:request(method, options, ...) end
+--- The same, with done(...) run in a task instead of yielding. Returns a handle for cancel, or nil, err.
+---@return integer|nil handle, table|nil err
+function session:request_cb(done, method, options, ...) end
+--- Cancels a request_cb: `done` runs with nil, err "cancelled". False when it had ended.
+---@return boolean
+function session:cancel(handle) end
+--- Queues one event. `again` = the lane is full: wait for on_writable.
+---@param options? { unreliable?: boolean, lane?: integer, metadata?: table<string,string>, wall_time?: number, codec?: string }
+---@return true|nil ok, table|"again"|nil err
+function session:emit(name, options, ...) end
+--- fn() once when emit would not say "again" (at once when it would not now) or the session ended
+function session:on_writable(fn) end
+---@param options? echostream.core.call_options
+---@return echostream.core.channel|nil channel, table|nil err
+function session:open_channel(name, options) end
+
+--- The incoming call that the running task serves: nil outside handlers.
+---@return { id: integer, kind: string, name: string, metadata: table<string,string>, deadline: number|nil, attempt: integer }|nil info deadline on loop:now()'s clock
+function core.call_info() end
+---@return boolean|nil cancelled nil outside handlers
+function core.call_cancelled() end
+--- fn(code) when the running task's call is cancelled (at once when it was); several are run in order.
+function core.call_on_cancel(fn) end
+
+-- Channels: named streams -----------------------------------------------------------------------------------
+
+---@class echostream.core.channel: userdata
+local channel = {}
+---@return integer id
+function channel:id() end
+--- One message. "again": full, nothing taken; use on_writable.
+---@param wall_time? number seconds since 1970
+---@return true|nil ok, table|"again"|nil err
+function channel:send(data, seq, wall_time) end
+--- data, seq|nil, wall_time|nil; or nil (the end); or nil, "again"; or nil, err
+---@return string|nil data, any
+function channel:recv() end
+--- fn() once, when recv would not say "again" (at once when it would not now)
+function channel:on_readable(fn) end
+function channel:on_writable(fn) end
+---@return true|nil, table|nil
+function channel:finish() end
+--- user code n >= 0 (sent as 0x100 + n); nil: cancelled
+function channel:reset(code) end
+--- Both directions over or given up: finish() if not done, stop reading; idempotent. Also done by __gc and __close.
+function channel:close() end
+---@return { messages_in: integer, messages_out: integer, bytes_in: integer, bytes_out: integer, queued: integer, finished: boolean, peer_finished: boolean, open: boolean }
+function channel:stats() end
+---@return table<string,string> metadata the opener's
+function channel:metadata() end
+
+-- Raw QUIC --------------------------------------------------------------------------------------------------
+
+---@class echostream.core.conn: userdata
+local conn = {}
+---@param options { remote: string, tls: echostream.core.tls, alpn: string, transport?: echostream.core.transport }
+---@return echostream.core.conn|nil conn, table|nil err
+function core.quic_dial(endpoint, options) end
+--- "connecting", "open", or "closed" and the close information { cause, app, code, reason }
+---@return string status, table|nil close
+function conn:status() end
+--- fn(what), not in a task, must not block: what = "open", "bidi" (a stream to accept), "uni", "datagram", "credit" (more streams may be opened), "closed".
+function conn:notify(fn) end
+---@param dir "bidi"|"uni"
+---@return echostream.core.qstream|nil stream, table|"again"|nil err "again": the peer's allowance is used up, wait for "credit"
+function conn:open(dir) end
+---@return echostream.core.qstream|nil stream that the peer opened; nil: none waits
+function conn:accept(dir) end
+---@return true|nil, table|nil err
+function conn:send_datagram(data) end
+---@return string|nil
+function conn:recv_datagram() end
+function conn:close(code, reason) end
+---@return table as session:stats()
+function conn:stats() end
+---@return string
+function conn:peer_addr() end
+---@return string|nil
+function conn:peer_pin() end
+
+---@class echostream.core.qstream: userdata
+local qstream = {}
+---@return integer QUIC stream id
+function qstream:id() end
+--- "again": more than 256 KiB wait; nothing was taken; notify says "writable"
+---@return true|nil, table|"again"|nil
+function qstream:write(data, fin) end
+--- Up to max bytes (default 64 KiB): data; nil = the end; nil, "again"; nil, err (reset: err.code "cancelled", err.details = { reset = code })
+function qstream:read(max) end
+function qstream:reset(code) end
+function qstream:stop(code) end
+--- fn(what), not in a task, must not block: "readable", "writable", "closed"
+function qstream:notify(fn) end
+--- Gives up both directions if still open; also by __gc.
+function qstream:close() end
+
+-- Codecs ----------------------------------------------------------------------------------------------------
+
+---@class echostream.core.codec
+---@field msgpack { encode: fun(...): string, decode: fun(data: string, from?: integer): ..., pack: fun(value): string, unpack: fun(data: string, from?: integer): any, integer }
+--- encode(...) = an array of exactly its arguments; decode gives them back; pack/unpack one value (unpack also returns the next position).
+--- Failures return nil, err (code serialization).
+---@field json table the same four functions
+core.codec = {}
+
+---@class echostream.core.frame
+--- encode{ type = "request", ... } -> bytes; decode(bytes, from?) -> frame, next | nil, "again" | nil, err; reader(max) -> reader:feed(bytes) -> iterator
+core.frame = {}
+
+--- Marks a table: array keeps an empty table an array; map makes a sequence a map.
+function core.array(t) end
+function core.map(t) end
+
+--- record = { level = "error"|"warn"|"info"|"debug", message, traceback?, session?, method? }; nil: stderr
+---@param fn fun(record: table)|nil
+function core.set_log(fn) end
+--- Installs fn as readline's rl_event_hook of this process when its interpreter links readline; fn() must not block.
+---@return boolean installed
+function core.set_idle_hook(fn) end
+
+return core
