@@ -25,6 +25,9 @@ struct es_link *es_pair_link(struct es_pair *p, int server);
 /* Limits of both sides: streams the peer may have open (bidi, uni), window per stream in bytes, largest
  * datagram. Before establish. */
 void es_pair_limits(struct es_pair *p, size_t bidi, size_t uni, size_t window, size_t datagram);
+/* Bytes a side may send on the whole connection beyond what came back as connection credit; default 8 MiB.
+ * Before establish. The cap of held bytes is the link's hold_cap, which a test may set. */
+void es_pair_connection_window(struct es_pair *p, uint64_t bytes);
 void es_pair_establish(struct es_pair *p);
 /* One round: moves at most `chunk` bytes of every stream each way (0: no limit), datagrams, resets, closes. 1
  * if anything moved. */
