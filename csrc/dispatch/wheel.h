@@ -22,8 +22,9 @@ struct es_deadline {
 struct es_wheel {
     struct es_timers *timers; /* borrowed */
     struct es_timer timer;
-    uint64_t tick;  /* the slot being looked at, counted from 0 */
+    uint64_t tick; /* the next tick to be looked at, counted from time 0; its slot is tick % ES_WHEEL_SLOTS */
     uint64_t count; /* entries */
+    int walking;    /* `expired` may be running: add leaves the timer to the walk */
     uint64_t occupied[ES_WHEEL_SLOTS / 64];
     struct es_list slot[ES_WHEEL_SLOTS];
     void (*expired)(struct es_wheel *w, struct es_deadline *d); /* d is out of the wheel already */
@@ -34,8 +35,9 @@ void es_wheel_init(struct es_wheel *w, struct es_timers *ts,
                    void (*expired)(struct es_wheel *, struct es_deadline *), void *user);
 void es_wheel_free(struct es_wheel *w); /* entries are forgotten */
 void es_deadline_init(struct es_deadline *d);
-int es_wheel_add(struct es_wheel *w, struct es_deadline *d,
-                 uint64_t at);                                   /* 0 or ES_ERR_NOMEM (arming the timer) */
+/* 0 or ES_ERR_NOMEM (arming the timer; d is not in then). Moves d when it is in; ES_NEVER takes it out. A
+ * time that has passed fires at the next expiry, never from inside. */
+int es_wheel_add(struct es_wheel *w, struct es_deadline *d, uint64_t at);
 void es_wheel_remove(struct es_wheel *w, struct es_deadline *d); /* harmless when not in */
 
 #endif
