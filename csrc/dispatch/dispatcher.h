@@ -21,6 +21,9 @@ enum es_kind { ES_KIND_RPC = 0, ES_KIND_EVENT = 1, ES_KIND_STREAM = 2, ES_KINDS 
 
 enum es_method_flags { ES_METHOD_IDEMPOTENT = 1 };
 
+#define ES_NO_REF                                                                                            \
+    (-2) /* = LUA_NOREF: the method was removed while a call to it was queued; refuse the call */
+
 struct es_method {
     int ref;                /* the binding's; ES_NO_REF after removal while calls still run */
     unsigned flags;         /* es_method_flags */

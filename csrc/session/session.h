@@ -17,8 +17,22 @@
  * with code ES_APP_SESSION_CLOSED. Channels (named streams): see below.
  *
  * Sessions are reference counted: the session itself holds one until CLOSED was popped, every event in the
- * queue one, the binding's own handle one (es_session_ref). After CLOSED every function on it returns
- * ES_ERR_CLOSED and is safe.
+ * queue one (given back by es_session_pop), every incoming call that the binding has not ended, event whose
+ * handler has not ended and channel that was not released one, the binding's own handle one
+ * (es_session_ref). After CLOSED every function on it returns ES_ERR_CLOSED and is safe.
+ *
+ * The loop of whoever drains the queue:
+ *
+ *   while ((ev = es_evq_peek(q)) != NULL) {
+ *       switch (ev->type) {
+ *       case ES_EV_REQUEST: if (es_call_admit(e->call) == 0) run(...); break;   // others: as listed below
+ *       default: break;                                                         // ES_EV_DROPPED: nothing
+ *       }
+ *       es_session_pop(q);      // and not es_evq_pop: it gives back what the record held
+ *   }
+ *
+ * Whatever is called while draining (answers, cancels, closes, releases), records further back that became
+ * pointless by it turn into ES_EV_DROPPED, so no record ever holds a dead es_call or es_channel.
  */
 #ifndef ES_SESSION_SESSION_H
 #define ES_SESSION_SESSION_H
@@ -62,8 +76,13 @@ enum es_session_event {
     ES_EV_CHANNEL_WRITABLE, /* struct es_ev_channel: es_channel_send said AGAIN before and would not now */
     ES_EV_CHANNEL_CLOSED,   /* struct es_ev_channel: nothing more can be sent or received (what is queued can
                                still be read) */
-    ES_EV_SESSION_WRITABLE  /* es_session_emit said AGAIN before and would not now */
+    ES_EV_SESSION_WRITABLE, /* es_session_emit said AGAIN before and would not now */
+    ES_EV_DROPPED           /* a record that something overtook: nothing to do but pop it */
 };
+
+/* Pops the record at the front of the queue, one of enum es_session_event, and gives back what it held: the
+ * session's reference, the es_call of a RESPONSE or CALL_FAILED, and so on. Pointers in it are dead after. */
+void es_session_pop(struct es_evq *q);
 
 struct es_ev_message {
     struct es_event h;
@@ -79,7 +98,8 @@ struct es_ev_message {
     uint8_t codec;            /* enum es_codec */
     uint8_t lane;             /* EVENT; ES_LANE_DATAGRAM for an unreliable one */
     uint8_t idempotent;       /* RESPONSE: the method is idempotent; REQUEST: the caller marked it */
-    uint32_t metadata_len;    /* bytes of raw kv at data[0]; es_kv_next() of framing/frame.h reads them */
+    uint32_t metadata_len;    /* bytes of raw kv at data[0]: pairs without the count; es_kv_next() of
+                                 framing/frame.h reads them: struct es_kv kv = {data, metadata_len, SIZE_MAX} */
     uint32_t payload_len;     /* bytes at data[metadata_len] */
     uint8_t data[];
 };
@@ -141,7 +161,7 @@ struct es_host *es_session_host(struct es_session *s);
 struct es_link *es_session_link(struct es_session *s);   /* NULL after CLOSED */
 int es_session_is_open(const struct es_session *s);      /* OPEN came, CLOSED did not, no close asked for */
 uint64_t es_session_created(const struct es_session *s); /* wall clock, ns since 1970 */
-/* Raw kv of the peer's HELLO credentials (framing/frame.h reads it); borrowed from the session. NULL, 0 when
+/* Raw kv (pairs without the count) of the peer's HELLO credentials; borrowed from the session. NULL, 0 when
  * there are none. */
 const uint8_t *es_session_credentials(const struct es_session *s, size_t *len);
 const char *es_session_agent(const struct es_session *s); /* the peer's; "" unknown */
@@ -193,10 +213,21 @@ struct es_session *es_call_session(const struct es_call *c);
 uint64_t es_call_deadline(const struct es_call *c); /* ns on timers->now's clock; ES_NEVER: none */
 int es_call_attempt(const struct es_call *c);       /* incoming: 1, or 2 when RETRY was set */
 int es_call_cancelled(const struct es_call *c);     /* incoming */
-/* incoming: raw kv, kept while the call lives */
+/* incoming: raw kv (pairs without the count), kept while the call lives */
 const uint8_t *es_call_metadata(const struct es_call *c, size_t *len);
 
 /* ---- incoming calls ---- */
+/* The binding calls it when it gets ES_EV_REQUEST, before it runs the handler. 0: run it. Else it must not be
+ * run and the pointer is dead: ES_ERR_LIMIT (limits.max_calls handlers of this session are suspended already;
+ * it was answered resource_exhausted, processed no), ES_ERR_CLOSED (cancelled, expired or lost while it was
+ * queued; no CALL_CANCELLED comes). A burst of requests is not refused for standing in the queue: only
+ * suspended handlers count, see es_call_started. */
+int es_call_admit(struct es_call *c);
+/* The handler did not finish at once but waits for something: from now to its end it counts against
+ * limits.max_calls. Harmless twice. */
+void es_call_started(struct es_call *c);
+/* In both functions below the call is over and the pointer dead whatever they return. ES_ERR_CLOSED: nobody
+ * waits any more. When they fail, release is not called. */
 /* Results: a payload that is an array of n values in `codec`. Over the peer's max_message: the caller gets
  * resource_exhausted, ES_ERR_TOO_LARGE is returned and the call is over all the same. */
 int es_call_respond(struct es_call *c, int codec, const uint8_t *payload, size_t len, void (*release)(void *),
@@ -223,7 +254,8 @@ int es_call_fail(struct es_call *c, const struct es_failure *f);
 int es_session_emit(struct es_session *s, const char *name, size_t name_len, int lane, int codec,
                     const struct es_pair_kv *metadata, size_t n_metadata, uint64_t wall_time_us,
                     const uint8_t *payload, size_t len);
-/* The handler of one ES_EV_EVENT ended: the lane's credit returns and its next event is delivered. */
+/* The handler of one ES_EV_EVENT ended: the lane's credit returns and its next event is delivered. Exactly
+ * once for every ES_EV_EVENT, also after CLOSED; m may be dead after. */
 void es_session_event_done(struct es_session *s, int lane, struct es_method *m);
 
 /* ---- channels: named streams ---- */
