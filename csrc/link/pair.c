@@ -4,369 +4,14 @@
  * A stream is one object with two ends, one for each side. What an end has sent is "acknowledged" one round
  * after it was delivered, so that protocols see sent() and stream_closed() later than the data, as over a
  * network. */
-#include "pair.h"
+#include "pair_state.h"
 
 #include <assert.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "../base/err.h"
-#include "../base/list.h"
 #include "../base/mem.h"
-
-#define PAIR_MAX_DATAGRAMS 256
-
-struct pair_chunk { /* bytes of one write */
-    struct es_list node;
-    const uint8_t *p; /* borrowed from the writer (release is set), or points at `copy` */
-    size_t n, off;    /* bytes, and how many were delivered */
-    void (*release)(void *);
-    void *arg;
-    uint8_t copy[];
-};
-
-struct pair_stream;
-
-struct pair_end {
-    struct es_link_stream base; /* first: what the protocol holds */
-    struct pair_stream *stream; /* borrowed */
-    struct es_list queue;       /* owned pair_chunks */
-    size_t queued;              /* bytes in `queue` */
-    size_t window;              /* bytes the other side lets us send on this stream */
-    uint64_t received, credited;
-    uint64_t reset_code, stop_code;
-    unsigned known : 1;    /* our protocol has this stream: it opened it, or stream_opened() was called */
-    unsigned can_send : 1; /* a direction of ours exists */
-    unsigned can_recv : 1;
-    unsigned fin : 1;     /* FIN was written */
-    unsigned fin_out : 1; /* FIN was delivered */
-    unsigned reset : 1;   /* RESET_STREAM waits or is out */
-    unsigned reset_out : 1;
-    unsigned send_over : 1;    /* acknowledged: our sending direction is history */
-    unsigned recv_over : 1;    /* FIN or RESET_STREAM came */
-    unsigned stopped : 1;      /* we sent STOP_SENDING: nothing more is handed up */
-    unsigned stop_pending : 1; /* and it has not been delivered */
-    unsigned above : 1;        /* the queue was over ES_LINK_HIGH: writable() is owed */
-    unsigned done : 1;         /* the opener's allowance was given back */
-    unsigned closed : 1;       /* stream_closed() was called */
-};
-
-struct pair_stream {
-    struct es_list node;
-    struct pair_end end[2]; /* [0] the dialling side, [1] the accepting side */
-    int dir, opener;
-};
-
-struct pair_datagram {
-    struct es_list node;
-    size_t n;
-    uint8_t data[];
-};
-
-struct pair_side {
-    struct es_link link;  /* first: what the protocol holds */
-    struct es_pair *pair; /* borrowed */
-    int64_t next[2];      /* number of the next stream we open */
-    size_t left[2];       /* streams we may still open */
-    unsigned credit_due;  /* bit dir: stream_credit() is owed */
-    uint64_t window;      /* bytes the other side lets us send on the connection */
-    uint64_t withheld;    /* connection credit we owe the other side, kept back while held is over the cap */
-    uint64_t low_mark;    /* held at the last look, for hold_low() */
-    int was_high;
-    struct es_list datagrams; /* owned, from us to the other side */
-    size_t n_datagrams;
-    uint64_t bytes_out, bytes_in;
-    int closing, closed; /* es_link_close() was called; closed() was delivered */
-    struct es_close_info info;
-};
-
-struct es_pair {
-    struct pair_side side[2];
-    struct es_list streams;  /* owned */
-    struct es_list released; /* owned pair_chunks whose release() is due at the end of the round */
-    struct es_list dead;     /* owned pair_streams to free then */
-    size_t stream_window, datagram;
-    int established, cut, busy;
-};
-
-static struct pair_side *side_of(struct es_link *l)
-{
-    return (struct pair_side *)l;
-}
-
-static int index_of(const struct pair_side *side)
-{
-    return (int)(side - side->pair->side);
-}
-
-static struct pair_end *end_of(const struct es_link_stream *s)
-{
-    return (struct pair_end *)s;
-}
-
-static struct pair_end *other_end(struct pair_end *e)
-{
-    return e == &e->stream->end[0] ? &e->stream->end[1] : &e->stream->end[0];
-}
-
-/* ---- accounting ---- */
-
-static void side_hold(struct pair_side *side, int64_t delta)
-{
-    assert(delta >= 0 || side->link.held >= (uint64_t)-delta);
-    side->link.held += (uint64_t)delta;
-    if (side->link.held > side->link.hold_cap / 2)
-        side->was_high = 1;
-}
-
-static void chunk_done(struct es_pair *p, struct pair_end *e, struct pair_chunk *c)
-{
-    side_hold(side_of(e->base.link), -(int64_t)c->n);
-    es_list_remove(&c->node);
-    es_list_push(&p->released, &c->node);
-}
-
-static void end_drop_queue(struct es_pair *p, struct pair_end *e)
-{
-    while (!es_list_empty(&e->queue))
-        chunk_done(p, e, es_container_of(e->queue.next, struct pair_chunk, node));
-    e->queued = 0;
-    e->above = 0;
-}
-
-/* The deferred part of a round: nothing of the protocols is on the stack any more. */
-static void run_released(struct es_pair *p)
-{
-    while (!es_list_empty(&p->released)) {
-        struct pair_chunk *c = es_container_of(p->released.next, struct pair_chunk, node);
-
-        es_list_remove(&c->node);
-        if (c->release)
-            c->release(c->arg);
-        es_free(c);
-    }
-    while (!es_list_empty(&p->dead)) {
-        struct pair_stream *s = es_container_of(p->dead.next, struct pair_stream, node);
-
-        es_list_remove(&s->node);
-        es_free(s);
-    }
-}
-
-/* ---- the link's functions ---- */
-
-static int pair_open(struct es_link *l, int dir, void *user, struct es_link_stream **out)
-{
-    struct pair_side *side = side_of(l);
-    struct es_pair *p = side->pair;
-    int me = index_of(side), i;
-    struct pair_stream *s;
-
-    if (side->closing || side->closed || p->cut)
-        return ES_ERR_CLOSED;
-    if (!p->established || side->left[dir] == 0)
-        return ES_ERR_LIMIT;
-    s = es_calloc(1, sizeof *s);
-    if (!s)
-        return ES_ERR_NOMEM;
-    s->dir = dir;
-    s->opener = me;
-    for (i = 0; i < 2; i++) {
-        struct pair_end *e = &s->end[i];
-
-        e->base.link = &p->side[i].link;
-        e->base.id = side->next[dir] * 4 + (dir == ES_DIR_UNI ? 2 : 0) + me;
-        e->stream = s;
-        e->window = p->stream_window;
-        e->can_send = dir == ES_DIR_BIDI || i == me;
-        e->can_recv = dir == ES_DIR_BIDI || i != me;
-        e->send_over = !e->can_send;
-        e->recv_over = !e->can_recv;
-        es_list_init(&e->queue);
-    }
-    s->end[me].known = 1;
-    s->end[me].base.user = user;
-    side->left[dir]--;
-    side->next[dir]++;
-    es_list_push(&p->streams, &s->node);
-    *out = &s->end[me].base;
-    return 0;
-}
-
-static int pair_put(struct es_link_stream *ls, const void *data, size_t n, int fin, int copy,
-                    void (*release)(void *), void *arg)
-{
-    struct pair_end *e = end_of(ls);
-    struct pair_side *side = side_of(ls->link);
-    struct pair_chunk *c = NULL;
-
-    if (side->closing || side->closed || !e->can_send || e->fin || e->reset || e->closed)
-        return ES_ERR_CLOSED;
-    if (n > 0 || release) {
-        c = es_malloc(sizeof *c + (copy ? n : 0));
-        if (!c)
-            return ES_ERR_NOMEM;
-        c->n = n;
-        c->off = 0;
-        c->release = release;
-        c->arg = arg;
-        c->p = data;
-        if (copy) {
-            memcpy(c->copy, data, n);
-            c->p = c->copy;
-        }
-        side_hold(side, (int64_t)n);
-        es_list_init(&c->node);
-        if (n > 0)
-            es_list_push(&e->queue, &c->node);
-        else
-            es_list_push(&side->pair->released, &c->node);
-        e->queued += n;
-        if (e->queued > ES_LINK_HIGH)
-            e->above = 1;
-    }
-    if (fin)
-        e->fin = 1;
-    return 0;
-}
-
-static int pair_write(struct es_link_stream *s, const void *data, size_t n, int fin)
-{
-    return pair_put(s, data, n, fin, 1, NULL, NULL);
-}
-
-static int pair_write_ref(struct es_link_stream *s, const void *data, size_t n, int fin,
-                          void (*release)(void *), void *arg)
-{
-    return pair_put(s, data, n, fin, 0, release, arg);
-}
-
-static size_t pair_queued(const struct es_link_stream *s)
-{
-    return end_of(s)->queued;
-}
-
-static void pair_priority(struct es_link_stream *s, int prio)
-{
-    (void)s;
-    (void)prio; /* every stream moves in every round: there is nothing to order */
-}
-
-static void pair_credit(struct es_link_stream *s, size_t n)
-{
-    struct pair_end *e = end_of(s);
-
-    e->credited += n;
-    assert(e->credited <= e->received); /* a protocol that returns more than came has lost count */
-    other_end(e)->window += n;
-}
-
-static void pair_stream_done(struct es_link_stream *ls)
-{
-    struct pair_end *e = end_of(ls);
-    struct pair_stream *s = e->stream;
-    struct pair_side *opener;
-
-    if (e->done || s->opener == index_of(side_of(ls->link)))
-        return;
-    e->done = 1;
-    opener = &side_of(ls->link)->pair->side[s->opener];
-    opener->left[s->dir]++;
-    opener->credit_due |= 1u << s->dir;
-}
-
-static void pair_stop(struct es_link_stream *s, uint64_t app_code)
-{
-    struct pair_end *e = end_of(s);
-
-    if (!e->can_recv || e->recv_over || e->stopped)
-        return;
-    e->stopped = 1;
-    e->stop_pending = 1;
-    e->stop_code = app_code;
-}
-
-static void pair_reset(struct es_link_stream *s, uint64_t app_code)
-{
-    struct pair_end *e = end_of(s);
-
-    if (!e->can_send || e->send_over || e->fin_out || e->reset)
-        return;
-    e->reset = 1;
-    e->reset_code = app_code;
-    end_drop_queue(side_of(s->link)->pair, e);
-}
-
-static void pair_hold(struct es_link *l, int64_t delta)
-{
-    side_hold(side_of(l), delta);
-}
-
-static int pair_datagram(struct es_link *l, const void *data, size_t n)
-{
-    struct pair_side *side = side_of(l);
-    struct pair_datagram *d;
-
-    if (side->closing || side->closed)
-        return ES_ERR_CLOSED;
-    if (side->pair->datagram == 0 || !side->pair->established)
-        return ES_ERR_UNSUPPORTED;
-    if (n > side->pair->datagram)
-        return ES_ERR_TOO_LARGE;
-    if (side->n_datagrams >= PAIR_MAX_DATAGRAMS)
-        return ES_ERR_LIMIT;
-    d = es_malloc(sizeof *d + n);
-    if (!d)
-        return ES_ERR_NOMEM;
-    d->n = n;
-    if (n > 0)
-        memcpy(d->data, data, n);
-    es_list_push(&side->datagrams, &d->node);
-    side->n_datagrams++;
-    return 0;
-}
-
-static void pair_close(struct es_link *l, int app, uint64_t code, const char *reason)
-{
-    struct pair_side *side = side_of(l);
-
-    if (side->closing || side->closed)
-        return;
-    side->closing = 1;
-    side->info.cause = ES_CLOSE_LOCAL;
-    side->info.err = ES_ERR_CLOSED;
-    side->info.app = app;
-    side->info.code = code;
-    snprintf(side->info.reason, sizeof side->info.reason, "%s", reason ? reason : "");
-}
-
-static void pair_stats(struct es_link *l, struct es_link_stats *out)
-{
-    struct pair_side *side = side_of(l);
-
-    memset(out, 0, sizeof *out);
-    out->bytes_sent = side->bytes_out;
-    out->bytes_received = side->bytes_in;
-    out->held = l->held;
-    if (!side->pair->established)
-        return;
-    out->handshake_time = 1;
-    out->max_datagram = (uint32_t)side->pair->datagram;
-    out->streams_bidi_left = (uint32_t)side->left[ES_DIR_BIDI];
-    out->streams_uni_left = (uint32_t)side->left[ES_DIR_UNI];
-}
-
-static void pair_peer_addr(struct es_link *l, char *buf, size_t n)
-{
-    snprintf(buf, n, "127.0.0.1:%d", l->is_server ? 40000 : 5000);
-}
-
-static const struct es_link_ops pair_ops = {
-    pair_open, pair_write, pair_write_ref, pair_queued,   pair_priority, pair_credit, pair_stream_done,
-    pair_stop, pair_reset, pair_hold,      pair_datagram, pair_close,    pair_stats,  pair_peer_addr,
-};
-
-/* ---- one round ---- */
 
 #define UP(e, call, ...) (e)->base.link->events->call((e)->base.link->user, __VA_ARGS__)
 
@@ -405,7 +50,7 @@ static int pump_acks(struct pair_end *e)
         moved = 1;
     }
     if (e->known && !e->closed && e->send_over && e->recv_over && end_listens(e)) {
-        pair_stream_done(&e->base);
+        es_link_stream_done(&e->base);
         e->closed = 1;
         moved = 1;
         UP(e, stream_closed, &e->base);
@@ -426,7 +71,7 @@ static int pump_stop(struct pair_end *e)
         return 1;
     end_announce(to);
     UP(to, stream_stopped, &to->base, e->stop_code);
-    pair_reset(&to->base, e->stop_code);
+    es_link_reset(&to->base, e->stop_code);
     return 1;
 }
 
@@ -496,7 +141,7 @@ static int pump_data(struct es_pair *p, struct pair_end *e, size_t chunk)
         if (c) {
             c->off += n;
             if (c->off == c->n)
-                chunk_done(p, e, c);
+                es_pair_chunk_done(e, c);
         }
     }
     if (e->above && e->queued <= ES_LINK_HIGH / 2 && end_listens(e)) {
@@ -560,7 +205,7 @@ static void side_closed(struct es_pair *p, int me)
 
     a->closed = 1;
     es_list_foreach(it, &p->streams)
-        end_drop_queue(p, &es_container_of(it, struct pair_stream, node)->end[me]);
+        es_pair_drop_queue(&es_container_of(it, struct pair_stream, node)->end[me]);
     while (!es_list_empty(&a->datagrams)) {
         struct pair_datagram *d = es_container_of(a->datagrams.next, struct pair_datagram, node);
 
@@ -621,6 +266,24 @@ static void collect(struct es_pair *p)
     }
 }
 
+static void run_released(struct es_pair *p)
+{
+    while (!es_list_empty(&p->released)) {
+        struct pair_chunk *c = es_container_of(p->released.next, struct pair_chunk, node);
+
+        es_list_remove(&c->node);
+        if (c->release)
+            c->release(c->arg);
+        es_free(c);
+    }
+    while (!es_list_empty(&p->dead)) {
+        struct pair_stream *s = es_container_of(p->dead.next, struct pair_stream, node);
+
+        es_list_remove(&s->node);
+        es_free(s);
+    }
+}
+
 int es_pair_pump(struct es_pair *p, size_t chunk)
 {
     int moved = 0, i;
@@ -668,7 +331,7 @@ int es_pair_new(struct es_pair **out)
     for (i = 0; i < 2; i++) {
         struct pair_side *side = &p->side[i];
 
-        side->link.ops = &pair_ops;
+        side->link.ops = &es_pair_ops;
         side->link.is_server = i;
         side->link.hold_cap = ES_LINK_HOLD_CAP;
         side->pair = p;
@@ -734,7 +397,7 @@ void es_pair_del(struct es_pair *p)
     assert(!p->busy);
     p->busy = 1;
     for (i = 0; i < 2; i++)
-        pair_close(&p->side[i].link, 1, ES_APP_NONE, "");
+        es_link_close(&p->side[i].link, 1, ES_APP_NONE, "");
     pump_close(p);
     collect(p);
     run_released(p);
