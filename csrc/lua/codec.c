@@ -1,0 +1,250 @@
+#include "codec.h"
+
+#include <jansson.h>
+#include <lauxlib.h>
+#include <string.h>
+#include "../base/err.h"
+#include "../base/mem.h"
+#include "../session/session.h"
+#include "errors.h"
+#include "json.h"
+#include "luaaux.h"
+#include "msgpack.h"
+#include "value.h"
+
+static int raw_pack(lua_State *L, int idx, struct es_buf *out)
+{
+    size_t n;
+    if (lua_type(L, idx) != LUA_TSTRING) {
+        lua_pushfstring(L, "the raw codec carries a string, not a %s", luaL_typename(L, idx));
+        return ES_ERR_INVAL;
+    }
+    const char *s = lua_tolstring(L, idx, &n);
+    if (es_buf_put(out, s, n) == 0)
+        return 0;
+    lua_pushliteral(L, "out of memory");
+    return ES_ERR_NOMEM;
+}
+
+static int raw_encode(lua_State *L, int first, int n, struct es_buf *out)
+{
+    if (n == 1)
+        return raw_pack(L, first, out);
+    lua_pushfstring(L, "the raw codec carries exactly one string, not %d values", n);
+    return ES_ERR_INVAL;
+}
+
+static int raw_decode(lua_State *L, const uint8_t *p, size_t n, int *count)
+{
+    lua_pushlstring(L, n > 0 ? (const char *)p : "", n);
+    *count = 1;
+    return 0;
+}
+
+static int raw_unpack(lua_State *L, const uint8_t *p, size_t n, size_t *used)
+{
+    lua_pushlstring(L, n > 0 ? (const char *)p : "", n);
+    *used = n;
+    return 0;
+}
+
+struct codec {
+    const char *name;
+    int (*encode)(lua_State *, int first, int n, struct es_buf *out);
+    int (*decode)(lua_State *, const uint8_t *p, size_t n, int *count);
+    int (*pack)(lua_State *, int idx, struct es_buf *out);
+    int (*unpack)(lua_State *, const uint8_t *p, size_t n, size_t *used);
+};
+
+static const struct codec codecs[] = {
+    [ES_CODEC_RAW] = {"raw", raw_encode, raw_decode, raw_pack, raw_unpack},
+    [ES_CODEC_MSGPACK] = {"msgpack", es_mp_encode, es_mp_decode, es_mp_pack, es_mp_unpack},
+    [ES_CODEC_JSON] = {"json", es_json_encode, es_json_decode, es_json_pack, es_json_unpack},
+};
+enum { N_CODECS = sizeof codecs / sizeof codecs[0] };
+
+static int unknown(lua_State *L, int codec_id)
+{
+    lua_pushfstring(L, "codec %d is not known here", codec_id);
+    return ES_ERR_UNSUPPORTED;
+}
+
+int es_codec_encode(lua_State *L, int codec_id, int first, int n, struct es_buf *out)
+{
+    if (codec_id == ES_CODEC_MSGPACK) /* nearly always: spare the table */
+        return es_mp_encode(L, first, n, out);
+    return codec_id >= 0 && codec_id < N_CODECS ? codecs[codec_id].encode(L, first, n, out)
+                                                : unknown(L, codec_id);
+}
+
+int es_codec_decode(lua_State *L, int codec_id, const uint8_t *p, size_t n, int *count)
+{
+    if (codec_id == ES_CODEC_MSGPACK)
+        return es_mp_decode(L, p, n, count);
+    *count = 0;
+    return codec_id >= 0 && codec_id < N_CODECS ? codecs[codec_id].decode(L, p, n, count)
+                                                : unknown(L, codec_id);
+}
+
+int es_codec_pack(lua_State *L, int codec_id, int idx, struct es_buf *out)
+{
+    return codec_id >= 0 && codec_id < N_CODECS ? codecs[codec_id].pack(L, idx, out) : unknown(L, codec_id);
+}
+
+int es_codec_unpack(lua_State *L, int codec_id, const uint8_t *p, size_t n)
+{
+    size_t used;
+    if (codec_id < 0 || codec_id >= N_CODECS)
+        return unknown(L, codec_id);
+    int rc = codecs[codec_id].unpack(L, p, n, &used);
+    /* JSON may end in white space, which is no value */
+    while (rc == 0 && codec_id == ES_CODEC_JSON && used < n && strchr(" \t\r\n", p[used]) != NULL &&
+           p[used] != 0)
+        used++;
+    if (rc == 0 && used != n) {
+        lua_pop(L, 1);
+        lua_pushfstring(L, "byte %I: bytes follow the value", (LUAI_UACINT)used);
+        return ES_ERR_PROTOCOL;
+    }
+    return rc;
+}
+
+const char *es_codec_name(int codec_id)
+{
+    return codec_id >= 0 && codec_id < N_CODECS ? codecs[codec_id].name : NULL;
+}
+
+int es_codec_find(const char *name)
+{
+    for (int i = 0; i < N_CODECS; i++) {
+        if (strcmp(codecs[i].name, name) == 0)
+            return i;
+    }
+    return ES_ERR_NOT_FOUND;
+}
+
+void es_codec_wrap_error(lua_State *L, int err)
+{
+    es_lua_push_error(L, err == ES_ERR_NOMEM ? "resource_exhausted" : "serialization", "%s",
+                      lua_tostring(L, -1));
+    lua_remove(L, -2);
+}
+
+/* ---- core.codec ---- */
+
+struct scratch {
+    struct es_buf buf; /* owned */
+};
+
+static int scratch_gc(lua_State *L)
+{
+    struct scratch *s = luaL_checkudata(L, 1, "echostream.scratch");
+    es_buf_free(&s->buf);
+    return 0;
+}
+
+/* The buffer that the functions below encode into; upvalue 2 keeps it alive. */
+static struct es_buf *scratch(lua_State *L)
+{
+    struct scratch *s = lua_touserdata(L, lua_upvalueindex(2));
+    es_buf_clear(&s->buf);
+    return &s->buf;
+}
+
+static const struct codec *self(lua_State *L)
+{
+    return &codecs[lua_tointeger(L, lua_upvalueindex(1))];
+}
+
+static int fail(lua_State *L, int err)
+{
+    es_codec_wrap_error(L, err);
+    lua_pushnil(L);
+    lua_insert(L, -2);
+    return 2;
+}
+
+static int push_bytes(lua_State *L, struct es_buf *b)
+{
+    lua_pushlstring(L, b->n > 0 ? (const char *)b->p : "", b->n);
+    es_buf_shrink(b, 65536); /* one large value does not stay for ever */
+    return 1;
+}
+
+static int codec_encode(lua_State *L)
+{
+    struct es_buf *b = scratch(L);
+    int rc = self(L)->encode(L, 1, lua_gettop(L), b);
+    return rc == 0 ? push_bytes(L, b) : fail(L, rc);
+}
+
+static int codec_pack(lua_State *L)
+{
+    struct es_buf *b = scratch(L);
+    luaL_checkany(L, 1);
+    lua_settop(L, 1);
+    int rc = self(L)->pack(L, 1, b);
+    return rc == 0 ? push_bytes(L, b) : fail(L, rc);
+}
+
+/* data and the position to start from, counted from 1; behind the last byte is allowed (nothing is there). */
+static const uint8_t *check_data(lua_State *L, size_t *n, size_t *from)
+{
+    const char *s = luaL_checklstring(L, 1, n);
+    lua_Integer at = luaL_optinteger(L, 2, 1);
+    luaL_argcheck(L, at >= 1 && (lua_Unsigned)at <= *n + 1, 2, "position out of the data");
+    *from = (size_t)at - 1;
+    *n -= *from;
+    return (const uint8_t *)s + *from;
+}
+
+static int codec_decode(lua_State *L)
+{
+    size_t n, from;
+    int count;
+    const uint8_t *p = check_data(L, &n, &from);
+    int rc = self(L)->decode(L, p, n, &count);
+    return rc == 0 ? count : fail(L, rc);
+}
+
+static int codec_unpack(lua_State *L)
+{
+    size_t n, from, used;
+    const uint8_t *p = check_data(L, &n, &from);
+    int rc = self(L)->unpack(L, p, n, &used);
+    if (rc != 0)
+        return fail(L, rc);
+    lua_pushinteger(L, (lua_Integer)(from + used) + 1);
+    return 2;
+}
+
+void es_lua_open_codec(lua_State *L, int core_index)
+{
+    static const luaL_Reg functions[] = {{"encode", codec_encode},
+                                         {"decode", codec_decode},
+                                         {"pack", codec_pack},
+                                         {"unpack", codec_unpack},
+                                         {NULL, NULL}};
+    static const luaL_Reg meta[] = {{"__gc", scratch_gc}, {NULL, NULL}};
+
+    /* Jansson allocates through the counted functions too. They are malloc underneath, so a tree that another
+     * user of the library made before may be freed through them. */
+    json_set_alloc_funcs(es_malloc, es_free);
+    es_lua_open_value(L, core_index);
+    es_lua_open_json(L);
+    es_lua_class(L, "echostream.scratch", NULL, meta);
+
+    luaL_checkstack(L, 8, NULL);
+    es_lua_new(L, "echostream.scratch", sizeof(struct scratch), 0);
+    int buffer = lua_gettop(L);
+    lua_createtable(L, 0, N_CODECS);
+    for (int i = 0; i < N_CODECS; i++) {
+        lua_createtable(L, 0, 4);
+        lua_pushinteger(L, i);
+        lua_pushvalue(L, buffer);
+        luaL_setfuncs(L, functions, 2);
+        lua_setfield(L, -2, codecs[i].name);
+    }
+    lua_setfield(L, core_index, "codec");
+    lua_settop(L, buffer - 1);
+}
