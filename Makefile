@@ -1,20 +1,96 @@
-# First cut; the packaging work extends it.
+# echostream: build, try, test.  `make help` lists the targets.
+#
+# `make demo` and `make test` work on a fresh Debian 12 or 13: .ci/deps installs with apt what is missing.
+# What needs a library is looked up only when it is used, so that every target works before anything is installed.
+
 LUA      ?= lua5.4
 CC       ?= cc
 BUILD    ?= build
-PKGS      = libngtcp2 libngtcp2_crypto_gnutls gnutls jansson lua5.4
 CFLAGS   ?= -O2 -g
-CPPFLAGS += -D_GNU_SOURCE $(shell pkg-config --cflags $(PKGS))
-ALL_CFLAGS = -std=c11 -Wall -Wextra -Wno-unused-parameter -fPIC $(CFLAGS)
-SRC = $(wildcard csrc/*/*.c)
+SEEDS    ?= 10000
+SECONDS  ?= 600
+ROCK_TREE ?= build/rocks
+
+# What is linked, and where its headers are. Asked of pkg-config once, at the first use.
+PKGS      = libngtcp2 libngtcp2_crypto_gnutls gnutls jansson
+PKG_CFLAGS = $(eval PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) lua5.4))$(PKG_CFLAGS)
+PKG_LIBS   = $(eval PKG_LIBS := $(shell pkg-config --libs $(PKGS)))$(PKG_LIBS)
+
+# SAN: sanitizer flags of a variant build (see asan); CORE: where its module goes.
+SAN      ?=
+CORE     ?= lua/echostream/core.so
+ALL_CFLAGS = -std=c11 -Wall -Wextra -Wno-unused-parameter -fPIC $(CFLAGS) $(SAN)
+ALL_CPPFLAGS = -D_GNU_SOURCE $(CPPFLAGS) $(PKG_CFLAGS)
+
+SRC = $(sort $(wildcard csrc/*/*.c))
 OBJ = $(SRC:%.c=$(BUILD)/%.o)
-all: lua/echostream/core.so
-lua/echostream/core.so: $(OBJ)
-	$(CC) -shared $(LDFLAGS) -o $@ $^ $(shell pkg-config --libs libngtcp2 libngtcp2_crypto_gnutls gnutls jansson)
-$(BUILD)/%.o: %.c
+
+.DEFAULT_GOAL := all
+# Compile on every processor unless a number of jobs was given.
+PARALLEL = $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(shell nproc))
+
+all: deps-build  ## build lua/echostream/core.so
+	@$(MAKE) --no-print-directory $(PARALLEL) core
+
+core: $(CORE)
+
+$(CORE): $(OBJ)
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) $(CPPFLAGS) -MMD -c -o $@ $<
-clean:
-	rm -rf $(BUILD) lua/echostream/core.so
+	$(CC) -shared $(SAN) $(LDFLAGS) -o $@.new $(OBJ) $(PKG_LIBS)
+	@mv -f $@.new $@
+
+$(BUILD)/%.o: %.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) $(ALL_CPPFLAGS) -MMD -MP -c -o $@ $<
+
+# Rewritten only when the flags changed, so that a change of CFLAGS rebuilds and nothing else does.
+$(BUILD)/flags: FORCE
+	@mkdir -p $(@D)
+	@echo '$(CC) $(ALL_CFLAGS) $(CPPFLAGS)' | cmp -s - $@ || echo '$(CC) $(ALL_CFLAGS) $(CPPFLAGS)' > $@
+
+deps-%: FORCE
+	@.ci/deps $*
+
+demo: all  ## a server and a client in two processes: RPC and events both ways, a two-way stream
+	@.ci/demo
+
+test: all deps-test  ## C tests and specs; prints "N passed, N failed"
+	@BUILD=$(BUILD) .ci/test
+
+ASAN_MAKE = BUILD=build/asan CORE=build/asan/lua/echostream/core.so CFLAGS='-O1 -g -fno-omit-frame-pointer' \
+	SAN='-fsanitize=address,undefined -fno-sanitize-recover=undefined -Wl,-z,nodelete'
+asan: deps-build deps-test  ## the whole suite under AddressSanitizer and UBSan
+	@$(MAKE) --no-print-directory $(PARALLEL) core $(ASAN_MAKE)
+	@BUILD=build/asan VARIANT=asan .ci/test
+
+valgrind: all deps-test deps-valgrind  ## the unit specs under valgrind
+	@BUILD=$(BUILD) VARIANT=valgrind .ci/test spec/unit
+
+lint: deps-lint  ## layers, formats, the rockspec's list, docs and specs of every public function
+	@.ci/lint
+
+sim: all  ## SEEDS=10000 simulated runs with loss, reordering, duplication and corruption
+	@BUILD=$(BUILD) SEEDS=$(SEEDS) bash spec/c/sim.sh
+
+fuzz: deps-build deps-fuzz  ## each fuzz target for SECONDS=600
+	@SECONDS_EACH=$(SECONDS) bash spec/fuzz/run.sh $(SECONDS)
+
+bench: all deps-bench  ## the figures the README quotes, beside their peers
+	@if [ -f bench/run.sh ]; then bash bench/run.sh; else .ci/env $(LUA) bench/run.lua; fi
+
+install-rock: deps-build deps-rock  ## install the rock into ROCK_TREE=build/rocks (/usr/local needs root)
+	@.ci/rock '$(ROCK_TREE)'
+
+check-debian13:  ## the whole suite inside a Debian 13 chroot (DEBIAN13=dir to choose where it is kept)
+	@.ci/debian13
+
+clean:  ## remove everything that was built
+	rm -rf $(BUILD) build lua/echostream/core.so lua/echostream/core.so.new echostream
+	find csrc -name '*.o' -delete
+
+help:  ## this list
+	@sed -n 's/^\([a-z0-9-]*\):[^#]*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-16s %s\n", $$1, $$2 }'
+
+FORCE:
 -include $(OBJ:.o=.d)
-.PHONY: all clean
+.PHONY: all core demo test asan valgrind lint sim fuzz bench install-rock check-debian13 clean help FORCE

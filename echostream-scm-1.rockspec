@@ -1,0 +1,75 @@
+rockspec_format = "3.0"
+package = "echostream"
+version = "scm-1"
+-- `luarocks make` builds what lies beside this file.
+source = {
+  url = "file://.",
+}
+description = {
+  summary = "RPC, events and streams over QUIC, in both directions",
+  detailed = [[
+    Servers and clients call each other's functions, send each other events and open two-way streams over one
+    QUIC connection. Handlers are plain Lua functions that may block. The core is C on ngtcp2 and GnuTLS.
+  ]],
+  license = "MIT",
+  labels = { "network", "rpc", "quic", "async" },
+}
+supported_platforms = { "linux" }
+dependencies = {
+  "lua ~> 5.4",
+  "luv",
+}
+external_dependencies = {
+  NGTCP2 = { header = "ngtcp2/ngtcp2.h", library = "ngtcp2" },
+  NGTCP2_CRYPTO_GNUTLS = { header = "ngtcp2/ngtcp2_crypto_gnutls.h", library = "ngtcp2_crypto_gnutls" },
+  GNUTLS = { header = "gnutls/gnutls.h", library = "gnutls" },
+  JANSSON = { header = "jansson.h", library = "jansson" },
+}
+build = {
+  type = "builtin",
+  modules = {
+    ["echostream.core"] = {
+      -- Kept in step with csrc/ by `.ci/rockspec-sources --fix`.
+      sources = {
+        "csrc/base/buf.c",
+        "csrc/base/clock.c",
+        "csrc/base/err.c",
+        "csrc/base/event.c",
+        "csrc/base/idmap.c",
+        "csrc/base/map.c",
+        "csrc/base/mem.c",
+        "csrc/base/pool.c",
+        "csrc/base/timer.c",
+        "csrc/dispatch/dispatcher.c",
+        "csrc/dispatch/limits.c",
+        "csrc/dispatch/wheel.c",
+        "csrc/link/pair.c",
+        "csrc/link/pair_ops.c",
+        "csrc/lua/codec.c",
+        "csrc/lua/core.c",
+        "csrc/lua/drain.c",
+        "csrc/lua/errors.c",
+        "csrc/lua/job.c",
+        "csrc/lua/json.c",
+        "csrc/lua/loop.c",
+        "csrc/lua/luaaux.c",
+        "csrc/lua/msgpack.c",
+        "csrc/lua/task.c",
+        "csrc/lua/value.c",
+      },
+      defines = { "_GNU_SOURCE" },
+      incdirs = {
+        "$(NGTCP2_INCDIR)", "$(NGTCP2_CRYPTO_GNUTLS_INCDIR)", "$(GNUTLS_INCDIR)", "$(JANSSON_INCDIR)",
+      },
+      libdirs = {
+        "$(NGTCP2_LIBDIR)", "$(NGTCP2_CRYPTO_GNUTLS_LIBDIR)", "$(GNUTLS_LIBDIR)", "$(JANSSON_LIBDIR)",
+      },
+      libraries = { "ngtcp2_crypto_gnutls", "ngtcp2", "gnutls", "jansson" },
+    },
+  },
+  -- The Lua files need no list: everything under lua/ is installed.
+  install = {
+    bin = { echostream = "lua/echostream/bin/echostream" },
+  },
+  copy_directories = { "docs", "examples" },
+}

@@ -1,0 +1,62 @@
+-- A busted output handler for .ci/test: prints what failed or was skipped, and writes the counts to the file that ES_REPORT names:
+-- lines "passed N", "failed N", "skipped NAME (REASON)" and, as proof that the end was reached, "over".
+local pretty = require "pl.pretty"
+
+return function()
+  local busted = require "busted"
+  local handler = require "busted.outputHandlers.base"()
+
+  local function text(message)
+    if message == nil then return "" end
+    return type(message) == "string" and message or pretty.write(message)
+  end
+
+  local function show(kind, entry)
+    local where = entry.trace and entry.trace.short_src
+    print(("%s: %s%s"):format(kind, entry.name, where and ("  (%s:%s)"):format(where, entry.trace.currentline) or ""))
+    print((text(entry.message):gsub("^", "  "):gsub("\n", "\n  ")))
+    if entry.isError and entry.trace and entry.trace.traceback then print(entry.trace.traceback) end
+  end
+
+  handler.testFailure = function()
+    show("FAILED", handler.failures[#handler.failures])
+    return nil, true
+  end
+
+  handler.testError = function()
+    show("ERROR", handler.errors[#handler.errors])
+    return nil, true
+  end
+
+  handler.error = function(element)
+    if element.descriptor ~= "it" then show("ERROR", handler.errors[#handler.errors]) end
+    return nil, true
+  end
+
+  handler.suiteEnd = function()
+    local lines = {
+      "passed " .. handler.successesCount,
+      "failed " .. handler.failuresCount + handler.errorsCount,
+    }
+    for _, entry in ipairs(handler.pendings) do
+      local reason = text(entry.message)
+      lines[#lines + 1] = ("skipped %s%s"):format(entry.name, reason ~= "" and " (" .. reason .. ")" or ""):gsub("\n", " ")
+    end
+    lines[#lines + 1] = "over"
+    local path = os.getenv "ES_REPORT"
+    if path then
+      local file <close> = assert(io.open(path, "w"))
+      file:write(table.concat(lines, "\n"), "\n")
+    else
+      print(table.concat(lines, "\n"))
+    end
+    return nil, true
+  end
+
+  busted.subscribe({ "suite", "end" }, handler.suiteEnd)
+  busted.subscribe({ "failure", "it" }, handler.testFailure)
+  busted.subscribe({ "error", "it" }, handler.testError)
+  busted.subscribe({ "failure" }, handler.error)
+  busted.subscribe({ "error" }, handler.error)
+  return handler
+end
