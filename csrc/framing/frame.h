@@ -51,6 +51,8 @@ enum { ES_UNI_CONTROL = 0, ES_UNI_LANE = 1 };
 #define ES_MAX_MESSAGE_TEXT 1024
 #define ES_EARLY_MESSAGE    65536 /* max_message before the peer's HELLO */
 #define ES_MAX_LANES        8
+#define ES_MAX_HELLO_PARAMS 64
+#define ES_MAX_AGENT        256
 
 struct es_bytes {
     const uint8_t *p; /* borrowed */
@@ -65,22 +67,48 @@ struct es_kv {
 };
 /* Iterates: it starts at zero. 1 and the next pair, 0 at the end. */
 int es_kv_next(const struct es_kv *kv, size_t *offset, struct es_bytes *key, struct es_bytes *value);
-/* Reads what es_kv_encode wrote (with its count). */
+/* Reads what es_kv_encode wrote (with its count) and checks it: keys of 1-64 bytes of [a-z0-9._/:-], each
+ * once, 64 pairs, 16 KiB for all pairs with their lengths. *used (may be NULL): bytes read. */
 int es_kv_decode(struct es_kv *out, const uint8_t *p, size_t n, size_t *used, const char **why);
+/* Bytes that es_kv_encode writes. */
+static inline size_t es_kv_size(const struct es_kv *kv)
+{
+    return es_varint_len(kv->count) + kv->n;
+}
+/* Appends the count and the pairs. ES_ERR_INVAL: over a limit; ES_ERR_NOMEM. Like all encoders it trusts the
+ * pairs themselves: they come from es_kv_add or a decoder. */
+int es_kv_encode(struct es_buf *out, const struct es_kv *kv);
+/* Builds metadata: appends one pair to `pairs`; then { pairs.p, pairs.n, count } is the es_kv.
+ * ES_ERR_INVAL (key empty, of other bytes, or there already), ES_ERR_TOO_LARGE (a limit), ES_ERR_NOMEM. */
+int es_kv_add(struct es_buf *pairs, size_t *count, const void *key, size_t key_len, const void *value,
+              size_t value_len);
 
 struct es_hello_param {
     uint64_t id;
     struct es_bytes value;
 };
+enum es_hello_param_id {
+    ES_HELLO_MAX_MESSAGE = 1,
+    ES_HELLO_MAX_METADATA = 2,
+    ES_HELLO_MAX_CALLS = 3,
+    ES_HELLO_CODECS = 4,
+    ES_HELLO_AGENT = 5,
+    ES_HELLO_CREDENTIALS = 6,
+    ES_HELLO_MAX_NAMED_STREAMS = 7
+};
 struct es_hello {
     uint64_t min_minor, max_minor, caps;
     uint8_t instance[16];
     uint64_t max_message, max_metadata, max_calls,
-        max_named_streams; /* defaults when absent: see es_hello_default */
-    struct es_bytes agent;
+        max_named_streams;  /* defaults when absent: see es_hello_default */
+    struct es_bytes agent;  /* the parameter's value as it is */
+    struct es_bytes codecs; /* (varint id, varint length, name)*, checked */
     struct es_kv credentials;
     unsigned has; /* bit i: parameter i was present */
 };
+/* What holds when parameters are absent: messages of 64 KiB, metadata of 16 KiB, 100 calls, 256 named
+ * streams; all else zero. */
+void es_hello_default(struct es_hello *h);
 enum { ES_CAP_ZSTD = 1, ES_CAP_CRC = 2, ES_CAP_DATAGRAM = 4, ES_CAP_CLOCK = 8, ES_CAP_DEDUPE = 16 };
 
 struct es_request {
@@ -120,8 +148,11 @@ struct es_ping { /* PING: t1 only */
     uint64_t t1, t2, t3;
 };
 
-/* One whole frame's body. `caps` = what both sides have: ZSTD/CRC flags without the capability are refused.
- * *why: a static text. */
+/* One whole frame's body. `caps` = what both sides have: ZSTD/CRC flags without the capability are refused;
+ * with it their bytes (plain size, checksum) stay in the payload. Flag bits below 16 that the frame does not
+ * define are refused, higher ones ignored. A response's code is a name; a message or a reason has 1 KiB at
+ * most. Codec numbers are the session's to judge. ES_ERR_TOO_LARGE: a name, metadata or a text over its
+ * limit. *why (may be NULL): a static text, set on failure only; *out is then undefined. */
 int es_hello_decode(struct es_hello *out, const uint8_t *p, size_t n, const char **why);
 int es_request_decode(struct es_request *out, const uint8_t *p, size_t n, uint64_t caps, const char **why);
 int es_response_decode(struct es_response *out, const uint8_t *p, size_t n, uint64_t caps, const char **why);
@@ -134,8 +165,10 @@ int es_ping_decode(struct es_ping *out, const uint8_t *p, size_t n, int pong, co
 
 /* Encoding appends a whole frame (type, length, body) to `out`. For REQUEST, RESPONSE, DATA and EVENT the
  * payload may be left out of `out` and written after it by the caller (anchored bytes): *_encode_head writes
- * everything up to the payload, with the length of `payload_len` bytes to follow. ES_ERR_INVAL (name,
- * metadata), ES_ERR_NOMEM. */
+ * everything up to the payload, with the length of `payload_len` bytes to follow (small ones are reserved
+ * for, so that appending them does not move the buffer again). ES_ERR_INVAL (anything a decoder would refuse:
+ * name or error code, metadata over its limits, texts over 1 KiB, numbers over 62 bits, flags), ES_ERR_NOMEM;
+ * `out` is then as before. */
 int es_hello_encode(struct es_buf *out, const struct es_hello *h); /* parameters whose bit is in h->has */
 int es_request_encode_head(struct es_buf *out, const struct es_request *r, size_t payload_len);
 int es_response_encode_head(struct es_buf *out, const struct es_response *r, size_t payload_len);
@@ -164,13 +197,16 @@ struct es_reader {
     uint64_t max_body;
     struct es_buf body; /* owned; grows with the bytes that came, never with the length that was promised */
     const char *why;    /* static text after ES_ERR_PROTOCOL / ES_ERR_TOO_LARGE */
+    int error;          /* after a failure: every further feed returns it */
 };
 void es_reader_init(struct es_reader *r, uint64_t max_body);
 void es_reader_free(struct es_reader *r);
 void es_reader_limit(struct es_reader *r, uint64_t max_body); /* for frames not begun yet */
 /* Consumes from *p, *n. 1: *out is a whole frame (call again for the rest); 0: all input taken, need more; or
  * ES_ERR_PROTOCOL, ES_ERR_TOO_LARGE, ES_ERR_NOMEM. Unknown odd types are skipped inside (without buffering);
- * unknown even types are ES_ERR_PROTOCOL. */
+ * unknown even types are ES_ERR_PROTOCOL, as soon as the type is read. Lengths over the limit are refused
+ * before a byte of the body is kept. An error is final. Feeding nothing (*n = 0) after a frame was used gives
+ * the memory of a large one back. */
 int es_reader_feed(struct es_reader *r, const uint8_t **p, size_t *n, struct es_raw_frame *out);
 /* Bytes of the frame under way that are buffered / still missing. 0, 0 between frames. */
 size_t es_reader_buffered(const struct es_reader *r);
