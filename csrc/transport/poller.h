@@ -40,6 +40,12 @@ uint64_t es_poller_now(struct es_poller *p); /* ns; refreshes timers->now and re
 int es_poller_step(struct es_poller *p, size_t budget);
 int es_poller_flush(struct es_poller *p);
 
+uint64_t es_poller_wall(struct es_poller *p); /* ns since 1970; virtual in a simulation */
+/* Something became ready outside step and flush: the fd gets readable at once. Nothing inside them. */
+void es_poller_kick(struct es_poller *p);
+/* A timer was started outside step and flush: the fd is armed for es_poller_next(). Nothing inside them. */
+void es_poller_rearm(struct es_poller *p);
+
 /* When step has something to do next by the clock (ns, ES_NEVER: nothing): for a caller that waits by itself.
  */
 uint64_t es_poller_next(struct es_poller *p);

@@ -1,0 +1,260 @@
+/* The inside of the C module `echostream.core`: the structs that its files share.
+ *
+ * One es_lua per Lua state (the coroutines that are tasks, the log function), one es_lloop per loop (a
+ * poller, its event queue, its tasks). Userdata are small: they point to malloc'd structs that are reference
+ * counted, because at lua_close() finalizers run in reverse order of creation and each must bear that the
+ * others are gone already (a dead loop has `closed` set).
+ *
+ * How Lua gets to run: loop:step() (core's only entry) -> es_poller_step fills the event queue -> drain.c
+ * pops each event and resumes a task for it -> es_poller_flush sends what the tasks wrote. Library callbacks
+ * never reach this folder, except quic.c's, which only append events.
+ */
+#ifndef ES_LUA_BINDING_H
+#define ES_LUA_BINDING_H
+
+#include <lua.h>
+#include <lauxlib.h>
+#include <stdint.h>
+#include "../base/buf.h"
+#include "../base/event.h"
+#include "../base/list.h"
+#include "../base/map.h"
+#include "../base/timer.h"
+#include "../dispatch/dispatcher.h"
+#include "../link/link.h"
+#include "../session/session.h"
+#include "../sim/sim.h"
+#include "../transport/endpoint.h"
+#include "../transport/poller.h"
+
+/* Payloads from this size on are handed to the transport as they are instead of being copied. */
+#define ES_ANCHOR_BYTES 4096
+
+struct es_lua { /* one per Lua state; freed when the last loop and the registry's userdata are gone */
+    lua_State *main;
+    struct es_idmap tasks; /* coroutine (lua_State *) -> struct es_task */
+    int log_ref;           /* set_log's function; LUA_NOREF: stderr */
+    unsigned refs;
+    int closing; /* lua_close() has begun */
+};
+
+enum es_waiter_kind { ES_WAITER_TASK, ES_WAITER_CALLBACK };
+
+struct es_waiter { /* who gets the result of an outgoing call: the `user` of es_call */
+    enum es_waiter_kind kind;
+    struct es_call *call; /* borrowed while it is under way, else NULL */
+};
+
+enum es_task_state { ES_TASK_IDLE, ES_TASK_READY, ES_TASK_RUNNING, ES_TASK_PARKED };
+enum es_task_job { ES_JOB_NONE, ES_JOB_SPAWNED, ES_JOB_CALL, ES_JOB_EVENT, ES_JOB_CHANNEL, ES_JOB_HOOK };
+
+struct es_ltask_ud;
+
+struct es_task {
+    struct es_waiter waiter; /* first: a waiter of kind TASK is the task */
+    struct es_list node;     /* in loop->ready, loop->idle or loop->parked */
+    struct es_lloop *loop;   /* shared */
+    lua_State *co;           /* anchored by co_ref; reused after a job that ended well */
+    int co_ref;
+    enum es_task_state state;
+    enum es_task_job job;
+    int nargs; /* READY: values on top of co's stack to resume with; a fresh job has its function below them
+                */
+    uint64_t ticket; /* of the announced or current park; 0: none */
+    int early_ref;   /* values of a wake that came before its park (a table), LUA_NOREF else */
+    uint8_t parking; /* set just before a yield that is ours */
+    uint8_t cancelled;
+    uint8_t started_call; /* es_call_started was told */
+    /* the job */
+    struct es_session *session;  /* CALL, EVENT: referenced */
+    struct es_call *call;        /* CALL: to be ended by us */
+    struct es_method *method;    /* EVENT, CALL, CHANNEL: for its name in logs */
+    struct es_lchannel *channel; /* CHANNEL: referenced */
+    uint8_t lane, codec;
+    int cancel_fns_ref;     /* table of functions for call_on_cancel, LUA_NOREF */
+    struct es_ltask_ud *ud; /* its handle when one was made; anchored by ud_ref */
+    int ud_ref;
+};
+
+struct es_ltask_ud { /* userdata "echostream.task"; user values: 1 result table, 2 list of on_end functions */
+    struct es_task *task; /* NULL once ended */
+    uint8_t ended;        /* 0, 'd'one, 'f'ailed, 'c'ancelled */
+};
+
+struct es_lloop {
+    unsigned refs;
+    struct es_lua *lua;                 /* referenced */
+    struct es_poller *poller;           /* owned (by sim when there is one); NULL when closed */
+    struct es_sim *sim;                 /* owned; NULL for the real one */
+    struct es_evq *events;              /* owned */
+    struct es_list ready, idle, parked; /* of es_task.node */
+    size_t n_idle, n_tasks;             /* tasks with a job: ready, running, parked */
+    struct es_list fired;               /* es_ltimer.node that are due */
+    size_t n_timers;
+    struct es_list endpoints;     /* es_lendpoint.node */
+    struct es_list flush_waiters; /* es_lsession.flush_node: sessions somebody waits on to be acknowledged */
+    struct es_idmap hosts;        /* struct es_host * -> struct es_lhost */
+    struct es_idmap callbacks;    /* handle -> struct es_lcallback */
+    struct es_buf scratch;        /* encoding */
+    struct es_timer kick;         /* runs when something is ready outside a step */
+    uint64_t next_ticket, next_handle;
+    struct es_task *current;
+    uint8_t busy, closed;
+    /* what the event being handled would lose if Lua ran out of memory now (drain.c) */
+    struct es_call *unowned_call;
+    struct es_waiter *unended_waiter;
+};
+
+/* ---- core.c ---- */
+struct es_lua *es_lua_get(lua_State *L);
+void es_lua_unref(struct es_lua *l);
+/* Calls the log function (or writes to stderr). Never raises. traceback, method may be NULL. */
+void es_lua_log(lua_State *L, struct es_lua *lua, const char *level, const char *message,
+                const char *traceback, const char *method);
+
+/* ---- loop.c ---- */
+struct es_lloop *es_lua_check_loop(lua_State *L, int idx); /* raises when closed */
+struct es_lloop *es_lloop_ref(struct es_lloop *lp);
+void es_lloop_unref(struct es_lloop *lp);
+void es_lloop_wake(struct es_lloop *lp);                    /* make sure a step comes soon */
+size_t es_lua_run_fired(lua_State *L, struct es_lloop *lp); /* due timers: their functions become tasks */
+void es_lua_open_loop(lua_State *L, int core);
+
+/* ---- task.c ---- */
+void es_lua_open_task(lua_State *L, int core);
+struct es_task *es_task_current(lua_State *L); /* NULL: not in a task */
+/* A task for `job`; NULL: out of memory. The caller pushes function and arguments on t->co (or on L and moves
+ * them), then runs or readies it. */
+struct es_task *es_task_new(lua_State *L, struct es_lloop *lp, enum es_task_job job);
+/* Resumes it with the nargs values on its stack and ends it when its function returned. Only from drain. */
+void es_task_run(lua_State *L, struct es_task *t, int nargs);
+/* Puts it in the ready list with its nargs values. */
+void es_task_ready(struct es_task *t, int nargs);
+/* Function and nargs arguments on top of L run in a task of their own, soon (ready list). Pops them. */
+void es_task_call(lua_State *L, struct es_lloop *lp, int nargs);
+void es_task_cancel(lua_State *L, struct es_task *t);
+/* Forgets every task of a loop that closes. */
+void es_task_close_all(lua_State *L, struct es_lloop *lp);
+/* job.c: what the end of a task means for the call, event or channel it served. n results on top of L; or ok
+ * = 0 and the error value on top. */
+void es_job_end(lua_State *L, struct es_task *t, int ok, int n);
+/* A task that never ran its function: back to the pool (its job was ended by the caller). */
+void es_task_discard(lua_State *L, struct es_task *t);
+/* When the scratch buffer is worth it, gives it away: fills release and arg for the transport and empties it.
+ * 1: given. */
+int es_lua_give_scratch(struct es_lloop *lp, void (**release)(void *), void **arg);
+/* Clear text for a value raised by user code: pushes a string. */
+const char *es_lua_error_text(lua_State *L, int idx);
+
+/* ---- drain.c ---- */
+/* Runs queued events, due timers and ready tasks once through. Returns how many. Never raises. */
+size_t es_lua_drain(lua_State *L, struct es_lloop *lp);
+/* The loop closes: takes every event without running user code. */
+void es_lua_drop_events(lua_State *L, struct es_lloop *lp);
+
+/* ---- host.c ---- */
+struct es_lhost { /* userdata "echostream.host" points here */
+    unsigned refs;
+    struct es_lloop *loop; /* referenced */
+    struct es_host *host;  /* referenced; NULL when closed */
+    struct es_app app;     /* ES_ALPN */
+    int app_ready;
+    int open_ref, accept_ref, closed_ref, goaway_ref, idle_ref; /* hooks; LUA_NOREF */
+    int wrapper_ref;
+    struct es_buf method_refs; /* ints: the registry references of the handlers */
+};
+struct es_lhost *es_lua_check_host(lua_State *L, int idx);
+struct es_lhost *es_lhost_ref(struct es_lhost *h);
+void es_lhost_unref(lua_State *L, struct es_lhost *h); /* L NULL: the state is closing */
+void es_lua_open_host(lua_State *L, int core);
+
+/* ---- session.c ---- */
+struct es_lsession { /* userdata "echostream.session" points here; es_session_user() too */
+    unsigned refs;
+    struct es_lloop *loop; /* referenced */
+    struct es_lhost *host; /* referenced */
+    struct es_session *s;  /* referenced; NULL after CLOSED was handled */
+    int obj_ref;           /* the Lua session object; anchored until CLOSED was handled */
+    int ud_ref;            /* our userdata; the same */
+    int done_ref;          /* dial's done */
+    int incoming, opened;
+    struct es_list flush_node; /* in loop->flush_waiters */
+    int flush_ref;             /* table of functions */
+    int writable_ref;          /* table of functions */
+};
+void es_lua_open_session(lua_State *L, int core);
+/* The binding's side of a session that a peer opened: the open hook runs. NULL: it failed (logged), s was
+ * closed. */
+struct es_lsession *es_lsession_accept(lua_State *L, struct es_lhost *h, struct es_session *s);
+struct es_lsession *es_lsession_check(lua_State *L); /* argument 1; NULL: closed */
+int es_lsession_closed_error(lua_State *L);          /* nil, err; 2 */
+void es_lsession_unref(lua_State *L, struct es_lsession *ls);
+void es_lsession_closed(lua_State *L, struct es_lsession *ls, const struct es_ev_closed *ev);
+void es_lsession_forget(lua_State *L, struct es_lsession *ls); /* closed, without telling anybody */
+void es_lsession_opened(lua_State *L, struct es_lsession *ls);
+void es_lsession_check_flushed(lua_State *L, struct es_lloop *lp);
+/* ---- request.c ---- */
+void es_lua_open_request(lua_State *L, int core);
+int es_lsession_request(lua_State *L);
+int es_lsession_request_cb(lua_State *L);
+int es_lsession_cancel(lua_State *L);
+int es_lua_read_codec(lua_State *L, int idx); /* field "codec" of an option table */
+/* Reads call options at idx (nil or a table) into *o; metadata into kv (room for ES_MAX_META_PAIRS). Raises
+ * on misuse. */
+struct es_lcall_opts {
+    struct es_call_opts o;
+    struct es_pair_kv kv[64];
+};
+void es_lua_call_opts(lua_State *L, int idx, struct es_lloop *lp, struct es_lcall_opts *out);
+size_t es_lua_read_kv(lua_State *L, int idx, const char *field, struct es_pair_kv *kv,
+                      size_t max); /* raises */
+void es_lua_push_kv(lua_State *L, const uint8_t *p, size_t n);
+/* Adds the function at idx to the list in *ref and runs the list (each in a task) and drops it. */
+void es_lua_list_add(lua_State *L, int *ref, int idx);
+void es_lua_list_run(lua_State *L, struct es_lloop *lp, int *ref);
+
+struct es_lcallback {        /* request_cb */
+    struct es_waiter waiter; /* first */
+    struct es_lloop *loop;
+    int done_ref;
+    uint64_t handle;
+};
+/* Ends an outgoing call's waiter with the n results on top of L (popped). */
+void es_lua_waiter_end(lua_State *L, struct es_waiter *w, int n);
+
+/* ---- channel.c ---- */
+struct es_lchannel { /* userdata "echostream.channel" points here; es_channel_user() too */
+    unsigned refs;
+    struct es_lloop *loop; /* referenced */
+    struct es_channel *c;  /* NULL once released */
+    int incoming;
+    int closing_ref;                /* close() was called: our userdata, until the session room says CLOSED */
+    int readable_ref, writable_ref; /* tables of functions */
+};
+void es_lua_open_channel(lua_State *L, int core);
+struct es_lchannel *es_lchannel_new(lua_State *L, struct es_lloop *lp,
+                                    struct es_channel *c); /* pushes the userdata; raises on no memory */
+void es_lchannel_unref(lua_State *L, struct es_lchannel *lc);
+void es_lchannel_release(struct es_lchannel *lc); /* last word to the session room */
+void es_lchannel_event(lua_State *L, struct es_lchannel *lc, unsigned type);
+
+/* ---- endpoint.c, crypto.c, prompt.c ---- */
+struct es_lendpoint {
+    struct es_list node; /* in loop->endpoints */
+    struct es_lloop *loop;
+    struct es_endpoint *ep; /* NULL when closed */
+    int anchor_ref;         /* the userdata while open: an open server is not collected */
+};
+struct es_lendpoint *es_lua_check_endpoint(lua_State *L,
+                                           int idx); /* raises when it is none; ep may be NULL */
+void es_lendpoint_close(lua_State *L, struct es_lendpoint *le);
+void es_lua_open_endpoint(lua_State *L, int core);
+struct es_tls *es_lua_check_tls(lua_State *L, int idx);
+void es_lua_open_crypto(lua_State *L, int core);
+void es_lua_open_prompt(lua_State *L, int core);
+void es_lua_transport_config(lua_State *L, int idx,
+                             struct es_transport_config *c); /* nil or a table; raises */
+/* es_link_stats as a table with times in seconds. */
+void es_lua_push_link_stats(lua_State *L, struct es_link *link);
+
+#endif

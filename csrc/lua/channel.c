@@ -1,0 +1,353 @@
+/* Named streams in Lua. */
+#include "binding.h"
+#include <string.h>
+#include "../base/mem.h"
+#include "errors.h"
+#include "luaaux.h"
+
+#define CHANNEL_MT "echostream.channel"
+
+struct es_lchannel *es_lchannel_new(lua_State *L, struct es_lloop *lp, struct es_channel *c)
+{
+    struct es_lchannel **box = es_lua_new(L, CHANNEL_MT, sizeof *box, 0);
+    struct es_lchannel *lc = es_calloc(1, sizeof *lc);
+    if (!lc)
+        luaL_error(L, "out of memory");
+    lc->refs = 1;
+    lc->loop = es_lloop_ref(lp);
+    lc->readable_ref = lc->writable_ref = lc->closing_ref = LUA_NOREF;
+    lc->c = c;
+    if (c)
+        es_channel_set_user(c, lc);
+    *box = lc;
+    return lc;
+}
+
+static void drop(lua_State *L, struct es_lchannel *lc, int *ref)
+{
+    if (*ref != LUA_NOREF && L && !lc->loop->lua->closing)
+        luaL_unref(L, LUA_REGISTRYINDEX, *ref);
+    *ref = LUA_NOREF;
+}
+
+void es_lchannel_unref(lua_State *L, struct es_lchannel *lc)
+{
+    if (--lc->refs)
+        return;
+    es_lchannel_release(lc);
+    drop(L, lc, &lc->readable_ref);
+    drop(L, lc, &lc->writable_ref);
+    es_lloop_unref(lc->loop);
+    es_free(lc);
+}
+
+void es_lchannel_release(struct es_lchannel *lc)
+{
+    if (lc->c) {
+        struct es_channel *c = lc->c;
+        lc->c = NULL;
+        es_channel_set_user(c, NULL);
+        if (!lc->loop->closed)
+            es_channel_release(c);
+    }
+}
+
+static int channel_gc(lua_State *L)
+{
+    struct es_lchannel **box = luaL_checkudata(L, 1, CHANNEL_MT);
+    struct es_lchannel *lc = *box;
+    *box = NULL;
+    if (lc) {
+        es_lchannel_release(lc);
+        es_lchannel_unref(L, lc);
+    }
+    return 0;
+}
+
+static struct es_lchannel *check(lua_State *L)
+{
+    struct es_lchannel *lc = *(struct es_lchannel **)luaL_checkudata(L, 1, CHANNEL_MT);
+    return lc && lc->c && lc->closing_ref == LUA_NOREF ? lc : NULL;
+}
+
+static int closed(lua_State *L)
+{
+    return es_lua_closed(L, "stream");
+}
+
+/* After close(): what still arrives is taken and thrown away, so that the peer's end can come. */
+static void discard(struct es_lchannel *lc)
+{
+    struct es_msg_in m;
+    while (es_channel_recv(lc->c, &m) == ES_OK)
+        es_channel_consume(lc->c);
+}
+
+void es_lchannel_event(lua_State *L, struct es_lchannel *lc, unsigned type)
+{
+    if (type == ES_EV_CHANNEL_WRITABLE || type == ES_EV_CHANNEL_CLOSED)
+        es_lua_list_run(L, lc->loop, &lc->writable_ref);
+    if (type == ES_EV_CHANNEL_READABLE || type == ES_EV_CHANNEL_CLOSED)
+        es_lua_list_run(L, lc->loop, &lc->readable_ref);
+    if (lc->closing_ref != LUA_NOREF && lc->c) {
+        discard(lc);
+        if (type == ES_EV_CHANNEL_CLOSED) {
+            es_lchannel_release(lc);
+            lua_rawgeti(L, LUA_REGISTRYINDEX, lc->closing_ref); /* keeps lc to the end of this function */
+            drop(L, lc, &lc->closing_ref);
+            lua_pop(L, 1);
+        }
+    }
+}
+
+static int push_failure(lua_State *L, struct es_lchannel *lc)
+{
+    struct es_failure f;
+    lua_pushnil(L);
+    if (es_channel_error(lc->c, &f) < 0)
+        es_lua_push_error(L, "connection_closed", "the stream is closed");
+    else
+        es_lua_push_failure(L, f.code, f.code_len, f.message ? f.message : "", f.message_len, f.processed,
+                            f.retry_after_ms, 0);
+    return 2;
+}
+
+static int again(lua_State *L)
+{
+    lua_pushnil(L);
+    lua_pushliteral(L, "again");
+    return 2;
+}
+
+/* A Lua string kept alive until the transport has no more use for its bytes. */
+struct anchor {
+    struct es_lua *lua; /* referenced */
+    int ref;
+};
+
+static void anchor_release(void *arg)
+{
+    struct anchor *a = arg;
+    if (!a->lua->closing && lua_checkstack(a->lua->main, 4))
+        luaL_unref(a->lua->main, LUA_REGISTRYINDEX, a->ref);
+    es_lua_unref(a->lua);
+    es_free(a);
+}
+
+static int channel_send(lua_State *L)
+{
+    struct es_lchannel *lc = check(L);
+    struct es_msg_out m;
+    memset(&m, 0, sizeof m);
+    luaL_checktype(L, 2, LUA_TSTRING);
+    m.data = (const uint8_t *)lua_tolstring(L, 2, &m.len);
+    if (!lua_isnoneornil(L, 3)) {
+        lua_Integer seq = luaL_checkinteger(L, 3);
+        luaL_argcheck(L, seq >= 0 && seq < (INT64_C(1) << 62), 3, "a sequence number is 0 to 2^62 - 1");
+        m.seq = (uint64_t)seq;
+        m.has_seq = 1;
+    }
+    if (!lua_isnoneornil(L, 4)) {
+        lua_Number wall = luaL_checknumber(L, 4);
+        luaL_argcheck(L, wall >= 0 && wall < 4e12, 4, "a wall time is seconds since 1970");
+        m.wall_time_us = (uint64_t)(wall * 1e6 + 0.5);
+        m.has_wall = 1;
+    }
+    if (!lc)
+        return closed(L);
+    struct anchor *a = NULL;
+    if (m.len >= ES_ANCHOR_BYTES) {
+        a = es_malloc(sizeof *a);
+        if (!a)
+            return es_lua_fail(L, ES_ERR_NOMEM, NULL);
+        a->lua = lc->loop->lua;
+        a->lua->refs++;
+        lua_pushvalue(L, 2);
+        a->ref = luaL_ref(L, LUA_REGISTRYINDEX);
+        m.release = anchor_release;
+        m.arg = a;
+    }
+    int rc = es_channel_send(lc->c, &m);
+    if (rc == 0) {
+        lua_pushboolean(L, 1);
+        return 1;
+    }
+    if (a)
+        anchor_release(a);
+    if (rc == ES_ERR_AGAIN)
+        return again(L);
+    if (rc == ES_ERR_CLOSED)
+        return push_failure(L, lc);
+    return es_lua_fail(L, rc, "stream");
+}
+
+static int channel_recv(lua_State *L)
+{
+    struct es_lchannel *lc = check(L);
+    if (!lc)
+        return closed(L);
+    struct es_msg_in m;
+    switch (es_channel_recv(lc->c, &m)) {
+    case ES_OK:
+        lua_pushlstring(L, (const char *)m.data, m.len);
+        es_channel_consume(lc->c);
+        if (m.has_seq)
+            lua_pushinteger(L, (lua_Integer)m.seq);
+        else
+            lua_pushnil(L);
+        if (m.has_wall)
+            lua_pushnumber(L, (double)m.wall_time_us / 1e6);
+        else
+            lua_pushnil(L);
+        return 3;
+    case ES_ERR_AGAIN:
+        return again(L);
+    case ES_ERR_NOT_FOUND:
+        lua_pushnil(L);
+        return 1;
+    default:
+        return push_failure(L, lc);
+    }
+}
+
+static int on_ready(lua_State *L, int writing)
+{
+    struct es_lchannel *lc = check(L);
+    luaL_checktype(L, 2, LUA_TFUNCTION);
+    struct es_lchannel *any = *(struct es_lchannel **)luaL_checkudata(L, 1, CHANNEL_MT);
+    int now = !lc;
+    struct es_msg_in m;
+    if (lc && !writing)
+        now = es_channel_recv(lc->c, &m) != ES_ERR_AGAIN;
+    if (lc && writing) {
+        struct es_channel_stats st;
+        es_channel_stats_get(lc->c, &st);
+        now = !st.open || st.finished || st.queued <= ES_LINK_HIGH / 2;
+    }
+    if (now && any) {
+        lua_pushvalue(L, 2);
+        es_task_call(L, any->loop, 0);
+    } else if (!now) {
+        es_lua_list_add(L, writing ? &lc->writable_ref : &lc->readable_ref, 2);
+    }
+    return 0;
+}
+
+static int channel_on_readable(lua_State *L)
+{
+    return on_ready(L, 0);
+}
+
+static int channel_on_writable(lua_State *L)
+{
+    return on_ready(L, 1);
+}
+
+static int channel_finish(lua_State *L)
+{
+    struct es_lchannel *lc = check(L);
+    if (!lc)
+        return closed(L);
+    if (es_channel_finish(lc->c) < 0)
+        return push_failure(L, lc);
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+static int channel_reset(lua_State *L)
+{
+    struct es_lchannel *lc = check(L);
+    lua_Integer code = luaL_optinteger(L, 2, -1);
+    luaL_argcheck(L, lua_isnoneornil(L, 2) || (code >= 0 && code < (INT64_C(1) << 61)), 2,
+                  "a code is 0 or more");
+    if (!lc)
+        return closed(L);
+    es_channel_reset(lc->c, code < 0 ? ES_APP_CANCELLED : ES_APP_USER + (uint64_t)code);
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+static int channel_close(lua_State *L)
+{
+    struct es_lchannel *lc = check(L);
+    if (!lc)
+        return 0;
+    if (lc->incoming) {
+        es_channel_end(lc->c, NULL);
+        es_lchannel_release(lc);
+    } else {
+        es_channel_finish(lc->c);
+        lua_pushvalue(L, 1);
+        lc->closing_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+        struct es_channel_stats st;
+        es_channel_stats_get(lc->c, &st);
+        discard(lc);
+        if (!st.open)
+            es_lchannel_event(L, lc, ES_EV_CHANNEL_CLOSED);
+    }
+    es_lua_list_run(L, lc->loop, &lc->readable_ref);
+    es_lua_list_run(L, lc->loop, &lc->writable_ref);
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+static int channel_id(lua_State *L)
+{
+    struct es_lchannel *lc = check(L);
+    if (!lc)
+        return closed(L);
+    lua_pushinteger(L, (lua_Integer)es_channel_id(lc->c));
+    return 1;
+}
+
+static int channel_metadata(lua_State *L)
+{
+    struct es_lchannel *lc = check(L);
+    if (!lc)
+        return closed(L);
+    size_t n = 0;
+    const uint8_t *kv = es_channel_metadata(lc->c, &n);
+    es_lua_push_kv(L, kv, n);
+    return 1;
+}
+
+static int channel_stats(lua_State *L)
+{
+    struct es_lchannel *lc = check(L);
+    if (!lc)
+        return closed(L);
+    struct es_channel_stats st;
+    es_channel_stats_get(lc->c, &st);
+    lua_createtable(L, 0, 8);
+#define NUMBER(name) (lua_pushinteger(L, (lua_Integer)st.name), lua_setfield(L, -2, #name))
+#define FLAG(name)   (lua_pushboolean(L, st.name), lua_setfield(L, -2, #name))
+    NUMBER(messages_in);
+    NUMBER(messages_out);
+    NUMBER(bytes_in);
+    NUMBER(bytes_out);
+    NUMBER(queued);
+    FLAG(finished);
+    FLAG(peer_finished);
+    FLAG(open);
+#undef NUMBER
+#undef FLAG
+    return 1;
+}
+
+void es_lua_open_channel(lua_State *L, int core)
+{
+    static const luaL_Reg methods[] = {{"id", channel_id},
+                                       {"send", channel_send},
+                                       {"recv", channel_recv},
+                                       {"on_readable", channel_on_readable},
+                                       {"on_writable", channel_on_writable},
+                                       {"finish", channel_finish},
+                                       {"reset", channel_reset},
+                                       {"close", channel_close},
+                                       {"stats", channel_stats},
+                                       {"metadata", channel_metadata},
+                                       {NULL, NULL}};
+    static const luaL_Reg meta[] = {{"__gc", channel_gc}, {"__close", channel_close}, {NULL, NULL}};
+    (void)core;
+    es_lua_class(L, CHANNEL_MT, methods, meta);
+}

@@ -1,0 +1,397 @@
+/* From events to running Lua: pops what the core queued and resumes a task for each thing that happened.
+ *
+ * The whole queue is drained inside one protected call (a protected call each would cost 40 ns an event).
+ * User code runs in tasks, whose errors lua_resume catches; what can still raise here is Lua running out of
+ * memory. Then the event in hand is given up cleanly (its call refused, its waiter told) and the protected
+ * call is begun anew for the rest.
+ */
+#include "binding.h"
+#include <string.h>
+#include "codec.h"
+#include "errors.h"
+#include "quic.h"
+
+static void refuse(struct es_call *c, int status, const char *code, const char *message)
+{
+    struct es_failure f = {.status = status,
+                           .code = code,
+                           .code_len = code ? strlen(code) : 0,
+                           .message = message,
+                           .message_len = strlen(message),
+                           .processed = ES_PROCESSED_NO};
+    es_call_fail(c, &f);
+}
+
+/* The Lua side of an event's session; made with the first event of an incoming one. NULL: there is none (any
+ * more). */
+static struct es_lsession *session_of(lua_State *L, struct es_lloop *lp, struct es_session *s, int create)
+{
+    struct es_lsession *ls = es_session_user(s);
+    if (!ls && create) {
+        struct es_lhost *h = es_idmap_get(&lp->hosts, (uint64_t)(uintptr_t)es_session_host(s));
+        if (h)
+            ls = es_lsession_accept(L, h, s);
+    }
+    return ls;
+}
+
+/* Pushes function, [kind, session, name, metadata, handler | session] for a handler; what follows are the
+ * arguments. Returns how many values stand above the function. */
+static int push_handler(lua_State *L, struct es_lsession *ls, const char *kind, const struct es_ev_message *m)
+{
+    if (ls->host->wrapper_ref == LUA_NOREF) {
+        lua_rawgeti(L, LUA_REGISTRYINDEX, m->method->ref);
+        lua_rawgeti(L, LUA_REGISTRYINDEX, ls->obj_ref);
+        return 1;
+    }
+    lua_rawgeti(L, LUA_REGISTRYINDEX, ls->host->wrapper_ref);
+    lua_pushstring(L, kind);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, ls->obj_ref);
+    lua_pushlstring(L, m->method->name, m->method->name_len);
+    es_lua_push_kv(L, m->data, m->metadata_len);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, m->method->ref);
+    return 5;
+}
+
+static void on_request(lua_State *L, struct es_lloop *lp, struct es_ev_message *m)
+{
+    struct es_call *call = m->call;
+    struct es_lsession *ls = session_of(L, lp, m->h.owner, 0);
+    if (es_call_admit(call) < 0)
+        return;
+    if (!ls || m->method->ref < 0) {
+        refuse(call, ES_STATUS_METHOD_NOT_FOUND, NULL, "the method was removed");
+        return;
+    }
+    lp->unowned_call = call;
+    struct es_task *t = es_task_new(L, lp, ES_JOB_CALL);
+    if (!t) {
+        lp->unowned_call = NULL;
+        refuse(call, ES_STATUS_RESOURCE_EXHAUSTED, NULL, "out of memory");
+        return;
+    }
+    t->call = call;
+    t->method = m->method;
+    t->codec = m->codec;
+    t->session = m->h.owner;
+    es_session_ref(t->session);
+    es_call_set_user(call, t);
+    lp->unowned_call = NULL;
+    int above = push_handler(L, ls, "rpc", m), n = 0;
+    int rc = es_codec_decode(L, m->codec, m->data + m->metadata_len, m->payload_len, &n);
+    if (rc < 0 || !lua_checkstack(t->co, above + n + 1)) {
+        /* The function never runs: what stands for its failure is an error object raised in its place. */
+        lua_settop(t->co, 0);
+        if (rc == 0)
+            lua_pushliteral(L, "too many arguments");
+        es_lua_push_error(L, "serialization", "the arguments cannot be read: %s", lua_tostring(L, -1));
+        es_job_end(L, t, 0, 1);
+        es_task_discard(L, t);
+        return;
+    }
+    lua_xmove(L, t->co, above + n + 1);
+    es_task_run(L, t, above + n);
+}
+
+static void on_event(lua_State *L, struct es_lloop *lp, struct es_ev_message *m)
+{
+    struct es_session *s = m->h.owner;
+    struct es_lsession *ls = session_of(L, lp, s, 0);
+    struct es_task *t = ls && m->method->ref >= 0 ? es_task_new(L, lp, ES_JOB_EVENT) : NULL;
+    if (!t) {
+        es_session_event_done(s, m->lane, m->method);
+        return;
+    }
+    t->session = s;
+    es_session_ref(s);
+    t->method = m->method;
+    t->lane = m->lane;
+    int above = push_handler(L, ls, "event", m), n = 0;
+    int rc = es_codec_decode(L, m->codec, m->data + m->metadata_len, m->payload_len, &n);
+    if (rc < 0 || !lua_checkstack(t->co, above + n + 1)) {
+        es_lua_log(L, lp->lua, "warn", rc < 0 ? lua_tostring(L, -1) : "too many values", NULL,
+                   m->method->name);
+        es_session_event_done(s, m->lane, m->method);
+        es_task_discard(L, t);
+        return;
+    }
+    lua_xmove(L, t->co, above + n + 1);
+    es_task_run(L, t, above + n);
+}
+
+static void on_channel_request(lua_State *L, struct es_lloop *lp, struct es_ev_message *m)
+{
+    struct es_lsession *ls = session_of(L, lp, m->h.owner, 0);
+    struct es_task *t = ls && m->method->ref >= 0 ? es_task_new(L, lp, ES_JOB_CHANNEL) : NULL;
+    if (!t) {
+        struct es_failure f = {.status = ES_STATUS_METHOD_NOT_FOUND,
+                               .message = "the stream handler was removed",
+                               .message_len = strlen("the stream handler was removed")};
+        es_channel_end(m->channel, &f);
+        es_channel_release(m->channel);
+        return;
+    }
+    t->session = m->h.owner;
+    es_session_ref(t->session);
+    t->method = m->method;
+    int above = push_handler(L, ls, "stream", m);
+    struct es_lchannel *lc = es_lchannel_new(L, lp, m->channel);
+    lc->refs++;
+    lc->incoming = 1;
+    t->channel = lc;
+    if (!lua_checkstack(t->co, above + 2)) {
+        es_job_end(L, t, 0, 1);
+        es_task_discard(L, t);
+        return;
+    }
+    lua_xmove(L, t->co, above + 2);
+    es_task_run(L, t, above + 1);
+}
+
+static void on_cancelled(lua_State *L, struct es_lloop *lp, struct es_ev_message *m)
+{
+    struct es_task *t = es_call_user(m->call);
+    if (!t)
+        return; /* it ends by itself when its REQUEST is popped */
+    if (t->cancel_fns_ref != LUA_NOREF) {
+        lua_rawgeti(L, LUA_REGISTRYINDEX, t->cancel_fns_ref);
+        int list = lua_gettop(L);
+        lua_Integer n = (lua_Integer)lua_rawlen(L, list);
+        luaL_unref(L, LUA_REGISTRYINDEX, t->cancel_fns_ref);
+        t->cancel_fns_ref = LUA_NOREF;
+        for (lua_Integer i = 1; i <= n; i++) {
+            lua_rawgeti(L, list, i);
+            lua_pushinteger(L, (lua_Integer)m->code);
+            es_task_call(L, lp, 1);
+        }
+    }
+    es_task_cancel(L, t);
+}
+
+static void on_response(lua_State *L, struct es_lloop *lp, struct es_ev_message *m)
+{
+    struct es_waiter *w = m->user;
+    w->call = NULL;
+    lp->unended_waiter = w;
+    int n = 0;
+    if (es_codec_decode(L, m->codec, m->data + m->metadata_len, m->payload_len, &n) < 0) {
+        const char *why = lua_tostring(L, -1);
+        lua_pushnil(L);
+        es_lua_push_failure(L, "serialization", 13, why, strlen(why), ES_PROCESSED_YES, 0, 0);
+        n = 2;
+    } else if (n == 0) {
+        lua_pushboolean(L, 1);
+        n = 1;
+    }
+    lp->unended_waiter = NULL;
+    es_lua_waiter_end(L, w, n);
+}
+
+static void on_failed(lua_State *L, struct es_lloop *lp, struct es_ev_failed *f)
+{
+    struct es_waiter *w = f->user;
+    w->call = NULL;
+    lp->unended_waiter = w;
+    const char *code = (const char *)f->data, *message = code + f->code_len;
+    int details = 0, n = 0;
+    lua_pushnil(L);
+    int nil_at = lua_gettop(L);
+    if (f->details_len &&
+        es_codec_decode(L, f->codec, f->data + f->code_len + f->message_len, f->details_len, &n) == 0 &&
+        n > 0) {
+        lua_settop(L, nil_at + 1);
+        details = nil_at + 1;
+    }
+    es_lua_push_failure(L, code, f->code_len, message, f->message_len, f->processed, f->retry_after_ms,
+                        details);
+    if (details)
+        lua_remove(L, details);
+    lua_insert(L, nil_at + 1);
+    lua_settop(L, nil_at + 1);
+    lp->unended_waiter = NULL;
+    es_lua_waiter_end(L, w, 2);
+}
+
+static void on_goaway(lua_State *L, struct es_lloop *lp, struct es_lsession *ls, struct es_ev_goaway *g)
+{
+    if (ls->host->goaway_ref == LUA_NOREF)
+        return;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, ls->host->goaway_ref);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, ls->obj_ref);
+    lua_pushnumber(L, (double)g->grace_ms / 1e3);
+    lua_pushnumber(L, (double)g->retry_after_ms / 1e3);
+    lua_pushstring(L, g->reason);
+    es_task_call(L, lp, 4);
+}
+
+static void handle_session_event(lua_State *L, struct es_lloop *lp, struct es_event *ev)
+{
+    struct es_lsession *ls;
+    switch (ev->type) {
+    case ES_EV_REQUEST:
+        on_request(L, lp, (struct es_ev_message *)ev);
+        return;
+    case ES_EV_RESPONSE:
+        on_response(L, lp, (struct es_ev_message *)ev);
+        return;
+    case ES_EV_CALL_FAILED:
+        on_failed(L, lp, (struct es_ev_failed *)ev);
+        return;
+    case ES_EV_EVENT:
+        on_event(L, lp, (struct es_ev_message *)ev);
+        return;
+    case ES_EV_CALL_CANCELLED:
+        on_cancelled(L, lp, (struct es_ev_message *)ev);
+        return;
+    case ES_EV_CHANNEL_REQUEST:
+        on_channel_request(L, lp, (struct es_ev_message *)ev);
+        return;
+    case ES_EV_CHANNEL_READABLE:
+    case ES_EV_CHANNEL_WRITABLE:
+    case ES_EV_CHANNEL_CLOSED: {
+        struct es_ev_channel *c = (struct es_ev_channel *)ev;
+        if (c->user)
+            es_lchannel_event(L, c->user, ev->type);
+        return;
+    }
+    default:
+        break;
+    }
+    ls = session_of(L, lp, ev->owner, ev->type == ES_EV_SESSION_OPEN);
+    if (!ls)
+        return;
+    switch (ev->type) {
+    case ES_EV_SESSION_OPEN:
+        es_lsession_opened(L, ls);
+        break;
+    case ES_EV_SESSION_CLOSED:
+        es_lsession_closed(L, ls, (struct es_ev_closed *)ev);
+        break;
+    case ES_EV_SESSION_GOAWAY:
+        on_goaway(L, lp, ls, (struct es_ev_goaway *)ev);
+        break;
+    case ES_EV_SESSION_IDLE:
+        if (ls->host->idle_ref != LUA_NOREF) {
+            lua_rawgeti(L, LUA_REGISTRYINDEX, ls->host->idle_ref);
+            lua_rawgeti(L, LUA_REGISTRYINDEX, ls->obj_ref);
+            es_task_call(L, lp, 1);
+        }
+        break;
+    case ES_EV_SESSION_WRITABLE:
+        es_lua_list_run(L, lp, &ls->writable_ref);
+        break;
+    default:
+        break;
+    }
+}
+
+#define QUIC_EVENTS 0x200 /* quic.c's types start here */
+#define LOG_EVENT   0x300 /* endpoint.c's: text follows */
+
+static void pop(struct es_lloop *lp, struct es_event *ev)
+{
+    if (ev->type < QUIC_EVENTS)
+        es_session_pop(lp->events);
+    else
+        es_evq_pop(lp->events);
+}
+
+static int drain_body(lua_State *L)
+{
+    struct es_lloop *lp = lua_touserdata(L, 1);
+    size_t *count = lua_touserdata(L, 2);
+    struct es_event *ev;
+    luaL_checkstack(L, 40, "draining");
+    while ((ev = es_evq_peek(lp->events)) != NULL) {
+        ++*count;
+        if (ev->type < QUIC_EVENTS)
+            handle_session_event(L, lp, ev);
+        else if (ev->type < LOG_EVENT)
+            es_lua_quic_event(L, ev);
+        else
+            es_lua_log(L, lp->lua, "warn", (const char *)(ev + 1), NULL, NULL);
+        pop(lp, ev);
+        lua_settop(L, 2);
+    }
+    *count += es_lua_run_fired(L, lp);
+    /* One pass over what is ready now: a task that is woken meanwhile waits for the next pass, after a flush.
+     */
+    struct es_list batch;
+    es_list_init(&batch);
+    if (!es_list_empty(&lp->ready)) {
+        batch = lp->ready;
+        batch.next->prev = &batch;
+        batch.prev->next = &batch;
+        es_list_init(&lp->ready);
+    }
+    while (!es_list_empty(&batch)) {
+        struct es_task *t = es_container_of(batch.next, struct es_task, node);
+        ++*count;
+        if (lua_status(t->co) == LUA_OK && t->cancelled && t->job == ES_JOB_SPAWNED) {
+            es_list_remove(&t->node);
+            es_list_push(&lp->ready, &t->node);
+            es_task_cancel(L, t);
+        } else {
+            es_task_run(L, t, t->nargs);
+        }
+        lua_settop(L, 2);
+    }
+    return 0;
+}
+
+static int end_waiter_body(lua_State *L)
+{
+    struct es_waiter *w = lua_touserdata(L, 1);
+    lua_pushnil(L);
+    es_lua_push_error(L, "resource_exhausted", "out of memory");
+    es_lua_waiter_end(L, w, 2);
+    return 0;
+}
+
+size_t es_lua_drain(lua_State *L, struct es_lloop *lp)
+{
+    size_t count = 0;
+    for (int tries = 0; tries < 1000; tries++) {
+        struct es_event *before = es_evq_peek(lp->events);
+        if (!before && es_list_empty(&lp->ready) && es_list_empty(&lp->fired))
+            break;
+        lua_pushcfunction(L, drain_body);
+        lua_pushlightuserdata(L, lp);
+        lua_pushlightuserdata(L, &count);
+        if (lua_pcall(L, 2, 0, 0) == LUA_OK)
+            break;
+        es_lua_log(L, lp->lua, "error", lua_tostring(L, -1), NULL, "drain");
+        lua_pop(L, 1);
+        if (lp->unowned_call) {
+            refuse(lp->unowned_call, ES_STATUS_RESOURCE_EXHAUSTED, NULL, "out of memory");
+            lp->unowned_call = NULL;
+        }
+        if (lp->unended_waiter) {
+            struct es_waiter *w = lp->unended_waiter;
+            lp->unended_waiter = NULL;
+            lua_pushcfunction(L, end_waiter_body);
+            lua_pushlightuserdata(L, w);
+            if (lua_pcall(L, 1, 0, 0) != LUA_OK)
+                lua_pop(L, 1);
+        }
+        struct es_event *ev = es_evq_peek(lp->events);
+        if (ev)
+            pop(lp, ev);
+    }
+    return count;
+}
+
+void es_lua_drop_events(lua_State *L, struct es_lloop *lp)
+{
+    struct es_event *ev;
+    while ((ev = es_evq_peek(lp->events)) != NULL) {
+        if (ev->type == ES_EV_SESSION_CLOSED) {
+            struct es_lsession *ls = es_session_user(ev->owner);
+            if (ls)
+                es_lsession_forget(L, ls);
+        } else if (ev->type >= QUIC_EVENTS && ev->type < LOG_EVENT) {
+            es_lua_quic_drop(ev);
+        }
+        pop(lp, ev);
+    }
+}

@@ -1,0 +1,254 @@
+/* Hosts in Lua: the functions behind method, event and stream names, and the hooks of their sessions. */
+#include "binding.h"
+#include <string.h>
+#include "../base/clock.h"
+#include "../base/mem.h"
+#include "errors.h"
+#include "luaaux.h"
+
+#define HOST_MT "echostream.host"
+
+static struct es_lhost **box_of(lua_State *L, int idx)
+{
+    return luaL_checkudata(L, idx, HOST_MT);
+}
+
+struct es_lhost *es_lua_check_host(lua_State *L, int idx)
+{
+    return *box_of(L, idx);
+}
+
+struct es_lhost *es_lhost_ref(struct es_lhost *h)
+{
+    h->refs++;
+    return h;
+}
+
+static int *hook_of(struct es_lhost *h, int i)
+{
+    int *const hooks[] = {&h->open_ref,   &h->accept_ref, &h->closed_ref,
+                          &h->goaway_ref, &h->idle_ref,   &h->wrapper_ref};
+    return hooks[i];
+}
+#define N_HOOKS 6
+
+void es_lhost_unref(lua_State *L, struct es_lhost *h)
+{
+    if (--h->refs)
+        return;
+    if (!h->loop->lua->closing && L) {
+        for (int i = 0; i < N_HOOKS; i++)
+            luaL_unref(L, LUA_REGISTRYINDEX, *hook_of(h, i));
+        const int *refs = (const int *)(const void *)h->method_refs.p;
+        for (size_t i = 0; i < h->method_refs.n / sizeof *refs; i++)
+            luaL_unref(L, LUA_REGISTRYINDEX, refs[i]);
+    }
+    es_buf_free(&h->method_refs);
+    es_idmap_remove(&h->loop->hosts, (uint64_t)(uintptr_t)h->host);
+    if (h->app_ready)
+        es_session_app_free(&h->app);
+    if (h->host)
+        es_host_unref(h->host);
+    es_lloop_unref(h->loop);
+    es_free(h);
+}
+
+static int host_gc(lua_State *L)
+{
+    struct es_lhost **box = box_of(L, 1);
+    if (*box)
+        es_lhost_unref(L, *box);
+    *box = NULL;
+    return 0;
+}
+
+static void host_rand(void *ctx, uint8_t *out, size_t n)
+{
+    (void)ctx;
+    es_random(out, n);
+}
+
+static uint64_t host_wall(void *ctx)
+{
+    struct es_lloop *lp = ctx;
+    return lp->poller ? es_poller_wall(lp->poller) : es_clock_wall();
+}
+
+static void read_limits(lua_State *L, int idx, struct es_limits *l)
+{
+    lua_Integer v;
+    if (es_lua_opt_integer(L, idx, "max_message", 1, INT64_C(1) << 40, &v))
+        l->max_message = (uint64_t)v;
+    if (es_lua_opt_integer(L, idx, "max_metadata", 0, 1 << 20, &v))
+        l->max_metadata = (uint64_t)v;
+    if (es_lua_opt_integer(L, idx, "max_calls", 1, 1 << 30, &v))
+        l->max_calls = (uint32_t)v;
+    if (es_lua_opt_integer(L, idx, "max_named_streams", 0, 1 << 30, &v))
+        l->max_named_streams = (uint32_t)v;
+    if (es_lua_opt_integer(L, idx, "max_pending", 0, 1 << 30, &v))
+        l->max_pending = (uint32_t)v;
+    es_lua_opt_seconds(L, idx, "request_timeout", &l->request_timeout);
+}
+
+static int core_host(lua_State *L)
+{
+    static const char *const fields[] = {"max_message", "max_metadata",    "max_calls", "max_named_streams",
+                                         "max_pending", "request_timeout", "agent",     "hooks",
+                                         NULL};
+    static const char *const hooks[] = {"open", "accept", "closed", "goaway", "idle", NULL};
+    struct es_lloop *lp = es_lua_check_loop(L, 1);
+    luaL_checktype(L, 2, LUA_TTABLE);
+    es_lua_check_fields(L, 2, fields);
+    if (!es_lua_opt_push(L, 2, "hooks", LUA_TTABLE))
+        return luaL_error(L, "hooks: a table with `open` is needed");
+    int hooks_at = lua_gettop(L);
+    es_lua_check_fields(L, hooks_at, hooks);
+    struct es_lhost **box = es_lua_new(L, HOST_MT, sizeof *box, 0);
+    struct es_lhost *h = es_calloc(1, sizeof *h);
+    if (!h)
+        return luaL_error(L, "out of memory");
+    h->refs = 1;
+    h->loop = es_lloop_ref(lp);
+    *box = h;
+    for (int i = 0; i < N_HOOKS; i++)
+        *hook_of(h, i) = LUA_NOREF;
+    for (int i = 0; hooks[i]; i++)
+        if (es_lua_opt_push(L, hooks_at, hooks[i], LUA_TFUNCTION))
+            *hook_of(h, i) = luaL_ref(L, LUA_REGISTRYINDEX);
+    if (h->open_ref == LUA_NOREF)
+        return luaL_error(L, "hooks.open: a function is needed");
+    struct es_host_config c;
+    memset(&c, 0, sizeof c);
+    c.timers = es_poller_timers(lp->poller);
+    c.events = lp->events;
+    c.rand = host_rand;
+    c.wall = host_wall;
+    c.ctx = lp;
+    c.hold_until_accept = h->accept_ref != LUA_NOREF;
+    es_limits_default(&c.limits);
+    read_limits(L, 2, &c.limits);
+    const char *agent = "";
+    es_lua_opt_string(L, 2, "agent", &agent, NULL);
+    strncpy(c.agent, agent, sizeof c.agent - 1);
+    int rc = es_host_new(&h->host, &c);
+    if (rc == 0)
+        rc = es_session_app_init(&h->app, h->host);
+    if (rc < 0)
+        return luaL_error(L, "%s", es_strerror(rc));
+    h->app_ready = 1;
+    if (es_idmap_put(&lp->hosts, (uint64_t)(uintptr_t)h->host, h) < 0)
+        return luaL_error(L, "out of memory");
+    return 1;
+}
+
+static enum es_kind check_kind(lua_State *L, int idx)
+{
+    static const char *const kinds[] = {"rpc", "event", "stream", NULL};
+    return (enum es_kind)luaL_checkoption(L, idx, NULL, kinds);
+}
+
+static int host_add(lua_State *L)
+{
+    struct es_lhost *h = es_lua_check_host(L, 1);
+    enum es_kind kind = check_kind(L, 2);
+    size_t len;
+    const char *name = luaL_checklstring(L, 3, &len);
+    luaL_checktype(L, 4, LUA_TFUNCTION);
+    int idempotent = 0;
+    lua_Integer concurrent = 0;
+    es_lua_check_options(L, 5, "options");
+    es_lua_opt_boolean(L, 5, "idempotent", &idempotent);
+    es_lua_opt_integer(L, 5, "concurrent", 1, 1 << 20, &concurrent);
+    lua_pushvalue(L, 4);
+    int ref = luaL_ref(L, LUA_REGISTRYINDEX);
+    int rc = es_buf_reserve(&h->method_refs, sizeof ref);
+    if (rc == 0)
+        rc = es_host_add(h->host, kind, name, len, ref, idempotent ? ES_METHOD_IDEMPOTENT : 0,
+                         (uint32_t)concurrent);
+    if (rc == 0) {
+        es_buf_put(&h->method_refs, &ref, sizeof ref);
+        lua_pushboolean(L, 1);
+        return 1;
+    }
+    luaL_unref(L, LUA_REGISTRYINDEX, ref);
+    if (rc == ES_ERR_INVAL)
+        return luaL_argerror(L, 3, "a name is 1 to 256 bytes of A-Z a-z 0-9 . _ / : -");
+    return es_lua_fail(L, rc, name);
+}
+
+static int host_remove(lua_State *L)
+{
+    struct es_lhost *h = es_lua_check_host(L, 1);
+    enum es_kind kind = check_kind(L, 2);
+    size_t len;
+    const char *name = luaL_checklstring(L, 3, &len);
+    int ref = LUA_NOREF;
+    int rc = es_host_remove(h->host, kind, name, len, &ref);
+    if (rc == 0) {
+        int *refs = (int *)(void *)h->method_refs.p;
+        size_t n = h->method_refs.n / sizeof ref;
+        for (size_t i = 0; i < n; i++) {
+            if (refs[i] == ref) {
+                refs[i] = refs[n - 1];
+                h->method_refs.n -= sizeof ref;
+                break;
+            }
+        }
+        luaL_unref(L, LUA_REGISTRYINDEX, ref);
+    }
+    lua_pushboolean(L, rc == 0);
+    return 1;
+}
+
+static int host_set_wrapper(lua_State *L)
+{
+    struct es_lhost *h = es_lua_check_host(L, 1);
+    if (!lua_isnoneornil(L, 2))
+        luaL_checktype(L, 2, LUA_TFUNCTION);
+    luaL_unref(L, LUA_REGISTRYINDEX, h->wrapper_ref);
+    h->wrapper_ref = LUA_NOREF;
+    if (!lua_isnoneornil(L, 2)) {
+        lua_pushvalue(L, 2);
+        h->wrapper_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+    }
+    return 0;
+}
+
+static int host_stats(lua_State *L)
+{
+    struct es_lhost *h = es_lua_check_host(L, 1);
+    struct es_host_stats st;
+    es_host_stats_get(h->host, &st);
+    lua_createtable(L, 0, 15);
+#define FIELD(name) (lua_pushinteger(L, (lua_Integer)st.name), lua_setfield(L, -2, #name))
+    FIELD(sessions);
+    FIELD(sessions_total);
+    FIELD(calls_in);
+    FIELD(calls_in_running);
+    FIELD(calls_in_refused);
+    FIELD(calls_out);
+    FIELD(calls_out_running);
+    FIELD(calls_timed_out);
+    FIELD(calls_cancelled);
+    FIELD(events_in);
+    FIELD(events_out);
+    FIELD(events_unhandled);
+    FIELD(streams_in);
+    FIELD(streams_out);
+    FIELD(bad_frames);
+#undef FIELD
+    return 1;
+}
+
+void es_lua_open_host(lua_State *L, int core)
+{
+    static const luaL_Reg methods[] = {{"add", host_add},
+                                       {"remove", host_remove},
+                                       {"set_wrapper", host_set_wrapper},
+                                       {"stats", host_stats},
+                                       {NULL, NULL}};
+    static const luaL_Reg meta[] = {{"__gc", host_gc}, {NULL, NULL}};
+    es_lua_class(L, HOST_MT, methods, meta);
+    lua_pushcfunction(L, core_host);
+    lua_setfield(L, core, "host");
+}

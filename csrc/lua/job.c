@@ -1,0 +1,169 @@
+/* What the end of a task means for what it served: a call gets its answer, an event its lane back, a stream
+ * its end. */
+#include "binding.h"
+#include <string.h>
+#include "../base/mem.h"
+#include "codec.h"
+#include "errors.h"
+#include "msgpack.h"
+
+/* Text of any value raised by user code, without running into a second error (a bad __tostring). */
+static int tostring_body(lua_State *L)
+{
+    luaL_tolstring(L, 1, NULL);
+    return 1;
+}
+
+const char *es_lua_error_text(lua_State *L, int idx)
+{
+    idx = lua_absindex(L, idx);
+    if (lua_type(L, idx) == LUA_TSTRING) {
+        lua_pushvalue(L, idx);
+    } else if (lua_isnil(L, idx)) {
+        lua_pushliteral(L, "error(nil)");
+    } else {
+        lua_pushcfunction(L, tostring_body);
+        lua_pushvalue(L, idx);
+        if (lua_pcall(L, 1, 1, 0) != LUA_OK || !lua_isstring(L, -1)) {
+            lua_pop(L, 1);
+            lua_pushfstring(L, "(an error object that is a %s)", luaL_typename(L, idx));
+        }
+    }
+    return lua_tostring(L, -1);
+}
+
+/* "chunk:12: text" without its position: paths and lines of this machine are not the peer's business. */
+static const char *without_position(const char *s)
+{
+    for (const char *p = s; (p = strchr(p, ':')) != NULL; p++) {
+        const char *q = p + 1;
+        while (*q >= '0' && *q <= '9')
+            q++;
+        if (q > p + 1 && q[0] == ':' && q[1] == ' ')
+            return q + 2;
+        if (p - s > 200)
+            break;
+    }
+    return s;
+}
+
+/* Reads the error value at idx. Strings stay on the stack of L until the caller's settop; details go to the
+ * scratch buffer. */
+static void read_failure(lua_State *L, int idx, struct es_lloop *lp, struct es_failure *f)
+{
+    memset(f, 0, sizeof *f);
+    idx = lua_absindex(L, idx);
+    f->processed = ES_PROCESSED_YES;
+    if (!es_lua_is_error(L, idx)) {
+        const char *text = without_position(es_lua_error_text(L, idx));
+        f->status = ES_STATUS_UNKNOWN;
+        f->message = text;
+        f->message_len = strlen(text);
+        return;
+    }
+    lua_pushliteral(L, "code");
+    lua_rawget(L, idx);
+    f->code = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &f->code_len) : "unknown";
+    if (f->code_len == 0)
+        f->code_len = strlen(f->code);
+    f->status = es_status_of_code(f->code, f->code_len);
+    lua_pushliteral(L, "message");
+    lua_rawget(L, idx);
+    if (lua_type(L, -1) == LUA_TSTRING)
+        f->message = lua_tolstring(L, -1, &f->message_len);
+    lua_pushliteral(L, "retry_after");
+    lua_rawget(L, idx);
+    if (lua_isnumber(L, -1) && lua_tonumber(L, -1) > 0)
+        f->retry_after_ms = (uint64_t)(lua_tonumber(L, -1) * 1e3);
+    lua_pushliteral(L, "details");
+    lua_rawget(L, idx);
+    if (!lua_isnil(L, -1)) {
+        int at = lua_gettop(L);
+        es_buf_clear(&lp->scratch);
+        if (es_mp_encode(L, at, 1, &lp->scratch) == 0) {
+            f->codec = ES_CODEC_MSGPACK;
+            f->details = lp->scratch.p;
+            f->details_len = lp->scratch.n;
+        } else {
+            es_lua_log(L, lp->lua, "warn", lua_tostring(L, -1), NULL, "error details");
+            lua_pop(L, 1);
+        }
+    }
+}
+
+/* Hands the scratch buffer to the transport when it is worth it. */
+int es_lua_give_scratch(struct es_lloop *lp, void (**release)(void *), void **arg)
+{
+    if (lp->scratch.n < ES_ANCHOR_BYTES)
+        return 0;
+    *release = es_free;
+    *arg = lp->scratch.p;
+    memset(&lp->scratch, 0, sizeof lp->scratch);
+    return 1;
+}
+
+static void answer(lua_State *L, struct es_task *t, int first, int n)
+{
+    struct es_lloop *lp = t->loop;
+    struct es_failure f;
+    if (n >= 2 && lua_isnil(L, first) && es_lua_is_error(L, first + 1)) {
+        read_failure(L, first + 1, lp, &f);
+        es_call_fail(t->call, &f);
+        return;
+    }
+    es_buf_clear(&lp->scratch);
+    if (es_codec_encode(L, t->codec, first, n, &lp->scratch) < 0) {
+        const char *why = lua_pushfstring(L, "the results cannot be sent: %s", lua_tostring(L, -1));
+        es_lua_log(L, lp->lua, "error", why, NULL, t->method->name);
+        memset(&f, 0, sizeof f);
+        f.status = ES_STATUS_INTERNAL;
+        f.code = "serialization";
+        f.code_len = strlen(f.code);
+        f.message = why;
+        f.message_len = strlen(why);
+        f.processed = ES_PROCESSED_YES;
+        es_call_fail(t->call, &f);
+        return;
+    }
+    void (*release)(void *) = NULL;
+    void *arg = NULL;
+    const uint8_t *p = lp->scratch.p;
+    size_t len = lp->scratch.n;
+    es_lua_give_scratch(lp, &release, &arg);
+    if (es_call_respond(t->call, t->codec, p, len, release, arg) < 0 && release)
+        release(arg);
+}
+
+void es_job_end(lua_State *L, struct es_task *t, int ok, int n)
+{
+    int first = lua_gettop(L) - n + 1;
+    struct es_failure f;
+    switch (t->job) {
+    case ES_JOB_CALL:
+        if (ok) {
+            answer(L, t, first, n);
+        } else {
+            read_failure(L, first, t->loop, &f);
+            es_call_fail(t->call, &f);
+        }
+        t->call = NULL;
+        break;
+    case ES_JOB_EVENT:
+        es_session_event_done(t->session, t->lane, t->method);
+        break;
+    case ES_JOB_CHANNEL: {
+        struct es_lchannel *lc = t->channel;
+        t->channel = NULL;
+        int failed = !ok || (n >= 2 && lua_isnil(L, first) && es_lua_is_error(L, first + 1));
+        if (failed)
+            read_failure(L, ok ? first + 1 : first, t->loop, &f);
+        if (lc->c)
+            es_channel_end(lc->c, failed ? &f : NULL);
+        es_lchannel_release(lc);
+        es_lchannel_unref(L, lc);
+        break;
+    }
+    default:
+        break;
+    }
+}

@@ -1,0 +1,459 @@
+/* Loops and timers: the userdata around a poller, and the one entry through which everything runs,
+ * loop:step(). */
+#include "binding.h"
+#include <math.h>
+#include <string.h>
+#include "../base/clock.h"
+#include "../base/mem.h"
+#include "errors.h"
+#include "luaaux.h"
+
+#define LOOP_MT  "echostream.loop"
+#define TIMER_MT "echostream.timer"
+
+struct es_ltimer { /* userdata; user value 1: the function */
+    struct es_timer timer;
+    struct es_list node;   /* in loop->fired when due */
+    struct es_lloop *loop; /* referenced */
+    int anchor_ref;        /* ourselves while running: a timer nobody holds still fires */
+};
+
+static struct es_lloop **box_of(lua_State *L, int idx)
+{
+    return luaL_checkudata(L, idx, LOOP_MT);
+}
+
+struct es_lloop *es_lua_check_loop(lua_State *L, int idx)
+{
+    struct es_lloop *lp = *box_of(L, idx);
+    if (!lp || lp->closed)
+        luaL_error(L, "the loop is closed");
+    return lp;
+}
+
+struct es_lloop *es_lloop_ref(struct es_lloop *lp)
+{
+    lp->refs++;
+    return lp;
+}
+
+void es_lloop_unref(struct es_lloop *lp)
+{
+    if (--lp->refs)
+        return;
+    es_lua_unref(lp->lua);
+    es_idmap_free(&lp->hosts);
+    es_idmap_free(&lp->callbacks);
+    es_buf_free(&lp->scratch);
+    es_free(lp);
+}
+
+static void on_kick(struct es_timer *t)
+{
+    (void)t; /* being due is all it is for: the step that follows drains */
+}
+
+void es_lloop_wake(struct es_lloop *lp)
+{
+    if (!lp->busy && !lp->closed) {
+        es_timer_start(es_poller_timers(lp->poller), &lp->kick, es_poller_now(lp->poller));
+        es_poller_kick(lp->poller);
+    }
+}
+
+static int has_work(struct es_lloop *lp)
+{
+    return es_evq_peek(lp->events) || !es_list_empty(&lp->ready) || !es_list_empty(&lp->fired);
+}
+
+/* Frees everything but the struct. Not from inside a step: close_now below waits for its end. */
+static void loop_close(lua_State *L, struct es_lloop *lp)
+{
+    if (lp->closed)
+        return;
+    lp->busy = 1; /* nothing below may kick */
+    es_list_foreach(it, &lp->endpoints)
+    {
+        es_lendpoint_close(L, es_container_of(it, struct es_lendpoint, node));
+    }
+    /* Endpoints delivered closed() to their sessions: take these last events without running user code any
+     * more. */
+    es_lua_drop_events(L, lp);
+    lp->closed = 1;
+    es_list_foreach(it, &lp->fired)
+    {
+        es_list_remove(it);
+    }
+    es_task_close_all(L, lp);
+    es_timer_stop(es_poller_timers(lp->poller), &lp->kick);
+    es_evq_del(lp->events);
+    lp->events = NULL;
+    if (lp->sim)
+        es_sim_del(lp->sim);
+    else
+        es_poller_del(lp->poller);
+    lp->poller = NULL;
+    lp->sim = NULL;
+}
+
+static int loop_gc(lua_State *L)
+{
+    struct es_lloop **box = box_of(L, 1);
+    struct es_lloop *lp = *box;
+    *box = NULL;
+    if (lp) {
+        loop_close(L, lp);
+        es_lloop_unref(lp);
+    }
+    return 0;
+}
+
+static int loop_close_method(lua_State *L)
+{
+    struct es_lloop *lp = *box_of(L, 1);
+    if (!lp || lp->closed)
+        return 0;
+    if (lp->busy)
+        return luaL_error(L, "the loop cannot be closed from inside itself; use echo.stop()");
+    loop_close(L, lp);
+    return 0;
+}
+
+static struct es_lloop *loop_new(lua_State *L, const struct es_sim_config *sim)
+{
+    struct es_lloop **box = lua_newuserdatauv(L, sizeof *box, 0);
+    *box = NULL;
+    luaL_setmetatable(L, LOOP_MT);
+    struct es_lloop *lp = es_calloc(1, sizeof *lp);
+    if (!lp)
+        luaL_error(L, "out of memory");
+    lp->refs = 1;
+    lp->lua = es_lua_get(L);
+    lp->lua->refs++;
+    struct es_list *lists[] = {&lp->ready, &lp->idle,      &lp->parked,
+                               &lp->fired, &lp->endpoints, &lp->flush_waiters};
+    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
+        es_list_init(lists[i]);
+    uint64_t seed;
+    es_random(&seed, sizeof seed);
+    es_idmap_init(&lp->hosts, seed);
+    es_idmap_init(&lp->callbacks, seed);
+    es_timer_init(&lp->kick, on_kick, NULL);
+    int rc = es_evq_new(&lp->events);
+    if (rc == 0)
+        rc = sim ? es_sim_new(&lp->sim, sim) : es_poller_new(&lp->poller);
+    if (rc == 0 && sim)
+        lp->poller = es_sim_poller(lp->sim);
+    if (rc < 0) {
+        es_evq_del(lp->events);
+        lp->closed = 1;
+        es_lloop_unref(lp);
+        luaL_error(L, "cannot make a loop: %s", es_strerror(rc));
+    }
+    *box = lp;
+    return lp;
+}
+
+static int core_loop(lua_State *L)
+{
+    loop_new(L, NULL);
+    return 1;
+}
+
+static double path_number(lua_State *L, int idx, const char *field, double def, double min, double max)
+{
+    double v = def;
+    if (lua_getfield(L, idx, field) != LUA_TNIL) {
+        if (lua_type(L, -1) != LUA_TNUMBER)
+            luaL_error(L, "%s: expected a number, got %s", field, luaL_typename(L, -1));
+        v = lua_tonumber(L, -1);
+        if (!(v >= min && v <= max))
+            luaL_error(L, "%s: %f is out of range", field, v);
+    }
+    lua_pop(L, 1);
+    return v;
+}
+
+static void read_path(lua_State *L, int idx, struct es_sim_path *p)
+{
+    luaL_checktype(L, idx, LUA_TTABLE);
+    p->loss = path_number(L, idx, "loss", p->loss, 0, 1);
+    p->burst = (int)path_number(L, idx, "burst", p->burst, 1, 1e6);
+    p->duplicate = path_number(L, idx, "duplicate", p->duplicate, 0, 1);
+    p->reorder = path_number(L, idx, "reorder", p->reorder, 0, 1);
+    p->corrupt = path_number(L, idx, "corrupt", p->corrupt, 0, 1);
+    p->delay = (uint64_t)(path_number(L, idx, "delay", (double)p->delay / 1e9, 0, 1e4) * 1e9);
+    p->jitter = (uint64_t)(path_number(L, idx, "jitter", (double)p->jitter / 1e9, 0, 1e4) * 1e9);
+    p->rate = (uint64_t)path_number(L, idx, "rate", (double)p->rate, 0, 1e15);
+    p->queue = (size_t)path_number(L, idx, "queue", (double)p->queue, 0, 1e9);
+    p->mtu = (size_t)path_number(L, idx, "mtu", (double)p->mtu, 0, 65535);
+}
+
+static int core_sim(lua_State *L)
+{
+    struct es_sim_config c;
+    es_sim_config_default(&c);
+    luaL_checktype(L, 1, LUA_TTABLE);
+    lua_getfield(L, 1, "seed");
+    c.seed = (uint64_t)luaL_optinteger(L, -1, 1);
+    lua_pop(L, 1);
+    read_path(L, 1, &c.path);
+    loop_new(L, &c);
+    return 1;
+}
+
+static struct es_lloop *check_sim(lua_State *L)
+{
+    struct es_lloop *lp = es_lua_check_loop(L, 1);
+    if (!lp->sim)
+        luaL_error(L, "only a simulated loop can do that");
+    return lp;
+}
+
+static int loop_path(lua_State *L)
+{
+    struct es_lloop *lp = check_sim(L);
+    struct es_sim_config c;
+    es_sim_config_default(&c);
+    read_path(L, 2, &c.path);
+    int rc = es_sim_set_path(lp->sim, luaL_optstring(L, 3, NULL), luaL_optstring(L, 4, NULL), &c.path);
+    if (rc < 0)
+        return luaL_error(L, "path: %s", es_strerror(rc));
+    return 0;
+}
+
+static int loop_blackout(lua_State *L)
+{
+    struct es_lloop *lp = check_sim(L);
+    uint64_t now = es_poller_now(lp->poller);
+    uint64_t from = now + es_lua_to_ns(luaL_checknumber(L, 2));
+    es_sim_blackout(lp->sim, from, from + es_lua_to_ns(luaL_checknumber(L, 3)));
+    return 0;
+}
+
+static int loop_sim_stats(lua_State *L)
+{
+    struct es_sim_stats st;
+    es_sim_stats_get(check_sim(L)->sim, &st);
+    lua_createtable(L, 0, 8);
+#define FIELD(name) (lua_pushinteger(L, (lua_Integer)st.name), lua_setfield(L, -2, #name))
+    FIELD(sent);
+    FIELD(delivered);
+    FIELD(lost);
+    FIELD(duplicated);
+    FIELD(reordered);
+    FIELD(corrupted);
+    FIELD(queue_dropped);
+    FIELD(no_listener);
+#undef FIELD
+    return 1;
+}
+
+static int loop_fd(lua_State *L)
+{
+    lua_pushinteger(L, es_poller_fd(es_lua_check_loop(L, 1)->poller));
+    return 1;
+}
+
+static int loop_now(lua_State *L)
+{
+    lua_pushnumber(L, (double)es_poller_now(es_lua_check_loop(L, 1)->poller) / 1e9);
+    return 1;
+}
+
+static int loop_wall(lua_State *L)
+{
+    lua_pushnumber(L, (double)es_poller_wall(es_lua_check_loop(L, 1)->poller) / 1e9);
+    return 1;
+}
+
+/* Drains and flushes until nothing is left to run now, but gives the network its turn after a few rounds. */
+static int run_ready(lua_State *L, struct es_lloop *lp)
+{
+    int n = 0;
+    for (int round = 0; round < 4; round++) {
+        n += (int)es_lua_drain(L, lp);
+        es_poller_flush(lp->poller);
+        if (!has_work(lp))
+            break;
+    }
+    es_lsession_check_flushed(L, lp);
+    return n;
+}
+
+static int finish_step(lua_State *L, struct es_lloop *lp, int n)
+{
+    lp->busy = 0;
+    if (has_work(lp))
+        es_lloop_wake(lp);
+    lua_pushinteger(L, n);
+    return 1;
+}
+
+static struct es_lloop *enter(lua_State *L)
+{
+    struct es_lloop *lp = es_lua_check_loop(L, 1);
+    if (lp->busy)
+        luaL_error(L, "the loop is running already: a handler, a task or a callback cannot run it again");
+    lp->busy = 1;
+    return lp;
+}
+
+static int loop_step(lua_State *L)
+{
+    lua_Integer budget = luaL_optinteger(L, 2, 64);
+    struct es_lloop *lp = enter(L);
+    int n = 0;
+    /* A simulated step may move the clock: only when everything that can run now has run. */
+    if (!lp->sim || !has_work(lp)) {
+        n = es_poller_step(lp->poller, budget > 0 ? (size_t)budget : 64);
+        if (n < 0) {
+            es_lua_log(L, lp->lua, "error", es_strerror(n), NULL, "poller");
+            n = 0;
+        }
+    }
+    n += run_ready(L, lp);
+    return finish_step(L, lp, n);
+}
+
+static int loop_flush(lua_State *L)
+{
+    struct es_lloop *lp = enter(L);
+    es_poller_now(lp->poller);
+    return finish_step(L, lp, run_ready(L, lp));
+}
+
+static int loop_next(lua_State *L)
+{
+    struct es_lloop *lp = es_lua_check_loop(L, 1);
+    if (has_work(lp)) {
+        lua_pushnumber(L, 0);
+        return 1;
+    }
+    uint64_t next = es_poller_next(lp->poller), now = es_poller_now(lp->poller);
+    if (next == ES_NEVER)
+        lua_pushnil(L);
+    else
+        lua_pushnumber(L, next <= now ? 0 : (double)(next - now) / 1e9);
+    return 1;
+}
+
+static int loop_alive(lua_State *L)
+{
+    struct es_lloop *lp = es_lua_check_loop(L, 1);
+    lua_pushboolean(L, !es_list_empty(&lp->endpoints) || lp->n_timers > 0 || lp->n_tasks > 0 || has_work(lp));
+    return 1;
+}
+
+/* ---- timers ---- */
+
+static void ltimer_fire(struct es_timer *t)
+{
+    struct es_ltimer *lt = es_container_of(t, struct es_ltimer, timer);
+    es_list_push(&lt->loop->fired, &lt->node);
+}
+
+static void ltimer_end(lua_State *L, struct es_ltimer *lt)
+{
+    es_list_remove(&lt->node);
+    if (lt->anchor_ref != LUA_NOREF) {
+        luaL_unref(L, LUA_REGISTRYINDEX, lt->anchor_ref);
+        lt->anchor_ref = LUA_NOREF;
+        lt->loop->n_timers--;
+    }
+}
+
+static int loop_timer(lua_State *L)
+{
+    struct es_lloop *lp = es_lua_check_loop(L, 1);
+    lua_Number seconds = luaL_checknumber(L, 2);
+    luaL_argcheck(L, seconds >= 0 && seconds < 1e9, 2, "seconds, 0 or more");
+    luaL_checktype(L, 3, LUA_TFUNCTION);
+    struct es_ltimer *lt = lua_newuserdatauv(L, sizeof *lt, 1);
+    memset(lt, 0, sizeof *lt);
+    es_timer_init(&lt->timer, ltimer_fire, NULL);
+    es_list_init(&lt->node);
+    lt->anchor_ref = LUA_NOREF;
+    lt->loop = es_lloop_ref(lp);
+    luaL_setmetatable(L, TIMER_MT);
+    lua_pushvalue(L, 3);
+    lua_setiuservalue(L, -2, 1);
+    if (es_timer_start(es_poller_timers(lp->poller), &lt->timer,
+                       es_poller_now(lp->poller) + es_lua_to_ns(seconds)) < 0)
+        return luaL_error(L, "out of memory");
+    lua_pushvalue(L, -1);
+    lt->anchor_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+    lp->n_timers++;
+    if (!lp->busy)
+        es_poller_rearm(lp->poller);
+    return 1;
+}
+
+static int timer_stop(lua_State *L)
+{
+    struct es_ltimer *lt = luaL_checkudata(L, 1, TIMER_MT);
+    int was = lt->anchor_ref != LUA_NOREF;
+    if (lt->loop && !lt->loop->closed) {
+        es_timer_stop(es_poller_timers(lt->loop->poller), &lt->timer);
+        ltimer_end(L, lt);
+    }
+    lua_pushboolean(L, was);
+    return 1;
+}
+
+static int timer_gc(lua_State *L)
+{
+    struct es_ltimer *lt = luaL_checkudata(L, 1, TIMER_MT);
+    struct es_lloop *lp = lt->loop;
+    lt->loop = NULL;
+    if (lp) {
+        es_list_remove(&lt->node);
+        if (!lp->closed)
+            es_timer_stop(es_poller_timers(lp->poller), &lt->timer);
+        es_lloop_unref(lp);
+    }
+    return 0;
+}
+
+size_t es_lua_run_fired(lua_State *L, struct es_lloop *lp)
+{
+    size_t n = 0;
+    while (!es_list_empty(&lp->fired)) {
+        struct es_ltimer *lt = es_container_of(lp->fired.next, struct es_ltimer, node);
+        lua_rawgeti(L, LUA_REGISTRYINDEX, lt->anchor_ref);
+        lua_getiuservalue(L, -1, 1);
+        ltimer_end(L, lt);
+        es_task_call(L, lp, 0);
+        lua_pop(L, 1);
+        n++;
+    }
+    return n;
+}
+
+void es_lua_open_loop(lua_State *L, int core)
+{
+    static const luaL_Reg methods[] = {
+        {"fd", loop_fd},       {"now", loop_now},           {"wall", loop_wall},
+        {"step", loop_step},   {"flush", loop_flush},       {"next", loop_next},
+        {"alive", loop_alive}, {"timer", loop_timer},       {"close", loop_close_method},
+        {"path", loop_path},   {"blackout", loop_blackout}, {"sim_stats", loop_sim_stats},
+        {NULL, NULL}};
+    luaL_newmetatable(L, LOOP_MT);
+    luaL_newlib(L, methods);
+    lua_setfield(L, -2, "__index");
+    lua_pushcfunction(L, loop_gc);
+    lua_setfield(L, -2, "__gc");
+    lua_pop(L, 1);
+    luaL_newmetatable(L, TIMER_MT);
+    lua_createtable(L, 0, 1);
+    lua_pushcfunction(L, timer_stop);
+    lua_setfield(L, -2, "stop");
+    lua_setfield(L, -2, "__index");
+    lua_pushcfunction(L, timer_gc);
+    lua_setfield(L, -2, "__gc");
+    lua_pop(L, 1);
+    lua_pushcfunction(L, core_loop);
+    lua_setfield(L, core, "loop");
+    lua_pushcfunction(L, core_sim);
+    lua_setfield(L, core, "sim");
+}

@@ -1,0 +1,303 @@
+/* Requests from Lua, and what a handler can ask about the call it serves. */
+#include "binding.h"
+#include <string.h>
+#include "../base/mem.h"
+#include "../framing/frame.h"
+#include "codec.h"
+#include "errors.h"
+#include "luaaux.h"
+
+/* ---- key-value pairs ---- */
+
+void es_lua_push_kv(lua_State *L, const uint8_t *p, size_t n)
+{
+    struct es_kv kv = {p, n, SIZE_MAX};
+    struct es_bytes key, value;
+    size_t at = 0;
+    lua_newtable(L);
+    while (n && es_kv_next(&kv, &at, &key, &value)) {
+        lua_pushlstring(L, (const char *)key.p, key.n);
+        lua_pushlstring(L, (const char *)value.p, value.n);
+        lua_rawset(L, -3);
+    }
+}
+
+size_t es_lua_read_kv(lua_State *L, int idx, const char *field, struct es_pair_kv *kv, size_t max)
+{
+    if (lua_isnoneornil(L, idx))
+        return 0;
+    idx = lua_absindex(L, idx);
+    if (!lua_istable(L, idx))
+        luaL_error(L, "%s: expected a table of strings, got %s", field, luaL_typename(L, idx));
+    size_t n = 0;
+    for (lua_pushnil(L); lua_next(L, idx); lua_pop(L, 1), n++) {
+        if (lua_type(L, -2) != LUA_TSTRING || lua_type(L, -1) != LUA_TSTRING)
+            luaL_error(L, "%s: keys and values are strings, got %s = %s", field, luaL_typename(L, -2),
+                       luaL_typename(L, -1));
+        if (n == max)
+            luaL_error(L, "%s: more than %d pairs", field, (int)max);
+        kv[n].key = lua_tolstring(L, -2, &kv[n].key_len); /* both are held by the table */
+        kv[n].value = lua_tolstring(L, -1, &kv[n].value_len);
+    }
+    return n;
+}
+
+/* ---- requests ---- */
+
+int es_lua_read_codec(lua_State *L, int idx)
+{
+    static const char *const names[] = {"raw", "msgpack", "json", NULL};
+    int codec = ES_CODEC_MSGPACK;
+    es_lua_opt_choice(L, idx, "codec", names, &codec);
+    return codec;
+}
+
+void es_lua_call_opts(lua_State *L, int idx, struct es_lloop *lp, struct es_lcall_opts *out)
+{
+    struct es_call_opts *o = &out->o;
+    es_call_opts_default(o);
+    o->codec = ES_CODEC_MSGPACK;
+    if (!lua_isnoneornil(L, idx)) {
+        luaL_checktype(L, idx, LUA_TTABLE);
+        uint64_t ns;
+        lua_Integer v;
+        int flag = 0;
+        if (lua_getfield(L, idx, "timeout") == LUA_TBOOLEAN && !lua_toboolean(L, -1))
+            o->deadline = ES_NEVER;
+        else if (es_lua_opt_seconds(L, idx, "timeout", &ns))
+            o->deadline = es_poller_timers(lp->poller)->now + ns;
+        lua_pop(L, 1);
+        if (es_lua_opt_integer(L, idx, "priority", 0, 7, &v))
+            o->priority = (uint8_t)v;
+        if (es_lua_opt_boolean(L, idx, "idempotent", &flag))
+            o->idempotent = (uint8_t)flag;
+        o->codec = (uint8_t)es_lua_read_codec(L, idx);
+        lua_getfield(L, idx, "metadata");
+        o->metadata = out->kv;
+        o->n_metadata = es_lua_read_kv(L, -1, "metadata", out->kv, ES_MAX_META_PAIRS);
+        lua_pop(L, 1);
+    }
+    /* A handler's own deadline bounds the calls it makes: they get what is left. */
+    struct es_task *t = es_task_current(L);
+    if (t && t->job == ES_JOB_CALL && t->call) {
+        uint64_t bound = es_call_deadline(t->call);
+        if (o->deadline == ES_DEADLINE_DEFAULT) {
+            if (bound != ES_NEVER && bound < es_poller_timers(lp->poller)->now + 30 * ES_SECOND)
+                o->deadline = bound;
+        } else if (bound < o->deadline) {
+            o->deadline = bound;
+        }
+    }
+}
+
+/* method, options, arguments... from index `at` on. 0, or the number of values (nil, err) to return. */
+static int start_request(lua_State *L, struct es_lsession *ls, int at, struct es_waiter *w)
+{
+    struct es_lloop *lp = ls->loop;
+    struct es_lcall_opts opts;
+    size_t len;
+    const char *method = luaL_checklstring(L, at, &len);
+    es_lua_call_opts(L, at + 1, lp, &opts);
+    int n = lua_gettop(L) - (at + 1);
+    if (n < 0)
+        n = 0;
+    es_buf_clear(&lp->scratch);
+    int rc = es_codec_encode(L, opts.o.codec, at + 2, n, &lp->scratch);
+    if (rc < 0)
+        return luaL_error(L, "%s", lua_tostring(L, -1));
+    void (*release)(void *) = NULL;
+    void *arg = NULL;
+    const uint8_t *p = lp->scratch.p;
+    size_t size = lp->scratch.n;
+    es_lua_give_scratch(lp, &release, &arg);
+    rc = es_session_request(ls->s, method, len, &opts.o, p, size, release, arg, w, &w->call);
+    if (rc == 0)
+        return 0;
+    if (release)
+        release(arg);
+    w->call = NULL;
+    if (rc == ES_ERR_INVAL)
+        return luaL_error(L,
+                          "%s: a method name is 1 to 256 bytes of A-Z a-z 0-9 . _ / : - ; metadata keys are "
+                          "lower case and up to 64 "
+                          "bytes",
+                          method);
+    if (rc == ES_ERR_CLOSED)
+        return es_lsession_closed_error(L);
+    return es_lua_fail(L, rc, method);
+}
+
+int es_lsession_request(lua_State *L)
+{
+    struct es_lsession *ls = es_lsession_check(L);
+    if (!ls)
+        return es_lsession_closed_error(L);
+    struct es_task *t = es_task_current(L);
+    if (!t)
+        return luaL_error(L, "session:request outside a task");
+    if (t->cancelled) {
+        lua_pushnil(L);
+        es_lua_push_error(L, "cancelled", "the task was cancelled");
+        return 2;
+    }
+    if (!lua_isyieldable(L))
+        return luaL_error(
+            L, "a request waits for its answer, which cannot be done inside a callback of a C function "
+               "(string.gsub, table.sort, a metamethod called from C); use echo.wrap, or call it before or "
+               "after");
+    int n = start_request(L, ls, 2, &t->waiter);
+    if (n)
+        return n;
+    t->parking = 1;
+    return lua_yield(L, 0);
+}
+
+int es_lsession_request_cb(lua_State *L)
+{
+    struct es_lsession *ls = es_lsession_check(L);
+    luaL_checktype(L, 2, LUA_TFUNCTION);
+    if (!ls)
+        return es_lsession_closed_error(L);
+    struct es_lloop *lp = ls->loop;
+    struct es_lcallback *cb = es_calloc(1, sizeof *cb);
+    if (!cb)
+        return es_lua_fail(L, ES_ERR_NOMEM, NULL);
+    cb->waiter.kind = ES_WAITER_CALLBACK;
+    cb->loop = lp;
+    cb->handle = ++lp->next_handle;
+    cb->done_ref = LUA_NOREF;
+    if (es_idmap_put(&lp->callbacks, cb->handle, cb) < 0) {
+        es_free(cb);
+        return es_lua_fail(L, ES_ERR_NOMEM, NULL);
+    }
+    lua_pushvalue(L, 2);
+    cb->done_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+    int n = start_request(L, ls, 3,
+                          &cb->waiter); /* raises on misuse: the map still owns cb; freed with the loop */
+    if (n) {
+        es_idmap_remove(&lp->callbacks, cb->handle);
+        luaL_unref(L, LUA_REGISTRYINDEX, cb->done_ref);
+        es_free(cb);
+        return n;
+    }
+    lua_pushinteger(L, (lua_Integer)cb->handle);
+    return 1;
+}
+
+void es_lua_waiter_end(lua_State *L, struct es_waiter *w, int n)
+{
+    if (w->kind == ES_WAITER_TASK) {
+        struct es_task *t = (struct es_task *)w;
+        if (!lua_checkstack(t->co, n))
+            lua_settop(L, lua_gettop(L) - n), n = 0;
+        lua_xmove(L, t->co, n);
+        es_task_run(L, t, n);
+        return;
+    }
+    struct es_lcallback *cb = (struct es_lcallback *)w;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, cb->done_ref);
+    lua_insert(L, -n - 1);
+    luaL_unref(L, LUA_REGISTRYINDEX, cb->done_ref);
+    es_idmap_remove(&cb->loop->callbacks, cb->handle);
+    es_task_call(L, cb->loop, n);
+    es_free(cb);
+}
+
+int es_lsession_cancel(lua_State *L)
+{
+    struct es_lsession *ls = es_lsession_check(L);
+    lua_Integer handle = luaL_checkinteger(L, 2);
+    struct es_lcallback *cb = ls ? es_idmap_get(&ls->loop->callbacks, (uint64_t)handle) : NULL;
+    if (cb && cb->waiter.call) {
+        struct es_call *c = cb->waiter.call;
+        cb->waiter.call = NULL;
+        es_call_cancel(c, ES_APP_CANCELLED);
+        lua_pushnil(L);
+        es_lua_push_error(L, "cancelled", "the call was cancelled");
+        es_lua_waiter_end(L, &cb->waiter, 2);
+        lua_pushboolean(L, 1);
+    } else {
+        lua_pushboolean(L, 0);
+    }
+    return 1;
+}
+
+/* ---- the call a handler serves ---- */
+
+static struct es_task *serving(lua_State *L)
+{
+    struct es_task *t = es_task_current(L);
+    return t && (t->job == ES_JOB_CALL || t->job == ES_JOB_CHANNEL || t->job == ES_JOB_EVENT) ? t : NULL;
+}
+
+static int core_call_info(lua_State *L)
+{
+    struct es_task *t = serving(L);
+    if (!t)
+        return 0;
+    static const char *const kinds[] = {
+        [ES_JOB_CALL] = "rpc", [ES_JOB_EVENT] = "event", [ES_JOB_CHANNEL] = "stream"};
+    size_t n = 0;
+    const uint8_t *kv = NULL;
+    lua_createtable(L, 0, 6);
+    lua_pushstring(L, kinds[t->job]);
+    lua_setfield(L, -2, "kind");
+    lua_pushlstring(L, t->method->name, t->method->name_len);
+    lua_setfield(L, -2, "name");
+    lua_Integer attempt = 1, id = 0;
+    if (t->job == ES_JOB_CALL) {
+        kv = es_call_metadata(t->call, &n);
+        id = (lua_Integer)es_call_request_id(t->call);
+        attempt = es_call_attempt(t->call);
+        if (es_call_deadline(t->call) != ES_NEVER) {
+            lua_pushnumber(L, (double)es_call_deadline(t->call) / 1e9);
+            lua_setfield(L, -2, "deadline");
+        }
+    } else if (t->job == ES_JOB_CHANNEL && t->channel->c) {
+        kv = es_channel_metadata(t->channel->c, &n);
+        id = (lua_Integer)es_channel_id(t->channel->c);
+    }
+    es_lua_push_kv(L, kv, n);
+    lua_setfield(L, -2, "metadata");
+    lua_pushinteger(L, id);
+    lua_setfield(L, -2, "id");
+    lua_pushinteger(L, attempt);
+    lua_setfield(L, -2, "attempt");
+    return 1;
+}
+
+static int core_call_cancelled(lua_State *L)
+{
+    struct es_task *t = serving(L);
+    if (!t)
+        return 0;
+    lua_pushboolean(L, t->cancelled || (t->job == ES_JOB_CALL && es_call_cancelled(t->call)));
+    return 1;
+}
+
+static int core_call_on_cancel(lua_State *L)
+{
+    struct es_task *t = serving(L);
+    luaL_checktype(L, 1, LUA_TFUNCTION);
+    if (!t)
+        return luaL_error(L, "call_on_cancel outside a handler");
+    if (t->cancelled) {
+        lua_pushvalue(L, 1);
+        lua_pushinteger(L, ES_APP_CANCELLED);
+        es_task_call(L, t->loop, 1);
+    } else {
+        es_lua_list_add(L, &t->cancel_fns_ref, 1);
+    }
+    return 0;
+}
+
+void es_lua_open_request(lua_State *L, int core)
+{
+    static const luaL_Reg functions[] = {{"call_info", core_call_info},
+                                         {"call_cancelled", core_call_cancelled},
+                                         {"call_on_cancel", core_call_on_cancel},
+                                         {NULL, NULL}};
+    lua_pushvalue(L, core);
+    luaL_setfuncs(L, functions, 0);
+    lua_pop(L, 1);
+}
