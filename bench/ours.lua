@@ -1,0 +1,71 @@
+--- Our side of a run: bench/server.lua and bench/client.lua, one process each, and what they report as samples of
+--- the same shape as the peers'.
+local proc = require "proc"
+
+local M = {}
+
+local lua = os.getenv("LUA") or "lua5.4"
+
+---@class bench.ours
+---@field server bench.server
+---@field address string
+---@field pin string
+
+---@return bench.ours
+function M.start()
+  local server = proc.start("echostream", { lua, "bench/server.lua", "127.0.0.1:0" })
+  local address, pin = proc.wait_log(server, "ready (%S+) (%S+)")
+  return { server = server, address = address, pin = pin }
+end
+
+local function run(ours, mode, ...)
+  local argv = { lua, "bench/client.lua", mode, ours.address, ours.pin, ours.server.pid, ... }
+  for i, word in ipairs(argv) do argv[i] = tostring(word) end
+  return proc.parse(proc.measure(argv, ours.server).output)
+end
+
+local function per_call(r)
+  return {
+    rate = r.calls / r.wall_ns * 1e9,
+    server_us = r.server_cpu_ns / r.calls / 1e3,
+    client_us = r.cpu_ns / r.calls / 1e3,
+    server_share = r.server_cpu_ns / r.wall_ns,
+    client_share = r.cpu_ns / r.wall_ns,
+    server_switches = r.server_voluntary / r.calls,
+    client_switches = r.voluntary / r.calls,
+    p50_us = r.p50_ns and r.p50_ns / 1e3,
+    p99_us = r.p99_ns and r.p99_ns / 1e3,
+  }
+end
+
+function M.small(ours, n, in_flight) return per_call(run(ours, "small", n, in_flight)) end
+function M.sequential(ours, seconds) return per_call(run(ours, "sequential", seconds)) end
+
+--- direction: "up" or "down"
+function M.bulk(ours, direction, bytes)
+  local r = run(ours, direction, bytes // (65536 - 64))
+  return {
+    mb_s = r.calls / r.wall_ns * 1e3,
+    server_share = r.server_cpu_ns / r.wall_ns,
+    client_share = r.cpu_ns / r.wall_ns,
+    server_us_mb = r.server_cpu_ns / r.calls * 1e3,
+    client_us_mb = r.cpu_ns / r.calls * 1e3,
+  }
+end
+
+function M.connect(ours, n)
+  local r = run(ours, "connect", n)
+  return {
+    server_us = r.server_cpu_ns / n / 1e3,
+    client_us = r.cpu_ns / n / 1e3,
+    p50_ms = r.p50_ns / 1e6,
+    p99_ms = r.p99_ns / 1e6,
+  }
+end
+
+function M.idle(ours, n)
+  local r = run(ours, "idle", n)
+  return { in_use_kib = r.in_use_bytes / 1024, resident_kib = r.resident_bytes / 1024, lua_kib = r.lua_bytes / 1024 }
+end
+
+return M

@@ -1,0 +1,101 @@
+--- The peers of a run: what the same machine does in the same minutes without us. Every function returns one sample,
+--- a flat table of numbers.
+local proc = require "proc"
+
+local M = {}
+
+local docs = os.getenv("BENCH_DOCS") or proc.dir
+local cert, key = proc.dir .. "/cert.pem", proc.dir .. "/key.pem"
+
+--- gtlsserver with its output off, files from memory, an ECDSA P-256 key and as many streams as the bench has in flight.
+---@param in_flight integer
+---@return { server: bench.server, port: string }
+function M.gtls_start(in_flight)
+  local port = proc.free_port()
+  local server = proc.start("gtlsserver", {
+    "gtlsserver", "-q", "-d", docs, "--max-streams-bidi=" .. in_flight, "127.0.0.1", port, key, cert,
+  })
+  proc.wait_port(port)
+  return { server = server, port = port }
+end
+
+--- Runs gtlsclient for n GETs of one file; its output goes nowhere.
+local function gtls_get(gtls, file, n)
+  return proc.measure({
+    "gtlsclient", "-q", "-n", tostring(n), "--exit-on-all-streams-close", "127.0.0.1", gtls.port,
+    ("https://localhost:%s/%s"):format(gtls.port, file),
+  }, gtls.server)
+end
+
+--- P1's peer. The cost of starting, connecting and one GET is measured by itself and taken off, so that only the
+--- steady state counts: the form that flatters the peer.
+---@param gtls table from gtls_start
+---@param n integer
+function M.gtls_small(gtls, n)
+  local one = gtls_get(gtls, "small", 1)
+  local many = gtls_get(gtls, "small", n)
+  local calls = n - 1
+  return {
+    rate = calls / (many.wall_ns - one.wall_ns) * 1e9,
+    server_us = (many.server.cpu_ns - one.server.cpu_ns) / calls / 1e3,
+    client_us = (many.cpu_ns - one.cpu_ns) / calls / 1e3,
+    server_switches = many.server.voluntary / calls,
+    client_switches = many.voluntary / calls,
+  }
+end
+
+--- P4's peer: one GET of a file of `bytes` in memory.
+function M.gtls_bulk(gtls, bytes)
+  local one = gtls_get(gtls, "small", 1)
+  local big = gtls_get(gtls, "big", 1)
+  local wall = big.wall_ns - one.wall_ns
+  return {
+    mb_s = bytes / wall * 1e3,
+    server_share = big.server.cpu_ns / big.wall_ns,
+    client_share = big.cpu_ns / big.wall_ns,
+    server_us_mb = (big.server.cpu_ns - one.server.cpu_ns) / bytes * 1e3,
+    client_us_mb = (big.cpu_ns - one.cpu_ns) / bytes * 1e3,
+  }
+end
+
+--- P6's peer: n processes that connect, GET once and leave, 32 at a time. Only the server's CPU is compared: the
+--- client's time contains a process start. One at a time the server would look worse (it spins through the 22 ms of
+--- pacing of each handshake), so the figure is the peer's best.
+function M.gtls_connect(gtls, n)
+  local one = ("exec gtlsclient -q -n 1 --exit-on-all-streams-close 127.0.0.1 %s https://localhost:%s/small"):format(
+    gtls.port, gtls.port)
+  local argv = { "sh", "-c", 'seq "$1" | xargs -P 32 -I% sh -c "$2" >/dev/null 2>&1', "sh", tostring(n), one }
+  local run = proc.measure(argv, gtls.server)
+  return { server_us = run.server.cpu_ns / n / 1e3, process_ms = run.wall_ns / n / 1e6 }
+end
+
+--- P3's limit: UDP there and back between two processes that sleep in epoll.
+function M.pingpong(seconds)
+  local port = proc.free_port()
+  local server = proc.start("pingpong", { proc.dir .. "/pingpong", "server", port })
+  proc.wait_port(port)
+  local run = proc.measure({ proc.dir .. "/pingpong", "client", port, tostring(seconds), server.pid }, server)
+  proc.stop(server)
+  local r = proc.parse(run.output)
+  return {
+    rate = r.calls / r.wall_ns * 1e9,
+    p50_us = r.p50_ns / 1e3,
+    p99_us = r.p99_ns / 1e3,
+    server_us = r.server_cpu_ns / r.calls / 1e3,
+    client_us = r.cpu_ns / r.calls / 1e3,
+    server_share = r.server_cpu_ns / r.wall_ns,
+    client_share = r.cpu_ns / r.wall_ns,
+    server_switches = run.server.voluntary / r.calls,
+    client_switches = r.voluntary / r.calls,
+  }
+end
+
+--- P7's floor: the libraries alone.
+function M.floor(n)
+  local output, ok = proc.run({ "timeout", "120", proc.dir .. "/floor", cert, key, tostring(n) })
+  if not ok then error("the memory floor failed: " .. output) end
+  local r = proc.parse(output)
+  return { in_use_kib = r.in_use_bytes / 1024, resident_kib = r.resident_bytes / 1024, ngtcp2 = r.ngtcp2, gnutls = r.gnutls }
+end
+
+return M

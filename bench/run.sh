@@ -1,0 +1,72 @@
+#!/bin/sh
+# Measures the goals of docs/PERFORMANCE.md against the same run's peers and prints one table.
+#   bench/run.sh [--reps N] [--rows P1,P3,P4,P6,P7,codec] [--peers-only] [--quick]
+# --peers-only needs nothing of ours built. Packages that are missing are installed when root, else named.
+set -eu
+cd "$(dirname "$0")/.."
+
+LUA=${LUA:-lua5.4}
+CC=${CC:-cc}
+BENCH_DIR=${BENCH_DIR:-build/bench}
+
+missing=
+need() { # need COMMAND PACKAGE…
+    command -v "$1" >/dev/null 2>&1 || { shift; missing="$missing $*"; }
+}
+need gtlsserver ngtcp2-server
+need gtlsclient ngtcp2-client
+need openssl openssl
+need taskset util-linux
+need "$LUA" lua5.4
+need pkg-config pkg-config
+need "$CC" gcc libc6-dev
+if [ -n "$missing" ]; then
+    if [ "$(id -u)" = 0 ]; then
+        apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $missing >/dev/null
+    else
+        echo "bench: missing packages, install them first:$missing" >&2
+        exit 1
+    fi
+fi
+
+mkdir -p "$BENCH_DIR" bench/results
+# The peer serves files; memory is the disk that does not slow it.
+if [ -d /dev/shm ] && [ -w /dev/shm ]; then BENCH_DOCS=$(mktemp -d /dev/shm/echostream-bench.XXXXXX); else BENCH_DOCS=$(mktemp -d); fi
+BENCH_PIDS=$BENCH_DOCS/.pids
+: >"$BENCH_PIDS"
+finish() {
+    while read -r pid; do kill "$pid" 2>/dev/null || true; done <"$BENCH_PIDS"
+    rm -rf "$BENCH_DOCS"
+}
+trap finish EXIT
+trap 'exit 130' INT TERM
+printf '01234567890123456789012345678901' >"$BENCH_DOCS/small"
+
+# P-256 for both sides: an RSA-3072 handshake costs nine times as much.
+if [ ! -s "$BENCH_DIR/cert.pem" ] || ! openssl x509 -checkend 86400 -noout -in "$BENCH_DIR/cert.pem" >/dev/null; then
+    openssl ecparam -name prime256v1 -genkey -noout -out "$BENCH_DIR/key.pem"
+    openssl req -x509 -new -key "$BENCH_DIR/key.pem" -subj /CN=localhost \
+        -addext subjectAltName=DNS:localhost,IP:127.0.0.1 -days 13 -out "$BENCH_DIR/cert.pem"
+fi
+
+FLAGS="-std=c11 -D_GNU_SOURCE -O2 -Wall -Wextra"
+build() { # build OUTPUT SOURCE PACKAGES [FLAGS]
+    [ "$BENCH_DIR/$1" -nt "$2" ] && return
+    libs=
+    cflags=
+    if [ -n "$3" ]; then
+        cflags=$(pkg-config --cflags $3)
+        libs=$(pkg-config --libs $3)
+    fi
+    $CC $FLAGS ${4:-} $cflags -o "$BENCH_DIR/$1" "$2" $libs
+}
+build measure bench/measure.c ""
+build pingpong bench/pingpong.c ""
+build floor bench/floor.c "libngtcp2 libngtcp2_crypto_gnutls gnutls"
+build bench_heap.so bench/heap.c "" "-shared -fPIC $(pkg-config --cflags lua5.4 2>/dev/null || pkg-config --cflags lua-5.4)"
+
+BENCH_COMMIT=$(git rev-parse --short HEAD 2>/dev/null || echo unknown)
+export LUA BENCH_DIR BENCH_DOCS BENCH_PIDS BENCH_COMMIT
+export LUA_PATH="bench/?.lua;lua/?.lua;lua/?/init.lua;;"
+export LUA_CPATH="$BENCH_DIR/?.so;lua/?.so;;"
+"$LUA" bench/run.lua "$@"
