@@ -85,6 +85,15 @@ static void loop_close(lua_State *L, struct es_lloop *lp)
         es_list_remove(it);
     }
     es_task_close_all(L, lp);
+    size_t it_cb = 0;
+    uint64_t handle;
+    void *cb;
+    while (es_idmap_next(&lp->callbacks, &it_cb, &handle, &cb)) {
+        if (!lp->lua->closing)
+            luaL_unref(L, LUA_REGISTRYINDEX, ((struct es_lcallback *)cb)->done_ref);
+        es_free(cb);
+    }
+    es_idmap_free(&lp->callbacks);
     es_timer_stop(es_poller_timers(lp->poller), &lp->kick);
     es_evq_del(lp->events);
     lp->events = NULL;

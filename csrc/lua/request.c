@@ -55,6 +55,8 @@ int es_lua_read_codec(lua_State *L, int idx)
 void es_lua_call_opts(lua_State *L, int idx, struct es_lloop *lp, struct es_lcall_opts *out)
 {
     struct es_call_opts *o = &out->o;
+    es_poller_now(
+        lp->poller); /* a script may have computed for long since the last step: deadlines count from now */
     es_call_opts_default(o);
     o->codec = ES_CODEC_MSGPACK;
     if (!lua_isnoneornil(L, idx)) {
@@ -90,41 +92,52 @@ void es_lua_call_opts(lua_State *L, int idx, struct es_lloop *lp, struct es_lcal
     }
 }
 
-/* method, options, arguments... from index `at` on. 0, or the number of values (nil, err) to return. */
-static int start_request(lua_State *L, struct es_lsession *ls, int at, struct es_waiter *w)
+struct prepared { /* a request that is encoded and ready to go */
+    struct es_lcall_opts opts;
+    const char *method;
+    size_t len;
+};
+
+/* method, options, arguments... from index `at` on; the payload goes to the scratch buffer. Raises on misuse.
+ */
+static void prepare(lua_State *L, struct es_lsession *ls, int at, struct prepared *p)
 {
     struct es_lloop *lp = ls->loop;
-    struct es_lcall_opts opts;
-    size_t len;
-    const char *method = luaL_checklstring(L, at, &len);
-    es_lua_call_opts(L, at + 1, lp, &opts);
+    p->method = luaL_checklstring(L, at, &p->len);
+    if (!es_name_valid(p->method, p->len))
+        luaL_error(L, "a method name is 1 to 256 bytes of A-Z a-z 0-9 . _ / : -");
+    es_lua_call_opts(L, at + 1, lp, &p->opts);
     int n = lua_gettop(L) - (at + 1);
-    if (n < 0)
-        n = 0;
     es_buf_clear(&lp->scratch);
-    int rc = es_codec_encode(L, opts.o.codec, at + 2, n, &lp->scratch);
-    if (rc < 0)
-        return luaL_error(L, "%s", lua_tostring(L, -1));
+    if (es_codec_encode(L, p->opts.o.codec, at + 2, n < 0 ? 0 : n, &lp->scratch) < 0)
+        luaL_error(L, "%s", lua_tostring(L, -1));
+}
+
+/* 0, or the number of values (nil, err) to return. */
+static int send_request(lua_State *L, struct es_lsession *ls, struct prepared *p, struct es_waiter *w)
+{
+    struct es_lloop *lp = ls->loop;
     void (*release)(void *) = NULL;
     void *arg = NULL;
-    const uint8_t *p = lp->scratch.p;
+    const uint8_t *data = lp->scratch.p;
     size_t size = lp->scratch.n;
     es_lua_give_scratch(lp, &release, &arg);
-    rc = es_session_request(ls->s, method, len, &opts.o, p, size, release, arg, w, &w->call);
+    int rc = es_session_request(ls->s, p->method, p->len, &p->opts.o, data, size, release, arg, w, &w->call);
     if (rc == 0)
         return 0;
     if (release)
         release(arg);
     w->call = NULL;
-    if (rc == ES_ERR_INVAL)
-        return luaL_error(L,
-                          "%s: a method name is 1 to 256 bytes of A-Z a-z 0-9 . _ / : - ; metadata keys are "
-                          "lower case and up to 64 "
-                          "bytes",
-                          method);
+    if (rc == ES_ERR_INVAL) {
+        lua_pushnil(L);
+        es_lua_push_error(L, "invalid_argument",
+                          "%s: metadata keys are lower case, up to 64 bytes, 64 pairs, 16 KiB in all",
+                          p->method);
+        return 2;
+    }
     if (rc == ES_ERR_CLOSED)
         return es_lsession_closed_error(L);
-    return es_lua_fail(L, rc, method);
+    return es_lua_fail(L, rc, p->method);
 }
 
 int es_lsession_request(lua_State *L)
@@ -145,7 +158,9 @@ int es_lsession_request(lua_State *L)
             L, "a request waits for its answer, which cannot be done inside a callback of a C function "
                "(string.gsub, table.sort, a metamethod called from C); use echo.wrap, or call it before or "
                "after");
-    int n = start_request(L, ls, 2, &t->waiter);
+    struct prepared p;
+    prepare(L, ls, 2, &p);
+    int n = send_request(L, ls, &p, &t->waiter);
     if (n)
         return n;
     t->parking = 1;
@@ -159,24 +174,24 @@ int es_lsession_request_cb(lua_State *L)
     if (!ls)
         return es_lsession_closed_error(L);
     struct es_lloop *lp = ls->loop;
-    struct es_lcallback *cb = es_calloc(1, sizeof *cb);
-    if (!cb)
-        return es_lua_fail(L, ES_ERR_NOMEM, NULL);
-    cb->waiter.kind = ES_WAITER_CALLBACK;
-    cb->loop = lp;
-    cb->handle = ++lp->next_handle;
-    cb->done_ref = LUA_NOREF;
-    if (es_idmap_put(&lp->callbacks, cb->handle, cb) < 0) {
-        es_free(cb);
-        return es_lua_fail(L, ES_ERR_NOMEM, NULL);
-    }
+    struct prepared p;
+    prepare(L, ls, 3, &p);
     lua_pushvalue(L, 2);
-    cb->done_ref = luaL_ref(L, LUA_REGISTRYINDEX);
-    int n = start_request(L, ls, 3,
-                          &cb->waiter); /* raises on misuse: the map still owns cb; freed with the loop */
-    if (n) {
+    int done_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+    struct es_lcallback *cb = es_calloc(1, sizeof *cb);
+    int n = 0;
+    if (cb) {
+        cb->waiter.kind = ES_WAITER_CALLBACK;
+        cb->loop = lp;
+        cb->handle = ++lp->next_handle;
+        cb->done_ref = done_ref;
+    }
+    if (!cb || es_idmap_put(&lp->callbacks, cb->handle, cb) < 0)
+        n = es_lua_fail(L, ES_ERR_NOMEM, NULL);
+    else if ((n = send_request(L, ls, &p, &cb->waiter)) != 0)
         es_idmap_remove(&lp->callbacks, cb->handle);
-        luaL_unref(L, LUA_REGISTRYINDEX, cb->done_ref);
+    if (n) {
+        luaL_unref(L, LUA_REGISTRYINDEX, done_ref);
         es_free(cb);
         return n;
     }
