@@ -1,0 +1,302 @@
+--- Clients: one session to a server.
+
+local core = require "echostream.core"
+local address = require "echostream.address"
+local errors = require "echostream.errors"
+local host = require "echostream.host"
+local identity = require "echostream.identity"
+local log = require "echostream.log"
+local loop = require "echostream.loop"
+local options = require "echostream.options"
+local session = require "echostream.session"
+local task = require "echostream.task"
+
+local M = {}
+
+---@class echostream.client: echostream.host
+---@field session echostream.session?  while connected
+---@field address string?              what it was connected to
+---@field state "new"|"connecting"|"connected"|"closed"
+---@field request fun(self, name: string, ...): any ...
+---@field emit fun(self, name: string, ...): true|nil, echostream.error?
+---@field create_stream fun(self, name: string, opts?: table): echostream.stream?, echostream.error?
+---@field with fun(self, opts: table): echostream.calls
+---@field service fun(self, name: string): table<string, function>
+---@field stats fun(self): table|nil, echostream.error?
+---@field is_open fun(self): boolean
+local Client = {}
+Client.__index = Client
+Client.__name = "echostream.client"
+for name, method in pairs(host.methods) do
+  Client[name] = method
+end
+for name, method in pairs(session.shared) do
+  Client[name] = method
+end
+
+Client.__tostring = function(self)
+  return ("echostream.client %s (%s)"):format(self.address or "-", self.state)
+end
+
+local schema = {
+  pin = { type = { "string", "table" } },
+  skip_verification = { type = "boolean" },
+  server_name = { type = "string" },
+  metadata = { type = "table" },
+  connect_timeout = { type = "seconds" },
+  bind = { type = "string" },
+}
+for name, field in pairs(host.schema) do
+  schema[name] = field
+end
+
+-- What the options say about whom to trust, as core.tls wants it. nil when they say nothing.
+local function trust_of(checked)
+  if checked.skip_verification then
+    return { trust = "skip" }
+  elseif checked.pin then
+    local pins = {}
+    for _, text in ipairs(type(checked.pin) == "table" and checked.pin or { checked.pin }) do
+      local raw = identity.pin_bytes(text)
+      if not raw then
+        error(('echo.client: option "pin" wants "sha256:" and 64 hex digits, got %s'):format(errors.show(text)), 4)
+      end
+      pins[#pins + 1] = raw
+    end
+    if #pins == 0 then
+      error('echo.client: option "pin" is an empty list', 4)
+    end
+    return { trust = "pin", pins = pins }
+  elseif checked.ca == "system" then
+    return { trust = "system" }
+  elseif checked.ca then
+    return { trust = "ca", ca_file = checked.ca }
+  end
+end
+
+--- Makes a client. Handlers and hooks are registered before `connect` (and may be later).
+---
+--- Options: whom to trust, one of `pin` ("sha256:…" or a list), `ca` (a PEM file, or "system"), `skip_verification` (true:
+--- nobody is checked; for trials only); `cert` and `key` (files or PEM text) when the server asks for a certificate;
+--- `timeout` (seconds for connecting and, unless a call says otherwise, for each request; 30), `connect_timeout`,
+--- `metadata` (credentials: strings by lower-case key, sent when connecting), `server_name` (to check and to ask for;
+--- default the host part of the address), `bind` (local address), `transport` (see docs/API.md), and the limits of servers.
+---@param opts? table
+---@return echostream.client
+function M.new(opts)
+  local checked = options.check("echo.client", opts, schema)
+  local transport, tls = host.split_transport("echo.client", checked.transport)
+  if tls.self_signed_cert ~= nil then
+    error('echo.client: transport option "self_signed_cert" is for servers', 2)
+  end
+  checked.cert, checked.key = checked.cert or tls.cert, checked.key or tls.key
+  if checked.skip_verification == nil then
+    checked.skip_verification = tls.skip_verification
+  end
+  if (checked.cert == nil) ~= (checked.key == nil) then
+    error('echo.client: options "cert" and "key" belong together', 2)
+  end
+  local self = setmetatable({
+    state = "new",
+    session = nil,
+    address = nil,
+    _options = checked,
+    _transport = transport,
+    _trust = trust_of(checked),
+    _ud = session.nobody,
+    _endpoint = nil,
+    _dialled = nil,
+    _instance = core.random(16),
+  }, Client)
+  host.init(self, checked, false)
+  return self
+end
+
+-- Connecting --------------------------------------------------------------------------------------------------
+
+local function make_tls(self, name)
+  if not self._trust then
+    return nil, errors.new("unauthenticated", 'no way to tell the right server from a wrong one: give pin = "sha256:…" '
+      .. '(the server prints it), ca = "system" or a file, or skip_verification = true for a trial')
+  end
+  local config = {}
+  for key, value in pairs(self._trust) do
+    config[key] = value
+  end
+  if config.trust == "skip" then
+    log.write("warn", ("connecting to %s without verifying who it is (skip_verification)"):format(name))
+  end
+  host.set_pem(config, "cert", self._options.cert)
+  host.set_pem(config, "key", self._options.key)
+  config.server_name = self._options.server_name or (not address.literal(name) and name or nil)
+  return core.tls(config)
+end
+
+local function local_address(self, remote)
+  if self._options.bind then
+    local name, port = address.parse("echo.client", self._options.bind, "0.0.0.0")
+    return address.join(name, port)
+  elseif self._rec.sim then
+    return loop.simulated_address(self._rec)
+  end
+  return remote:sub(1, 1) == "[" and "[::]:0" or "0.0.0.0:0"
+end
+
+-- One attempt at one address. Returns the session.
+local function dial(self, remote, tls, timeout)
+  local endpoint, problem = loop.endpoint { bind = local_address(self, remote) }
+  if not endpoint then
+    return nil, problem
+  end
+  local transport = {}
+  for key, value in pairs(self._transport) do
+    transport[key] = value
+  end
+  transport.handshake_timeout = transport.handshake_timeout or timeout
+  local ud
+  local ok, err = task.await(function(resume)
+    local dial_err
+    ud, dial_err = core.dial(endpoint, {
+      remote = remote,
+      tls = tls,
+      host = self._host,
+      credentials = self._options.metadata,
+      instance = self._instance,
+      transport = transport,
+      done = resume,
+    })
+    if not ud then
+      resume(nil, dial_err)
+    end
+  end, timeout)
+  if not ok then
+    loop.close_endpoint(self._rec, endpoint)
+    return nil, err
+  end
+  self._endpoint = endpoint
+  return ud
+end
+
+local function resolve(name, timeout)
+  if address.literal(name) then
+    return { name }
+  end
+  return task.await(function(resume)
+    loop.resolve(name, resume)
+  end, timeout)
+end
+
+local function drop_endpoint(self)
+  if self._endpoint then
+    loop.close_endpoint(self._rec, self._endpoint)
+    self._endpoint = nil
+  end
+  self._rec.anchors[self] = nil
+end
+
+local function connect(self, name, port)
+  local timeout = self._options.connect_timeout or self._options.timeout or 30
+  local deadline = loop.now() + timeout
+  local tls, err = make_tls(self, name)
+  local addresses, ud
+  if tls then
+    addresses, err = resolve(name, timeout)
+  end
+  for i, ip in ipairs(addresses or {}) do
+    -- An address that does not answer must not eat the time of the others.
+    local left = math.max(deadline - loop.now(), 0.001)
+    ud, err = dial(self, address.join(ip, port), tls, left / (#addresses - i + 1))
+    if ud then
+      break
+    end
+  end
+  if not ud then
+    self.state = "closed"
+    return nil, err
+  end
+  local peer = self._dialled -- made by the `open` hook
+  self._dialled = nil
+  session.refresh(peer)
+  self._ud, self.session, self.state = ud, peer, "connected"
+  self._sessions[peer] = true
+  self._rec.anchors[self] = true
+  local ok
+  ok, err = host.run_hooks(self, "connect", peer)
+  if ok then
+    ok, err = host.run_hooks(self, "start", self.context)
+  end
+  if not ok then
+    ud:close(0x11, tostring(err))
+    drop_endpoint(self)
+    return nil, err
+  end
+  return self
+end
+
+--- Connects: resolves the name, shakes hands, runs `on_connect`. Waits at most `connect_timeout` (default `timeout`, 30 s).
+---@param addr string|integer  "127.0.0.1:5000", "example.org:5000", "[::1]:5000"; ":5000" and 5000 mean this machine
+---@param callback? fun(client: echostream.client?, err: echostream.error?)
+---@return echostream.client|nil client, echostream.error? err  `timeout`, `unauthenticated` (wrong or unknown server), …
+function Client:connect(addr, callback)
+  local ok, name, port = pcall(address.parse, "client:connect", addr, "127.0.0.1")
+  if not ok then
+    error(name, 2)
+  elseif port == 0 then
+    error("client:connect: port 0 is no port to connect to", 2)
+  elseif self.state == "connecting" or self.state == "connected" then
+    error(("client:connect: this client is %s already"):format(self.state), 2)
+  end
+  self.state = "connecting"
+  self.address = address.join(name, port)
+  if callback then
+    options.argument("client:connect", "callback", callback, "function")
+    return task.call_back(callback, connect, self, name, port)
+  end
+  return task.block(connect, self, name, port)
+end
+
+-- Life --------------------------------------------------------------------------------------------------------
+
+function Client:_session_closed(peer, err)
+  if self.session == peer then
+    self.session = nil
+    self.state = "closed"
+    drop_endpoint(self)
+    host.forget(self, peer, err)
+    host.run_hooks(self, "stop", self.context)
+  end
+end
+
+local function close(self)
+  if self.session then
+    session.close_in_task(self.session)
+  end
+  self.state = "closed"
+  return true
+end
+
+--- Closes the connection. Waits up to 2 s until the server has acknowledged what was queued, so that `emit` then `close`
+--- delivers. Where the caller cannot wait, that happens in the background. Harmless twice.
+---@param callback? fun(ok: true)
+---@return true|nil ok, echostream.error? err
+function Client:close(callback)
+  if callback ~= nil then
+    options.argument("client:close", "callback", callback, "function")
+    return task.call_back(callback, close, self)
+  elseif self.state == "new" then
+    self.state = "closed"
+    return true
+  elseif self.state == "closed" and not self.session then
+    return true
+  elseif task.can_wait() then
+    return task.block(close, self)
+  end
+  task.spawn(close, self)
+  return true
+end
+
+Client.__close = function(self)
+  self:close()
+end
+
+return M

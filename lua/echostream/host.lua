@@ -1,0 +1,327 @@
+--- What servers and clients have in common: handlers, hooks, context and the sessions that are open.
+
+local core = require "echostream.core"
+local context = require "echostream.context"
+local errors = require "echostream.errors"
+local log = require "echostream.log"
+local loop = require "echostream.loop"
+local options = require "echostream.options"
+local session = require "echostream.session"
+local stream = require "echostream.stream"
+
+local M = {}
+
+---@class echostream.host
+---@field context echostream.context  key/value store; `sessions()` and `broadcast()` on it
+local methods = {}
+M.methods = methods
+
+--- Options that servers and clients share. Sizes in bytes, times in seconds.
+---@type table<string, echostream.options.field>
+M.schema = {
+  transport = { type = "table" },
+  timeout = { type = "seconds" },
+  max_message = { type = "integer", min = 1 },
+  max_metadata = { type = "integer", min = 0 },
+  max_calls = { type = "integer", min = 1 },
+  max_named_streams = { type = "integer", min = 0 },
+  max_pending = { type = "integer", min = 0 },
+  agent = { type = "string" },
+  cert = { type = "string" },
+  key = { type = "string" },
+  ca = { type = "string" },
+  reconnect = { refuse = "is not there yet: it comes with a later version; leave it out" },
+}
+
+--- The transport's own options, the seed's names among them.
+---@type table<string, echostream.options.field>
+M.transport_schema = {
+  idle_timeout = { type = "seconds" },
+  keep_alive = { type = { "seconds", "boolean" } },
+  handshake_timeout = { type = "seconds" },
+  max_concurrent_streams = { type = "integer", min = 0 },
+  max_streams_bidi = { type = "integer", min = 0 },
+  max_streams_uni = { type = "integer", min = 0 },
+  stream_window = { type = "integer", min = 1 },
+  connection_window = { type = "integer", min = 1 },
+  max_datagram = { type = "integer", min = 0 },
+  congestion_control = { type = "string", one_of = { "cubic", "bbr", "newreno" } },
+  self_signed_cert = { type = { "boolean", "table" } },
+  cert_chain = { type = "table" },
+  skip_verification = { type = "boolean" },
+  enable_0rtt = { refuse = "is not there yet: 0-RTT comes with a later version; leave it out" },
+}
+
+--- Checks `transport = {…}` and splits it: what the core takes, and the TLS names of the seed.
+---@param where string
+---@param opts table?
+---@return table transport, table tls  `tls` has self_signed_cert, cert, key, skip_verification
+function M.split_transport(where, opts)
+  local checked = options.check(where .. ".transport", opts, M.transport_schema, 4)
+  local tls = { self_signed_cert = checked.self_signed_cert, skip_verification = checked.skip_verification }
+  if checked.cert_chain then
+    tls.cert = checked.cert_chain.cert or checked.cert_chain[1]
+    tls.key = checked.cert_chain.key or checked.cert_chain[2]
+    if type(tls.cert) ~= "string" or type(tls.key) ~= "string" then
+      error(('%s.transport: option "cert_chain" wants { cert = "cert.pem", key = "key.pem" }'):format(where), 5)
+    end
+  end
+  checked.max_streams_bidi = checked.max_streams_bidi or checked.max_concurrent_streams
+  if checked.keep_alive == true then
+    checked.keep_alive = nil
+  end
+  checked.self_signed_cert, checked.cert_chain, checked.skip_verification = nil, nil, nil
+  checked.max_concurrent_streams = nil
+  return checked, tls
+end
+
+--- Puts a file name or PEM text where core.tls wants it.
+---@param config table   for core.tls
+---@param field "cert"|"key"
+---@param value string?  a path, or PEM text
+function M.set_pem(config, field, value)
+  if value then
+    config[field .. (value:find("-----BEGIN", 1, true) and "_pem" or "_file")] = value
+  end
+end
+
+-- Hooks -------------------------------------------------------------------------------------------------------
+
+local function traced(raised)
+  if errors.is_error(raised) then
+    return raised
+  end
+  return { message = errors.from(raised).message, traceback = debug.traceback(nil, 2) }
+end
+
+--- Runs the hooks of one kind in order. The first that fails, by `nil, err` or by raising, ends it.
+---@param self echostream.host
+---@param kind "start"|"stop"|"connect"|"disconnect"
+---@return true|nil ok, echostream.error? err
+function M.run_hooks(self, kind, ...)
+  for _, hook in ipairs(self._hooks[kind]) do
+    local ok, value, err = xpcall(hook, traced, ...)
+    if not ok then
+      if not errors.is_error(value) then
+        log.write("error", value.message, { traceback = value.traceback, method = "on_" .. kind })
+        value = errors.new("internal", "a hook failed")
+      end
+      return nil, value
+    elseif (value == nil or value == false) and err ~= nil then
+      return nil, errors.is_error(err) and err or errors.new("permission_denied", tostring(err))
+    end
+  end
+  return true
+end
+
+local function add_hook(self, kind, fn)
+  options.argument("on_" .. kind, "function", fn, "function", 3)
+  local hooks = self._hooks[kind]
+  hooks[#hooks + 1] = fn
+  return self
+end
+
+--- `fn(context)` runs when the server listens or the client is connected.
+---@param fn fun(context: echostream.context)
+---@return self
+function methods:on_start(fn)
+  return add_hook(self, "start", fn)
+end
+
+--- `fn(context)` runs when it stops.
+---@param fn fun(context: echostream.context)
+---@return self
+function methods:on_stop(fn)
+  return add_hook(self, "stop", fn)
+end
+
+--- `fn(session)` runs for every new session before the peer's calls are let in. It may wait, and refuse the session by
+--- `return nil, echo.error("unauthenticated", "…")`.
+---@param fn fun(session: echostream.session): any, any
+---@return self
+function methods:on_connect(fn)
+  return add_hook(self, "connect", fn)
+end
+
+--- `fn(session, err)` runs when a session that was accepted is over; `err` says why.
+---@param fn fun(session: echostream.session, err: echostream.error)
+---@return self
+function methods:on_disconnect(fn)
+  return add_hook(self, "disconnect", fn)
+end
+
+-- Handlers ----------------------------------------------------------------------------------------------------
+
+local function add(self, kind, name, fn, opts)
+  local where = "add_" .. kind
+  options.argument(where, "name", name, "string", 3)
+  options.argument(where, "handler", fn, "function", 3)
+  local ok, err = self._host:add(kind, name, fn, opts)
+  if not ok then
+    error(("%s: %s: %s"):format(where, errors.show(name), err.code == "already_exists"
+      and "there is a handler of that name already" or err.message), 3)
+  end
+  return self
+end
+
+local function remove(self, kind, name)
+  options.argument("remove_" .. kind, "name", name, "string", 3)
+  return self._host:remove(kind, name)
+end
+
+local rpc_options = { idempotent = { type = "boolean" } }
+local event_options = { concurrent = { type = "integer", min = 1 } }
+local stream_options = { codec = stream.codec_option }
+
+--- Offers a method. The handler's results are the answer (none: `true`); it fails by raising or by
+--- `return nil, echo.error(code, message, details)`.
+---@param name string  1 to 256 characters of A-Z a-z 0-9 . _ / : -
+---@param fn fun(session: echostream.session, ...): any ...
+---@param opts? { idempotent?: boolean }  idempotent: running it twice does no harm
+---@return self
+function methods:add_rpc(name, fn, opts)
+  return add(self, "rpc", name, fn, options.check("add_rpc", opts, rpc_options))
+end
+
+--- Handles an event. Events of one lane are handled one after another, unless `concurrent` allows n at once.
+---@param name string
+---@param fn fun(session: echostream.session, ...)
+---@param opts? { concurrent?: integer }
+---@return self
+function methods:add_event(name, fn, opts)
+  return add(self, "event", name, fn, options.check("add_event", opts, event_options))
+end
+
+--- Handles streams of a name. The stream ends when the handler returns.
+---@param name string
+---@param fn fun(session: echostream.session, stream: echostream.stream)
+---@param opts? { codec?: "raw"|"msgpack"|"json" }  messages are values instead of bytes; the other end must say the same
+---@return self
+function methods:add_stream(name, fn, opts)
+  options.argument("add_stream", "handler", fn, "function")
+  local codec = options.check("add_stream", opts, stream_options).codec
+  return add(self, "stream", name, function(peer, channel)
+    return fn(peer, stream.new(channel, peer, name, codec))
+  end)
+end
+
+--- Takes a method away; calls under way go on. False when there was none.
+---@param name string
+---@return boolean
+function methods:remove_rpc(name)
+  return remove(self, "rpc", name)
+end
+
+--- Takes an event handler away.
+---@param name string
+---@return boolean
+function methods:remove_event(name)
+  return remove(self, "event", name)
+end
+
+--- Takes a stream handler away; streams under way go on.
+---@param name string
+---@return boolean
+function methods:remove_stream(name)
+  return remove(self, "stream", name)
+end
+
+--- The sessions that are open now, oldest first.
+---@return echostream.session[]
+function methods:sessions()
+  return self.context:sessions()
+end
+
+--- Emits an event to every open session without waiting.
+---@param name string
+---@return integer queued, integer skipped  see `context:broadcast`
+function methods:broadcast(name, ...)
+  return self.context:broadcast(name, ...)
+end
+
+-- Life --------------------------------------------------------------------------------------------------------
+
+-- The core keeps the hooks as long as the host lives: they must not keep the server or client alive, or neither would ever
+-- be collected.
+local function core_hooks(self, accepts)
+  local weak = setmetatable({ self }, { __mode = "v" })
+  local hooks = {}
+
+  function hooks.open(ud, incoming, credentials)
+    local host = weak[1] or error("the host is gone")
+    local peer = session.new(ud, host, incoming, credentials)
+    if not incoming then
+      host._dialled = peer
+    end
+    return peer
+  end
+
+  function hooks.closed(peer, err, opened)
+    local host = weak[1]
+    peer.closed_by = err
+    if host then
+      host:_session_closed(peer, err, opened)
+    end
+    session.closed(peer)
+  end
+
+  function hooks.goaway(peer)
+    peer.draining = true
+  end
+
+  function hooks.idle(peer)
+    local host = weak[1]
+    if host and host._on_idle then
+      host._on_idle(peer)
+    end
+  end
+
+  if accepts then
+    function hooks.accept(peer)
+      local host = weak[1]
+      if host then
+        host:_session_offered(peer)
+      end
+    end
+  end
+  return hooks
+end
+
+--- Fills in what a server or client has in common. `accepts`: sessions are offered to `on_connect` before the peer's calls
+--- are let in.
+---@param self table
+---@param opts table  checked
+---@param accepts boolean
+function M.init(self, opts, accepts)
+  self._rec = loop.current()
+  self._hooks = { start = {}, stop = {}, connect = {}, disconnect = {} }
+  self._sessions = {}
+  self._on_idle = nil
+  self.context = context.new(self)
+  self._host = core.host(self._rec.core, {
+    max_message = opts.max_message,
+    max_metadata = opts.max_metadata,
+    max_calls = opts.max_calls,
+    max_named_streams = opts.max_named_streams,
+    max_pending = opts.max_pending,
+    request_timeout = opts.timeout,
+    agent = opts.agent,
+    hooks = core_hooks(self, accepts),
+  })
+end
+
+--- A session is over: forgets it and runs `on_disconnect`.
+---@param self echostream.host
+---@param peer echostream.session
+---@param err echostream.error
+function M.forget(self, peer, err)
+  if self._sessions[peer] then
+    self._sessions[peer] = nil
+    M.run_hooks(self, "disconnect", peer, err)
+  end
+  if self._on_idle then
+    self._on_idle(peer)
+  end
+end
+
+return M

@@ -1,0 +1,95 @@
+--- echostream: RPC, events and streams over QUIC, with handlers that are plain Lua functions.
+---
+---     local echo = require "echostream"
+---     local server = echo.server { bind = "127.0.0.1:5000" }
+---     server:add_rpc("math.add", function(session, a, b) return a + b end, { idempotent = true })
+---     server:run()
+
+local core = require "echostream.core"
+local call = require "echostream.call"
+local client = require "echostream.client"
+local errors = require "echostream.errors"
+local log = require "echostream.log"
+local loop = require "echostream.loop"
+local server = require "echostream.server"
+local task = require "echostream.task"
+
+---@class echostream
+---@field version string                the version of the package
+---@field libraries table<string, string>  what the core was built with: ngtcp2, gnutls, lua
+---@field null userdata                 null inside tables, where nil cannot be
+---@field quic table                    raw QUIC for other protocols (loaded on first use)
+---@field sim table                     simulation (loaded on first use)
+---@field codec table                   MessagePack and JSON (loaded on first use)
+---@field frame table                   frames of the wire protocol (loaded on first use)
+local M = {
+  version = core.version,
+  libraries = core.libraries,
+  null = core.null,
+}
+
+--- Makes a server; see server.lua for the options.
+M.server = server.new
+
+--- Makes a client that is not connected yet; see client.lua for the options.
+M.client = client.new
+
+--- Connects: `echo.client(opts)` and `:connect(addr)` in one.
+---@param addr string|integer "127.0.0.1:5000", "example.org:5000", "[::1]:5000"
+---@param opts? table  as `echo.client`
+---@param callback? fun(client: echostream.client?, err: echostream.error?)
+---@return echostream.client|nil client, echostream.error? err
+function M.connect(addr, opts, callback)
+  if type(opts) == "function" then
+    opts, callback = nil, opts
+  end
+  return client.new(opts):connect(addr, callback)
+end
+
+M.spawn = task.spawn
+M.all = task.all
+M.sleep = task.sleep
+M.wrap = task.wrap
+M.run = task.run
+M.stop = loop.stop
+
+--- Seconds on the loop's clock: monotonic, or virtual inside a simulation.
+M.now = loop.now
+
+--- The call that the running handler serves, or nil.
+M.call = call.current
+
+--- Makes an error object: echo.error(code, message, details).
+M.error = errors.new
+
+--- Whether a value is an error object.
+M.is_error = errors.is_error
+
+--- Marks a table as a list, so that it stays one when empty.
+M.array = core.array
+
+--- Marks a table as a map, also when its keys are 1 to n.
+M.map = core.map
+
+--- Sends the log of this Lua state to a function; nil: to standard error.
+M.set_log = log.set
+
+-- Parts that are loaded when somebody uses them; none of those above needs them.
+local parts = {
+  quic = "echostream.quic",
+  sim = "echostream.sim",
+  codec = "echostream.codec",
+  frame = "echostream.frame",
+  loop = "echostream.loop",
+}
+
+return setmetatable(M, {
+  __name = "echostream",
+  __index = function(self, key)
+    if parts[key] then
+      local part = require(parts[key])
+      rawset(self, key, part)
+      return part
+    end
+  end,
+})

@@ -1,0 +1,447 @@
+--- The loop: the only file that knows luv. It owns the core's loop, ties its one descriptor to luv, and pumps both for the
+--- main thread.
+---
+--- How the two fit together: the core has one pollable descriptor. Per Lua state there is exactly one `uv.new_poll` on it,
+--- referenced while the core's loop is alive (an endpoint, a timer or an unfinished task exists) and unreferenced
+--- otherwise; it is never closed, because luv 1.44 uses a handle after freeing it when the process ends right after a
+--- close. What the main thread or a bare luv callback queues makes the descriptor readable (the core sees to that).
+--- Simulated loops (`sim.lua`) have a record of their own and are stepped without luv.
+
+local core = require "echostream.core"
+local errors = require "echostream.errors"
+local log = require "echostream.log"
+
+local M = {}
+
+---@class echostream.loop
+---@field core echostream.core.loop
+---@field sim boolean              a simulation: virtual time, no luv
+---@field stepping boolean         the core's step is on the C stack
+---@field anchors table<any, true> started servers and connected clients: not collected while they live
+---@field endpoints table<any, true> weak: what can still be woken by the network
+---@field stop_asked boolean
+
+local function library()
+  local vim = rawget(_G, "vim") -- Neovim has luv inside
+  if vim and (vim.uv or vim.loop) then
+    return vim.uv or vim.loop
+  end
+  local ok, uv = pcall(require, "luv")
+  if not ok then
+    error("echostream needs luv (luarocks install luv, or Debian's lua-luv): " .. tostring(uv), 0)
+  end
+  return uv
+end
+
+local uv            -- luv, loaded with the first real loop
+local real          -- the record of the real loop
+local current       -- the record that new objects belong to; nil: the real one
+local poll, poll_referenced
+local signal_int, signal_term
+local host_pump     -- set_pump
+
+local function record(ud, sim)
+  return {
+    core = ud,
+    sim = sim,
+    stepping = false,
+    stop_asked = false,
+    anchors = {},
+    endpoints = setmetatable({}, { __mode = "k" }),
+  }
+end
+
+-- Keeps luv running exactly while the core has something to wait for.
+local function settle()
+  local alive = real.core:alive()
+  if alive ~= poll_referenced then
+    poll_referenced = alive
+    if alive then
+      poll:ref()
+    else
+      poll:unref()
+    end
+  end
+end
+
+-- One step of the core. Errors leave as they are: the callers decide who may see them.
+local function step(rec, budget)
+  rec.stepping = true
+  local ok, n = pcall(rec.core.step, rec.core, budget)
+  rec.stepping = false
+  if not ok then
+    error(n, 0)
+  end
+  return n
+end
+
+-- The trampoline: luv ends the process when a callback raises, so nothing leaves here.
+local function on_readable()
+  if real.stepping then
+    return -- somebody runs luv inside a handler; the step that is on the stack goes on afterwards
+  end
+  local ok, err = pcall(step, real)
+  if not ok then
+    log.write("error", "the loop's step failed: " .. tostring(err))
+  end
+  settle()
+end
+
+local function on_idle_at_prompt()
+  if real and not real.stepping and uv.loop_mode() == nil then
+    pcall(uv.run, "nowait")
+  end
+end
+
+local function make_real()
+  uv = uv or library()
+  real = record(core.loop(), false)
+  poll = assert(uv.new_poll(real.core:fd()))
+  poll:unref()
+  poll_referenced = false
+  poll:start("r", on_readable)
+  if uv.guess_handle(0) == "tty" then
+    core.set_idle_hook(on_idle_at_prompt)
+  end
+  return real
+end
+
+--- The loop that objects made now belong to: the simulation inside `loop.with`, else the real one (made on first use).
+---@return echostream.loop
+function M.current()
+  return current or real or make_real()
+end
+
+--- Runs `fn(...)` with another current loop: what it makes belongs to that one, and waiting on the main thread steps it.
+---@param rec echostream.loop
+---@param fn function
+---@return any ...
+function M.with(rec, fn, ...)
+  local before = current
+  current = rec
+  local results = table.pack(pcall(fn, ...))
+  current = before
+  if not results[1] then
+    error(results[2], 0)
+  end
+  return table.unpack(results, 2, results.n)
+end
+
+--- A record for a simulated loop.
+---@param ud echostream.core.loop from core.sim
+---@return echostream.loop
+function M.simulated(ud)
+  return record(ud, true)
+end
+
+--- A local address of its own for the next client of a simulation.
+---@param rec echostream.loop
+---@return string
+function M.simulated_address(rec)
+  rec.clients = (rec.clients or 0) + 1
+  return ("10.1.%d.%d:0"):format(rec.clients // 250 % 250, rec.clients % 250 + 1)
+end
+
+--- Seconds on the current loop's clock (monotonic, or virtual).
+---@return number
+function M.now()
+  return M.current().core:now()
+end
+
+--- Makes an endpoint of the current loop and remembers that the network can wake it.
+---@param options table as core.endpoint's
+---@return echostream.core.endpoint?, echostream.error?
+function M.endpoint(options)
+  local rec = M.current()
+  local endpoint, err = core.endpoint(rec.core, options)
+  if not endpoint then
+    return nil, err
+  end
+  rec.endpoints[endpoint] = true
+  M.note(rec)
+  return endpoint
+end
+
+--- Closes an endpoint made by `loop.endpoint`.
+function M.close_endpoint(rec, endpoint)
+  rec.endpoints[endpoint] = nil
+  endpoint:close()
+  M.note(rec)
+end
+
+--- Call after something was started from outside a step: luv learns whether to stay.
+---@param rec echostream.loop
+function M.note(rec)
+  if rec == real and not rec.stepping then
+    settle()
+  end
+end
+
+--- Call after something was queued from outside a step: on the main thread it leaves at once, since nobody may run the
+--- loop for a while; from a luv callback it leaves when luv comes round.
+---@param rec echostream.loop
+function M.touch(rec)
+  if rec == real and not rec.stepping then
+    settle()
+    if uv.loop_mode() == nil then
+      rec.core:flush()
+    end
+  end
+end
+
+--- Whether the caller, who is not in a task, may wait by pumping. nil and the reason when not.
+---@return boolean? ok, string? reason
+function M.can_pump()
+  local rec = M.current()
+  if rec.stepping then
+    return nil, "this code runs inside the loop but in no task (a foreign coroutine or a callback), so it cannot wait: "
+      .. "wrap it in echo.spawn; for generators use echo.wrap instead of coroutine.wrap"
+  end
+  if not rec.sim and not host_pump and uv.loop_mode() ~= nil then
+    return nil, "a bare luv callback cannot wait: wrap its body in echo.spawn"
+  end
+  return true
+end
+
+-- Nothing can ever change what the main thread waits for: no clock, no network, no luv handle.
+local function deadlocked(rec)
+  if rec.core:next() ~= nil then
+    return false
+  end
+  if not rec.core:alive() then
+    return not uv.loop_alive()
+  end
+  if next(rec.endpoints) ~= nil or package.loaded["echostream.quic"] then
+    return false -- the network can wake it (raw QUIC keeps no list of its endpoints here)
+  end
+  poll:unref()
+  local others = uv.loop_alive()
+  if poll_referenced then
+    poll:ref()
+  end
+  return not others
+end
+
+-- Signal handles are reused, never closed (see the head of this file).
+local function listen_for_signals(both, fn)
+  if not signal_int then
+    signal_int, signal_term = uv.new_signal(), uv.new_signal()
+    signal_int:unref()
+    signal_term:unref()
+  end
+  local function guarded(name)
+    local ok, err = pcall(fn, name)
+    if not ok then
+      log.write("error", "the signal handler failed: " .. tostring(err))
+    end
+  end
+  signal_int:start("sigint", function() guarded("sigint") end)
+  if both then
+    signal_term:start("sigterm", function() guarded("sigterm") end)
+  end
+end
+
+local function ignore_signals()
+  signal_int:stop()
+  signal_term:stop()
+end
+
+local function pump_luv(rec, done, on_signal)
+  local interrupted = false
+  listen_for_signals(on_signal ~= nil, on_signal or function()
+    interrupted = true
+  end)
+  local ok, err = pcall(function()
+    while not done() do
+      if rec.core:next() == 0 then
+        step(rec)
+        uv.run("nowait")
+      elseif interrupted then
+        error("interrupted!", 0)
+      elseif deadlocked(rec) then
+        return "deadlock"
+      else
+        settle()
+        uv.run("once")
+      end
+    end
+  end)
+  ignore_signals()
+  if not ok then
+    error(err, 0)
+  end
+  if err == "deadlock" then
+    return nil, errors.new("deadlock", "waiting for something that can never happen: nothing can wake the loop")
+  end
+  return true
+end
+
+local function pump_simulation(rec, done)
+  while not done() do
+    if step(rec) == 0 and not done() then
+      return nil, errors.new("deadlock", "waiting for something that can never happen in this simulation")
+    end
+  end
+  return true
+end
+
+--- Runs the current loop until `done()` is true. For the main thread only; tasks wait by yielding (task.lua).
+---@param done fun(): boolean
+---@param on_signal? fun(name: "sigint"|"sigterm")  takes SIGINT and SIGTERM; default: Ctrl-C raises "interrupted!"
+---@return true|nil ok, echostream.error? err  code `deadlock` when nothing could ever make it true
+function M.pump(done, on_signal)
+  local may, reason = M.can_pump()
+  if not may then
+    error(reason, 0)
+  end
+  local rec = M.current()
+  if rec.sim then
+    return pump_simulation(rec, done)
+  elseif host_pump then
+    host_pump(done)
+    if done() then
+      return true
+    end
+    return nil, errors.new("cancelled", "the host's loop gave up waiting")
+  end
+  return pump_luv(rec, done, on_signal)
+end
+
+--- For hosts that own luv's loop (Neovim, luvit): `fn(done)` must run the host's loop until `done()` is true. In Neovim:
+--- `loop.set_pump(function(done) vim.wait(2^31 - 1, done, 5) end)`. nil restores the default.
+---@param fn fun(done: fun(): boolean)|nil
+function M.set_pump(fn)
+  if fn ~= nil and type(fn) ~= "function" then
+    error("loop.set_pump: wants a function or nil, got " .. errors.show(fn), 2)
+  end
+  host_pump = fn
+end
+
+--- Makes the innermost `echo.run` return.
+function M.stop()
+  local rec = M.current()
+  rec.stop_asked = true
+  if not rec.sim and not rec.stepping then
+    rec.core:timer(0, function() end) -- called from a luv callback: the pump looks again when the core was stepped
+    M.note(rec)
+  end
+end
+
+--- Ends the process now: a second Ctrl-C while a graceful stop is under way.
+---@param name "sigint"|"sigterm"
+function M.exit_by_signal(name)
+  os.exit(name == "sigterm" and 143 or 130, false)
+end
+
+--- Resolves a host name to numeric addresses. `done(addresses, err)` is called once, from the loop.
+---@param host string
+---@param done fun(addresses: string[]?, err: echostream.error?)
+function M.resolve(host, done)
+  local rec = M.current()
+  if rec.sim then
+    if host == "localhost" then
+      return done { "127.0.0.1" }
+    end
+    return done(nil, errors.new("not_found", ("the simulation has no name service: no address of %s"):format(host)))
+  end
+  local function answer(err, list)
+    local addresses, seen = {}, {}
+    for _, entry in ipairs(list or {}) do
+      if not seen[entry.addr] then
+        seen[entry.addr] = true
+        addresses[#addresses + 1] = entry.addr
+      end
+    end
+    if #addresses == 0 then
+      done(nil, errors.new("not_found", ("no address of %s: %s"):format(host, tostring(err or "none found"))))
+    else
+      done(addresses)
+    end
+  end
+  local ok, err = uv.getaddrinfo(host, nil, { socktype = "dgram" }, function(err, list)
+    local good, problem = pcall(answer, err, list)
+    if not good then
+      log.write("error", "the name service's callback failed: " .. tostring(problem))
+    end
+  end)
+  if not ok then
+    done(nil, errors.new("io", ("cannot look up %s: %s"):format(host, tostring(err))))
+  end
+end
+
+-- Files -----------------------------------------------------------------------------------------------------
+
+--- Makes a directory and those above it, for this user only.
+---@param path string
+---@return true|nil, string?
+function M.make_directories(path)
+  uv = uv or library()
+  if uv.fs_stat(path) then
+    return true
+  end
+  local parent = path:match("^(.+)/[^/]+/*$")
+  if parent then
+    local ok, err = M.make_directories(parent)
+    if not ok then
+      return nil, err
+    end
+  end
+  local ok, err, name = uv.fs_mkdir(path, 448) -- 0700
+  if not ok and name ~= "EEXIST" then
+    return nil, err
+  end
+  return true
+end
+
+--- Writes a secret to a new file of mode 600. The file appears whole or not at all, and an existing one stays.
+---@param path string
+---@param data string
+---@return true|nil ok, string? err  "exists" when somebody else was faster
+function M.write_secret(path, data)
+  uv = uv or library()
+  local suffix = core.random(8):gsub(".", function(c)
+    return ("%02x"):format(c:byte())
+  end)
+  local temporary = path .. "." .. suffix
+  local fd, err = uv.fs_open(temporary, "wx", 384) -- 0600
+  if not fd then
+    return nil, err
+  end
+  local written, problem = uv.fs_write(fd, data, 0)
+  uv.fs_close(fd)
+  local ok, name
+  if written == #data then
+    ok, problem, name = uv.fs_link(temporary, path)
+    if not ok and name ~= "EEXIST" and not uv.fs_stat(path) then -- a file system without hard links
+      ok, problem, name = uv.fs_rename(temporary, path)
+    end
+  end
+  uv.fs_unlink(temporary)
+  if not ok then
+    return nil, name == "EEXIST" and "exists" or problem
+  end
+  return true
+end
+
+--- Reads a file that only its owner may read.
+---@param path string
+---@return string? data, string? err  nil, nil when there is none
+function M.read_secret(path)
+  uv = uv or library()
+  local stat, err, name = uv.fs_stat(path)
+  if not stat then
+    return nil, name ~= "ENOENT" and err or nil
+  end
+  if stat.mode & 63 ~= 0 then -- 077
+    return nil, ("%s may be read by others; run: chmod 600 %s"):format(path, path)
+  end
+  local file, problem = io.open(path, "rb")
+  if not file then
+    return nil, problem
+  end
+  local data = file:read("a")
+  file:close()
+  return data
+end
+
+return M

@@ -1,0 +1,449 @@
+--- Servers.
+
+local core = require "echostream.core"
+local address = require "echostream.address"
+local host = require "echostream.host"
+local identity = require "echostream.identity"
+local log = require "echostream.log"
+local loop = require "echostream.loop"
+local options = require "echostream.options"
+local task = require "echostream.task"
+
+local M = {}
+
+---@class echostream.server: echostream.host
+---@field address string    "127.0.0.1:5000": what it listens on, with the real port once started
+---@field pin string        "sha256:<hex>" of its public key: what clients give as `pin`
+---@field cert_hash string  "sha256:<hex>" of the whole certificate: what browsers take
+---@field state "new"|"starting"|"running"|"stopping"|"stopped"
+local Server = {}
+for name, method in pairs(host.methods) do
+  Server[name] = method
+end
+
+local schema = {
+  bind = { type = { "string", "integer" }, default = "127.0.0.1:0" },
+  names = { type = "table" },
+  state_dir = { type = "string" },
+  quiet = { type = "boolean" },
+  renew_after = { type = "seconds" },
+  grace = { type = "seconds", default = 10 },
+}
+for name, field in pairs(host.schema) do
+  schema[name] = field
+end
+
+-- pin and cert_hash are made when somebody first asks, so that they can be printed before the server runs.
+local meta = { __name = "echostream.server" }
+
+function meta.__index(self, key)
+  if key == "pin" or key == "cert_hash" then
+    local ok = self:_identify()
+    return ok and rawget(self, key) or nil
+  end
+  return Server[key]
+end
+
+function meta.__tostring(self)
+  return ("echostream.server %s (%s)"):format(self.address, self.state)
+end
+
+function meta.__close(self)
+  if self.state == "running" then
+    self:stop()
+  end
+end
+
+--- Makes a server. It listens after `start` or `run`.
+---
+--- Options: `bind` (default "127.0.0.1:0"; ":5000" and 5000 mean every IPv4 address), `cert` and `key` (files or PEM text;
+--- `key` alone: where the made key is kept), `state_dir` (where made keys are kept), `names` (of a made certificate), `ca`
+--- (clients must show a certificate of it), `transport` (see docs/API.md), `timeout` (seconds, default of calls to clients,
+--- 30), `max_message` (4 MiB), `max_metadata` (16 KiB), `max_calls` (100 handlers a session), `max_named_streams` (256),
+--- `max_pending`, `agent`, `grace` (seconds that `stop` waits, 10), `quiet` (does not print its pin), `renew_after`
+--- (seconds until a made certificate is renewed, 12 days).
+---@param opts? table
+---@return echostream.server
+function M.new(opts)
+  local checked = options.check("echo.server", opts, schema)
+  local transport, tls = host.split_transport("echo.server", checked.transport)
+  if tls.skip_verification ~= nil then
+    error('echo.server: transport option "skip_verification" is for clients', 2)
+  end
+  checked.cert = checked.cert or tls.cert
+  checked.key = checked.key or tls.key
+  if tls.self_signed_cert then
+    if checked.cert then
+      error('echo.server: "self_signed_cert" and a certificate exclude each other', 2)
+    elseif type(tls.self_signed_cert) == "table" then
+      checked.names = checked.names or tls.self_signed_cert
+    end
+  end
+  if checked.cert and not checked.key then
+    error('echo.server: option "cert" needs "key"', 2)
+  end
+  local ok, bind_host, port = pcall(address.parse, "echo.server", checked.bind, "0.0.0.0")
+  if not ok then
+    error(bind_host, 2)
+  end
+  local self = setmetatable({
+    state = "new",
+    address = address.join(bind_host, port),
+    _options = checked,
+    _transport = transport,
+    _bind_host = bind_host,
+    _port = port,
+    _key = nil,
+    _tls = nil,
+    _endpoint = nil,
+    _renewal = nil,
+    _waiting = {}, -- resume functions of those who wait for the stop
+  }, meta)
+  host.init(self, checked, true)
+  return self
+end
+
+-- Identity ----------------------------------------------------------------------------------------------------
+
+local function names_of(self)
+  local names = {}
+  for _, name in ipairs(self._options.names or {}) do
+    names[#names + 1] = tostring(name)
+  end
+  if #names == 0 then
+    names[1] = "localhost"
+    local literal = address.literal(self._bind_host)
+    if literal and self._bind_host ~= "0.0.0.0" and self._bind_host ~= "::" then
+      names[2] = self._bind_host
+    elseif not literal and self._bind_host ~= "localhost" then
+      names[2] = self._bind_host
+    end
+  end
+  return names
+end
+
+-- A TLS context with the given certificate, or with a new one for the made key.
+local function make_tls(self)
+  local opts = self._options
+  local config = { server = true }
+  if opts.cert then
+    host.set_pem(config, "cert", opts.cert)
+    host.set_pem(config, "key", opts.key)
+  else
+    if not self._key then
+      local key, err
+      if self._rec.sim and not opts.key and not opts.state_dir then
+        key = core.key_generate() -- simulations leave nothing on disk
+      else
+        key, err = identity.key(opts.key, opts.state_dir)
+      end
+      if not key then
+        return nil, err
+      end
+      self._key = key
+    end
+    local cert, err = identity.certificate(self._key, names_of(self))
+    if not cert then
+      return nil, err
+    end
+    config.cert_pem, config.key_pem = cert, self._key
+  end
+  if opts.ca then
+    config.trust, config.ca_file = "ca", opts.ca
+  end
+  return core.tls(config)
+end
+
+function Server:_identify()
+  if self._tls then
+    return true
+  end
+  local tls, err = make_tls(self)
+  if not tls then
+    return nil, err
+  end
+  local spki, der = tls:pin()
+  self._tls = tls
+  rawset(self, "pin", identity.pin_text(spki))
+  rawset(self, "cert_hash", identity.pin_text(der))
+  return true
+end
+
+-- A made certificate outlives its days while the server runs: it is replaced, the key stays.
+local function schedule_renewal(self)
+  local after = self._options.renew_after or not self._rec.sim and (identity.DAYS - 1) * 86400
+  if self._options.cert or not after then
+    return
+  end
+  self._renewal = self._rec.core:timer(after, function()
+    if self.state ~= "running" then
+      return
+    end
+    local before = self._tls
+    self._tls = nil
+    local ok, err = self:_identify()
+    if ok then
+      ok, err = self._endpoint:set_tls(self._tls)
+    end
+    if not ok then
+      self._tls = self._tls or before
+      log.write("error", "the server's certificate could not be renewed: " .. tostring(err))
+    end
+    schedule_renewal(self)
+  end)
+end
+
+-- Start -------------------------------------------------------------------------------------------------------
+
+local function resolve(name)
+  return task.await(function(resume)
+    loop.resolve(name, resume)
+  end, 30)
+end
+
+local function listen(self)
+  local ok, err = self:_identify()
+  if not ok then
+    return nil, err
+  end
+  local ip = self._bind_host
+  if not address.literal(ip) then
+    local addresses, problem = resolve(ip)
+    if not addresses then
+      return nil, problem
+    end
+    ip = addresses[1]
+  end
+  local endpoint, problem = loop.endpoint {
+    bind = address.join(ip, self._port),
+    tls = self._tls,
+    apps = { { alpn = "echostream/1", host = self._host } },
+    transport = self._transport,
+  }
+  if not endpoint then
+    return nil, problem
+  end
+  self._endpoint = endpoint
+  self.address = endpoint:address()
+  return true
+end
+
+local function start(self)
+  local ok, err = listen(self)
+  if not ok then
+    self.state = "new"
+    return nil, err
+  end
+  self.state = "running"
+  self._rec.anchors[self] = true
+  ok, err = host.run_hooks(self, "start", self.context)
+  if not ok then
+    self:_finish_stop()
+    return nil, err
+  end
+  schedule_renewal(self)
+  if not self._options.quiet then
+    io.stderr:write(("echostream: listening on %s, %s\n"):format(self.address,
+      self._options.cert and "with its own certificate" or "pin " .. self.pin))
+  end
+  return self
+end
+
+--- Listens. After it `address` has the real port.
+---@param callback? fun(server: echostream.server?, err: echostream.error?)
+---@return echostream.server|nil server, echostream.error? err
+function Server:start(callback)
+  if self.state ~= "new" then
+    error(("server:start: this server is %s already; make another one with echo.server"):format(self.state), 2)
+  end
+  self.state = "starting"
+  if callback then
+    options.argument("server:start", "callback", callback, "function")
+    return task.call_back(callback, start, self)
+  end
+  return task.block(start, self)
+end
+
+-- Sessions ----------------------------------------------------------------------------------------------------
+
+-- In a task, for every session whose handshake is over; its calls wait until it is accepted.
+function Server:_session_offered(peer)
+  if self.state ~= "running" and self.state ~= "stopping" then
+    return
+  end
+  local ok, err = host.run_hooks(self, "connect", peer)
+  if not ok then
+    peer._ud:close(0x11, tostring(err))
+  elseif peer._ud:is_open() then
+    self._sessions[peer] = true
+    peer._ud:accept()
+  end
+end
+
+function Server:_session_closed(peer, err)
+  host.forget(self, peer, err)
+end
+
+--- Counters: sessions, calls, events, streams; `endpoint` has the socket's.
+---@return table
+function Server:stats()
+  local stats = self._host:stats()
+  stats.endpoint = self._endpoint and self._endpoint:stats() or nil
+  return stats
+end
+
+-- Stop --------------------------------------------------------------------------------------------------------
+
+-- Waits until every session of `waiting` was reported to `mark`, at most `seconds`.
+local function wait_for(waiting, seconds, arrange)
+  if next(waiting) == nil then
+    return
+  end
+  task.await(function(resume)
+    arrange(function(peer)
+      waiting[peer] = nil
+      if next(waiting) == nil then
+        resume(true)
+      end
+    end)
+    if next(waiting) == nil then
+      resume(true)
+    end
+  end, seconds)
+end
+
+local function drain(self, grace)
+  local rec = self._rec
+  local deadline = rec.core:now() + grace
+  self._endpoint:accepting(false)
+  local busy = {}
+  for peer in pairs(self._sessions) do
+    if peer._ud:is_open() then
+      busy[peer] = true
+    end
+  end
+  local all = {}
+  for peer in pairs(busy) do
+    all[peer] = true
+  end
+  if grace > 0 then
+    wait_for(busy, grace, function(mark)
+      self._on_idle = mark
+      for peer in pairs(all) do
+        if not peer._ud:goaway(grace, 0, "the server is stopping") then
+          busy[peer] = nil
+        end
+      end
+    end)
+    self._on_idle = nil
+    -- The last answers are queued now; they still have to arrive.
+    local left = math.min(math.max(deadline - rec.core:now(), 0), 2)
+    wait_for(all, left, function(mark)
+      for peer in pairs(all) do
+        peer._ud:on_flushed(function()
+          mark(peer)
+        end)
+      end
+    end)
+  end
+end
+
+function Server:_finish_stop()
+  if self._renewal then
+    self._renewal:stop()
+    self._renewal = nil
+  end
+  for peer in pairs(self._sessions) do
+    peer._ud:close(nil, "the server stopped")
+  end
+  if self._endpoint then
+    loop.close_endpoint(self._rec, self._endpoint)
+    self._endpoint = nil
+  end
+  self.state = "stopped"
+  self._rec.anchors[self] = nil
+  local waiting = self._waiting
+  self._waiting = {}
+  for _, resume in ipairs(waiting) do
+    resume(true)
+  end
+end
+
+local function wait_until_stopped(self)
+  if self.state == "stopped" then
+    return true
+  end
+  return task.await(function(resume)
+    table.insert(self._waiting, resume)
+  end)
+end
+
+local function stop(self, grace)
+  if self.state ~= "running" then
+    return wait_until_stopped(self)
+  end
+  self.state = "stopping"
+  drain(self, grace)
+  local ok, err = host.run_hooks(self, "stop", self.context)
+  self:_finish_stop()
+  return ok, err
+end
+
+--- Stops: takes no new connections, tells the peers, waits until what is under way has ended (at most `grace` seconds), then
+--- closes. Called inside a handler it goes on in the background, because it would wait for that very handler. Harmless twice.
+---@param opts? { grace?: number }  seconds; default the server's `grace`, 10; 0: at once
+---@param callback? fun(ok: true?, err: echostream.error?)
+---@return true|nil ok, echostream.error? err  what an `on_stop` hook failed with
+function Server:stop(opts, callback)
+  if type(opts) == "function" then
+    opts, callback = nil, opts
+  end
+  local grace = options.check("server:stop", opts, { grace = { type = "seconds" } }).grace or self._options.grace
+  if self.state == "new" then
+    self.state = "stopped"
+    return true
+  elseif self.state == "stopped" then
+    return true
+  end
+  if callback then
+    return task.call_back(callback, stop, self, grace)
+  elseif core.call_cancelled() ~= nil or not task.can_wait() then
+    task.spawn(stop, self, grace)
+    return true
+  end
+  return task.block(stop, self, grace)
+end
+
+--- Starts and serves until `stop`, SIGINT or SIGTERM (both stop it gracefully; a second one ends the process at once).
+--- In a task it waits there.
+---@return true|nil ok, echostream.error? err
+function Server:run()
+  if self.state == "new" then
+    local ok, err = self:start()
+    if not ok then
+      return nil, err
+    end
+  end
+  if task.current() or self._rec.sim then
+    return task.block(wait_until_stopped, self)
+  end
+  local signalled = false
+  return loop.pump(function()
+    return self.state == "stopped"
+  end, function(name)
+    if signalled then
+      loop.exit_by_signal(name)
+    end
+    signalled = true
+    task.spawn(function()
+      for server in pairs(self._rec.anchors) do
+        if server.stop and server ~= self then
+          task.spawn(server.stop, server)
+        end
+      end
+      self:stop()
+    end)
+  end)
+end
+
+return M

@@ -1,0 +1,421 @@
+--- Sessions: the native protocol's view of one connection. Both sides have the same methods.
+
+local core = require "echostream.core"
+local context = require "echostream.context"
+local errors = require "echostream.errors"
+local loop = require "echostream.loop"
+local options = require "echostream.options"
+local stream = require "echostream.stream"
+local task = require "echostream.task"
+
+local M = {}
+
+local current, block = core.current, task.block
+
+---@class echostream.session
+---@field id integer               unique in this process
+---@field peer_addr string         "192.0.2.7:40123"
+---@field created_at number        seconds since 1970
+---@field incoming boolean         the peer dialled
+---@field metadata table<string, string>  the credentials the peer's HELLO carried
+---@field server_ctx echostream.context   the context of the server (or client) it belongs to
+---@field context echostream.context      its own store
+---@field draining boolean         the peer said that it is about to stop
+---@field closed_by echostream.error?  once it is over: why
+local Session = {}
+Session.__index = Session
+Session.__name = "echostream.session"
+
+Session.__tostring = function(self)
+  return ("echostream.session %d (%s)"):format(self.id, self.peer_addr)
+end
+
+--- Per-call options, of `with` and `create_stream`.
+M.call_options = {
+  timeout = { type = { "seconds", "boolean" } },
+  priority = { type = "integer", min = 0, max = 7 },
+  idempotent = { type = "boolean" },
+  metadata = { type = "table" },
+  codec = { type = "string", one_of = { "msgpack", "json", "raw" } },
+  unreliable = { type = "boolean" },
+  lane = { type = "integer", min = 0, max = 7 },
+}
+
+-- Stands where the core's session would be before a client is connected, so that no call needs a test for it.
+local function not_connected()
+  return nil, errors.new("unavailable", "not connected")
+end
+M.nobody = setmetatable({}, {
+  __index = function()
+    return not_connected
+  end,
+})
+M.nobody.is_open = function()
+  return false
+end
+M.nobody.in_flight = function()
+  return 0
+end
+
+-- Sending -----------------------------------------------------------------------------------------------------
+
+local function request_in_task(ud, name, opts, ...)
+  return ud:request(name, opts, ...)
+end
+
+-- For everybody who is not in a task, and for callbacks.
+local function request_elsewhere(ud, name, opts, ...)
+  return task.either(request_in_task, ud, name, opts, ...)
+end
+
+-- The shared body of session:request, client:request and client:with{}:request.
+local function request(ud, name, opts, ...)
+  local n = select("#", ...)
+  if current() and (n == 0 or type((select(n, ...))) ~= "function") then
+    return ud:request(name, opts, ...)
+  end
+  return request_elsewhere(ud, name, opts, ...)
+end
+M.request = request
+
+local function emit_waiting(ud, name, opts, ...)
+  while true do
+    local ok, err = ud:emit(name, opts, ...)
+    if err ~= "again" then
+      return ok, err
+    end
+    ok, err = task.await(function(resume)
+      ud:on_writable(function()
+        resume(true)
+      end)
+    end)
+    if not ok then
+      return nil, err
+    end
+  end
+end
+
+local function emit(self, opts, name, ...)
+  local n = select("#", ...)
+  if n > 0 and type((select(n, ...))) == "function" then
+    return task.either(emit_waiting, self._ud, name, opts, ...)
+  end
+  local ok, err = self._ud:emit(name, opts, ...)
+  if err == "again" then
+    return block(emit_waiting, self._ud, name, opts, ...)
+  end
+  local rec = self._rec
+  if not rec.stepping then
+    loop.touch(rec)
+  end
+  return ok, err
+end
+
+local function create_stream(self, where, name, opts, defaults)
+  options.argument(where, "name", name, "string", 3)
+  local codec
+  if opts ~= nil then
+    opts = options.check(where, opts, M.call_options, 3)
+  end
+  if defaults then
+    opts = opts or {}
+    for key, value in pairs(defaults) do
+      if opts[key] == nil then
+        opts[key] = value
+      end
+    end
+  end
+  if opts then
+    codec, opts.codec, opts.unreliable, opts.lane = opts.codec, nil, nil, nil
+  end
+  local channel, err = self._ud:open_channel(name, opts)
+  if not channel then
+    return nil, err
+  end
+  if not self._rec.stepping then
+    loop.touch(self._rec)
+  end
+  return stream.new(channel, self, name, codec)
+end
+
+-- service("math").add(1, 2)
+local function raise_failure(...)
+  local first, err = ...
+  if first == nil and errors.is_error(err) then
+    error(err, 0)
+  end
+  return ...
+end
+
+local function service(self, prefix)
+  options.argument("service", "name", prefix, "string", 3)
+  return setmetatable({}, {
+    __name = "echostream.service",
+    __index = function(methods, key)
+      local name = prefix .. "." .. tostring(key)
+      local function method(...)
+        return raise_failure(self:request(name, ...))
+      end
+      rawset(methods, key, method)
+      return method
+    end,
+  })
+end
+
+-- Calls with options ------------------------------------------------------------------------------------------
+
+---@class echostream.calls  what `with` returns: the same calls with other options
+---@field request fun(self, name: string, ...): any ...
+---@field emit fun(self, name: string, ...): true|nil, echostream.error?
+---@field create_stream fun(self, name: string, opts?: table): echostream.stream?, echostream.error?
+---@field service fun(self, name: string): table<string, function>
+---@field with fun(self, opts: table): echostream.calls
+local Calls = {}
+Calls.__index = Calls
+Calls.__name = "echostream.calls"
+
+function Calls:request(name, ...)
+  return request(self._owner._ud, name, self._options, ...)
+end
+
+function Calls:emit(name, ...)
+  return emit(self._owner, self._options, name, ...)
+end
+
+function Calls:create_stream(name, opts)
+  return create_stream(self._owner, "create_stream", name, opts, self._options)
+end
+
+function Calls:service(name)
+  return service(self, name)
+end
+
+local function with(owner, opts, base)
+  local merged = {}
+  for key, value in pairs(base or {}) do
+    merged[key] = value
+  end
+  for key, value in pairs(options.check("with", opts, M.call_options, 3)) do
+    merged[key] = value
+  end
+  if merged.timeout == true then
+    merged.timeout = nil
+  end
+  return setmetatable({ _owner = owner, _options = merged }, Calls)
+end
+
+function Calls:with(opts)
+  return with(self._owner, opts, self._options)
+end
+
+-- The calls that sessions and clients share. `self._ud` is the core's session, `self._rec` the loop, `self._calls` nil or
+-- the options that every call of this object has.
+local shared = {}
+M.shared = shared
+
+--- Calls a method of the other side. A function as the last argument is the callback: it gets the results in a task, and
+--- the call returns that task at once.
+---@param name string
+---@param ... any
+---@return any ...  the handler's results (true when it returned none), or nil, err
+function shared:request(name, ...)
+  return request(self._ud, name, self._calls, ...)
+end
+
+--- Sends an event. Returns when it is queued; waits only while the queue is full.
+---@param name string
+---@param ... any
+---@return true|nil ok, echostream.error? err
+function shared:emit(name, ...)
+  return emit(self, nil, name, ...)
+end
+
+--- As emit, but a full queue gives nil, err `resource_exhausted` instead of waiting.
+---@param name string
+---@param ... any
+---@return true|nil ok, echostream.error? err
+function shared:try_emit(name, ...)
+  local ok, err = self._ud:emit(name, nil, ...)
+  if err == "again" then
+    return nil, errors.new("resource_exhausted", "the send queue is full")
+  end
+  if not self._rec.stepping then
+    loop.touch(self._rec)
+  end
+  return ok, err
+end
+
+--- Opens a named stream. Returns at once; a refusal shows at the first `recv`.
+---@param name string
+---@param opts? { priority?: integer, metadata?: table<string,string>, codec?: "msgpack"|"json"|"raw" }
+---@return echostream.stream?, echostream.error?
+function shared:create_stream(name, opts)
+  return create_stream(self, "create_stream", name, opts)
+end
+
+--- The same calls with other options: `client:with{ timeout = 2 }:request("slow")`.
+---
+--- Options: `timeout` seconds (false: none), `priority` 0 (first) to 7 (3 by default), `metadata` strings by lower-case key,
+--- `idempotent` (the call may be run again when its fate is unknown), `codec`; for events `unreliable` and `lane` (0 to 7).
+---@param opts table
+---@return echostream.calls
+function shared:with(opts)
+  return with(self, opts, self._calls)
+end
+
+--- A table whose fields are the methods of a service: `client:service("math").add(1, 2)` calls "math.add" and raises on
+--- failure.
+---@param name string
+---@return table<string, function>
+function shared:service(name)
+  return service(self, name)
+end
+
+--- Figures of the connection: rtt_smoothed, rtt_min, idle_timeout in seconds, bytes, losses …
+---@return table|nil stats, echostream.error? err
+function shared:stats()
+  return self._ud:stats()
+end
+
+--- Whether calls can be made.
+---@return boolean
+function shared:is_open()
+  return self._ud:is_open()
+end
+
+for name, method in pairs(shared) do
+  Session[name] = method
+end
+
+-- Sessions ----------------------------------------------------------------------------------------------------
+
+--- Makes the object for a session of the core. Called in the `open` hook: it must not wait.
+---@param ud echostream.core.session
+---@param host echostream.host
+---@param incoming boolean
+---@param credentials? table<string, string>
+---@return echostream.session
+function M.new(ud, host, incoming, credentials)
+  local id, peer_addr, created_at = ud:info() -- nothing yet while we dial: M.refresh comes later
+  return setmetatable({
+    _ud = ud,
+    _rec = host._rec,
+    id = id or 0,
+    peer_addr = id and peer_addr or "",
+    created_at = id and created_at or host._rec.core:wall(),
+    incoming = incoming,
+    metadata = credentials or {},
+    server_ctx = host.context,
+    context = context.new(),
+    draining = false,
+    closed_by = nil,
+    _close_waiters = nil,
+  }, Session)
+end
+
+--- Reads again what the core knows about the session.
+---@param session echostream.session
+function M.refresh(session)
+  local id, peer_addr, created_at = session._ud:info()
+  if id then
+    session.id, session.peer_addr, session.created_at = id, peer_addr, created_at
+  end
+end
+
+--- Stores a value in this session's context.
+---@param key any
+---@param value any
+---@return echostream.session self
+function Session:set(key, value)
+  self.context:set(key, value)
+  return self
+end
+
+--- A value of this session's context.
+---@param key any
+---@return any
+function Session:get(key)
+  return self.context:get(key)
+end
+
+--- Removes a key of this session's context and returns what was there.
+---@param key any
+---@return any
+function Session:remove(key)
+  return self.context:remove(key)
+end
+
+--- The SHA-256 of the peer's public key ("sha256:…"), nil when it showed no certificate.
+---@return string?
+function Session:peer_pin()
+  local raw = self._ud:peer_pin()
+  return raw and "sha256:" .. raw:gsub(".", function(c)
+    return ("%02x"):format(c:byte())
+  end) or nil
+end
+
+-- How long close() waits for the peer to acknowledge what is queued, and then for the hooks.
+local FLUSH_TIME, HOOK_TIME = 2, 1
+
+--- The body of every close: waits until what is queued was acknowledged, closes, waits until `on_disconnect` has run.
+---@param peer echostream.session
+---@param code? integer
+---@param reason? string
+---@return true
+function M.close_in_task(peer, code, reason)
+  local ud = peer._ud
+  if ud:is_open() and not ud:flushed() then
+    task.await(function(resume)
+      ud:on_flushed(function()
+        resume(true)
+      end)
+    end, FLUSH_TIME)
+  end
+  ud:close(code, reason)
+  if not peer.closed_by then
+    task.await(function(resume)
+      local waiting = peer._close_waiters or {}
+      peer._close_waiters = waiting
+      waiting[#waiting + 1] = resume
+    end, HOOK_TIME)
+  end
+  return true
+end
+local close_in_task = M.close_in_task
+
+--- The session is over and its hooks have run: lets those go on who wait for that.
+---@param peer echostream.session
+function M.closed(peer)
+  local waiting = peer._close_waiters or {}
+  peer._close_waiters = nil
+  for _, resume in ipairs(waiting) do
+    resume(true)
+  end
+end
+
+--- Closes the session. Waits up to 2 s until the peer has acknowledged what was queued, so that `emit` then `close`
+--- delivers. Where the caller cannot wait, that happens in the background. Harmless twice.
+---@param reason? string          at most 256 bytes; the peer finds it in its error
+---@param callback? fun(ok: true)
+---@return true|nil ok, echostream.error? err
+function Session:close(reason, callback)
+  if type(reason) == "function" then
+    reason, callback = nil, reason
+  end
+  if reason ~= nil then
+    options.argument("session:close", "reason", reason, "string")
+  end
+  if callback then
+    return task.call_back(callback, close_in_task, self, nil, reason)
+  elseif task.can_wait() then
+    return block(close_in_task, self, nil, reason)
+  end
+  task.spawn(close_in_task, self, nil, reason)
+  return true
+end
+
+Session.__close = function(self)
+  self:close()
+end
+
+return M
