@@ -51,11 +51,28 @@ void es_evq_del(struct es_evq *q)
     es_free(q);
 }
 
+static void release_block(struct es_evq *q, struct block *b)
+{
+    if (b->cap != BLOCK_CAP || q->n_spare >= MAX_SPARE) {
+        es_free(b);
+        return;
+    }
+    b->next = q->spare;
+    q->spare = b;
+    q->n_spare++;
+}
+
 /* A block with room for size bytes, at the tail. */
 static struct block *add_block(struct es_evq *q, size_t size)
 {
     struct block *b;
 
+    if (q->len == 0 && q->tail != NULL) {
+        /* The only block is empty but too small for this record. It may not stay in front: then the oldest
+         * record would not be in the first block. */
+        release_block(q, q->tail);
+        q->head = q->tail = NULL;
+    }
     if (size <= BLOCK_CAP && q->spare != NULL) {
         b = q->spare;
         q->spare = b->next;
@@ -77,17 +94,6 @@ static struct block *add_block(struct es_evq *q, size_t size)
     }
     q->tail = b;
     return b;
-}
-
-static void release_block(struct es_evq *q, struct block *b)
-{
-    if (b->cap != BLOCK_CAP || q->n_spare >= MAX_SPARE) {
-        es_free(b);
-        return;
-    }
-    b->next = q->spare;
-    q->spare = b;
-    q->n_spare++;
 }
 
 void *es_evq_push(struct es_evq *q, unsigned type, void *owner, size_t size)

@@ -81,7 +81,9 @@ __attribute__((format(printf, 3, 4), unused)) static void test_fail(const char *
 {
     __builtin_va_list ap;
 
-    test_failures++;
+    if (++test_failures > 20) { /* enough to see what is wrong */
+        return;
+    }
     fprintf(stderr, "%s:%d: failed: ", file, line);
     __builtin_va_start(ap, fmt);
     vfprintf(stderr, fmt, ap);
