@@ -1,0 +1,89 @@
+--- `echostream cert`: a key and a self-signed certificate in files, and the two hashes people ask for.
+
+local cli = require "echostream.cli"
+local core = require "echostream.core"
+local identity = require "echostream.identity"
+local loop = require "echostream.loop"
+
+local M = {}
+
+M.usage = "echostream cert [--out DIR] [--name NAME]… [--days DAYS]"
+M.summary = "make a key and a self-signed certificate, print both hashes"
+M.help = [[
+Writes DIR/key.pem (readable by you alone) and DIR/cert.pem. A key that is there already is used again, so that the
+pin stays the same when a certificate is renewed. Prints
+
+  pin        SHA-256 of the public key: what echostream clients are given as `pin`
+  cert_hash  SHA-256 of the certificate: what browsers take as serverCertificateHashes]]
+M.options = {
+  out = { value = "DIR", help = "where the files go (default: the current directory)" },
+  name = { value = "NAME", help = "a host name or address it is for; several times for several (default: localhost)", many = true },
+  days = { value = "DAYS", help = "how long it is valid (default 13; browsers refuse more than 14)", number = true },
+}
+M.min, M.max = 0, 0
+
+local function make_key(path)
+  local pem, err = loop.read_secret(path)
+  if pem or err then
+    return pem, err
+  end
+  pem = core.key_generate()
+  local ok, problem = loop.write_secret(path, pem)
+  if not ok then
+    return nil, ("%s: %s"):format(path, problem)
+  end
+  return pem
+end
+
+local function write(path, text)
+  local file, err = io.open(path, "w")
+  if not file then
+    return nil, err
+  end
+  local ok, problem = file:write(text)
+  local closed, late = file:close()
+  if not ok or not closed then
+    return nil, problem or late
+  end
+  return true
+end
+
+function M.run(options)
+  local days = math.tointeger(options.days or identity.DAYS)
+  if not days or days < 1 then
+    cli.complain("--days wants a whole number of days, 1 or more")
+    return cli.USAGE
+  end
+  local dir = options.out or "."
+  local ok, err = loop.make_directories(dir)
+  if not ok then
+    cli.complain("%s: %s", dir, err)
+    return cli.FAILED
+  end
+  local key_path, cert_path = dir .. "/key.pem", dir .. "/cert.pem"
+  local key, pem, problem
+  key, problem = make_key(key_path)
+  if not key then
+    cli.complain("%s", problem)
+    return cli.FAILED
+  end
+  pem, problem = core.cert_self_sign(key, options.name or { "localhost", "127.0.0.1", "::1" }, days)
+  if not pem then
+    cli.complain("%s", problem)
+    return cli.FAILED
+  end
+  ok, problem = write(cert_path, pem)
+  if not ok then
+    cli.complain("%s", problem)
+    return cli.FAILED
+  end
+  local info = assert(core.cert_inspect(pem))
+  print("key        " .. key_path)
+  print("cert       " .. cert_path)
+  print("valid      until " .. os.date("!%Y-%m-%d %H:%M UTC", info.not_after))
+  print("pin        " .. identity.pin_text(info.spki))
+  print("cert_hash  " .. identity.pin_text(info.der))
+  return cli.OK
+end
+
+return M
