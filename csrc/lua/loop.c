@@ -281,7 +281,9 @@ static int run_ready(lua_State *L, struct es_lloop *lp)
 {
     int n = 0;
     for (int round = 0; round < 4; round++) {
+        es_poller_enter(lp->poller);
         n += (int)es_lua_drain(L, lp);
+        es_poller_leave(lp->poller);
         es_poller_flush(lp->poller);
         if (!has_work(lp))
             break;
