@@ -12,6 +12,7 @@
 #   // pkgs: libngtcp2 gnutls                      pkg-config names, for compiling and linking
 # Headers are included by relative path. A program prints "N passed, N failed" as its last line.
 # The last line here is the sum; the exit status is 1 when anything failed, crashed or did not build.
+# shellcheck disable=SC2013,SC2086 # lists of words on purpose
 set -u
 cd "$(dirname "$0")/../.." || exit 2
 
@@ -51,13 +52,11 @@ for src in spec/c/*_test.c; do
         libs="$libs $(pkg-config --libs $pkgs)"
         files="$(pkg-config --cflags $pkgs) $files"
     fi
-    # shellcheck disable=SC2086 # lists of words on purpose
     if ! ${CC:-cc} $flags -o "$out/$name" "$src" $files ${LDFLAGS:-} $libs; then
         echo "$name: does not build"
         failed=$((failed + 1))
         continue
     fi
-    # shellcheck disable=SC2086
     timeout "${TEST_TIMEOUT:-300}" $wrap "$out/$name" >"$out/$name.log" 2>&1
     status=$?
     last=$(tail -n 1 "$out/$name.log")
