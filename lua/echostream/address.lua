@@ -17,7 +17,7 @@ function M.literal(host)
     end
     return "ip4"
   end
-  if host:find(":", 1, true) and not host:find("[^%x:.%%%w]") then
+  if host:find(":.*:") and host:find("^[%x:.]+%%?%w*$") then
     return "ip6"
   end
 end

@@ -27,7 +27,7 @@ end
 
 --- Whether the caller has given up: its answer will be thrown away.
 ---@return boolean
-function Call:cancelled()
+function Call:cancelled() -- luacheck: ignore 212/self
   return core.call_cancelled() == true
 end
 

@@ -59,12 +59,12 @@ local function trust_of(checked)
     for _, text in ipairs(type(checked.pin) == "table" and checked.pin or { checked.pin }) do
       local raw = identity.pin_bytes(text)
       if not raw then
-        error(('echo.client: option "pin" wants "sha256:" and 64 hex digits, got %s'):format(errors.show(text)), 4)
+        error(('echo.client: option "pin" wants "sha256:" and 64 hex digits, got %s'):format(errors.show(text)), 3)
       end
       pins[#pins + 1] = raw
     end
     if #pins == 0 then
-      error('echo.client: option "pin" is an empty list', 4)
+      error('echo.client: option "pin" is an empty list', 3)
     end
     return { trust = "pin", pins = pins }
   elseif checked.ca == "system" then

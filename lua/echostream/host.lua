@@ -57,13 +57,13 @@ M.transport_schema = {
 ---@param opts table?
 ---@return table transport, table tls  `tls` has self_signed_cert, cert, key, skip_verification
 function M.split_transport(where, opts)
-  local checked = options.check(where .. ".transport", opts, M.transport_schema, 4)
+  local checked = options.check(where .. ".transport", opts, M.transport_schema, 3)
   local tls = { self_signed_cert = checked.self_signed_cert, skip_verification = checked.skip_verification }
   if checked.cert_chain then
     tls.cert = checked.cert_chain.cert or checked.cert_chain[1]
     tls.key = checked.cert_chain.key or checked.cert_chain[2]
     if type(tls.cert) ~= "string" or type(tls.key) ~= "string" then
-      error(('%s.transport: option "cert_chain" wants { cert = "cert.pem", key = "key.pem" }'):format(where), 5)
+      error(('%s.transport: option "cert_chain" wants { cert = "cert.pem", key = "key.pem" }'):format(where), 3)
     end
   end
   checked.max_streams_bidi = checked.max_streams_bidi or checked.max_concurrent_streams

@@ -19,10 +19,10 @@ end
 
 local function to_stderr(record)
   local where = record.method and (" [" .. escape(record.method):sub(1, 256) .. "]") or ""
-  io.stderr:write("echostream: ", record.level, where, ": ", escape(record.message), "\n")
-  if record.traceback then
-    io.stderr:write("  ", escape(record.traceback), "\n")
-  end
+  -- A traceback from the core begins with the message.
+  local text = record.traceback and record.traceback:sub(1, #record.message) == record.message and record.traceback
+    or record.message .. (record.traceback and "\n" .. record.traceback or "")
+  io.stderr:write("echostream: ", record.level, where, ": ", escape(text), "\n")
 end
 
 local sink = to_stderr

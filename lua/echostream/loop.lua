@@ -298,6 +298,7 @@ function M.pump(done, on_signal)
   if rec.sim then
     return pump_simulation(rec, done)
   elseif host_pump then
+    settle()
     host_pump(done)
     if done() then
       return true
