@@ -15,7 +15,7 @@ struct es_lchannel *es_lchannel_new(lua_State *L, struct es_lloop *lp, struct es
         luaL_error(L, "out of memory");
     lc->refs = 1;
     lc->loop = es_lloop_ref(lp);
-    lc->readable_ref = lc->writable_ref = lc->closing_ref = LUA_NOREF;
+    lc->readable_ref = lc->writable_ref = LUA_NOREF;
     lc->c = c;
     if (c)
         es_channel_set_user(c, lc);
@@ -67,20 +67,12 @@ static int channel_gc(lua_State *L)
 static struct es_lchannel *check(lua_State *L)
 {
     struct es_lchannel *lc = *(struct es_lchannel **)luaL_checkudata(L, 1, CHANNEL_MT);
-    return lc && lc->c && lc->closing_ref == LUA_NOREF ? lc : NULL;
+    return lc && lc->c ? lc : NULL;
 }
 
 static int closed(lua_State *L)
 {
     return es_lua_closed(L, "stream");
-}
-
-/* After close(): what still arrives is taken and thrown away, so that the peer's end can come. */
-static void discard(struct es_lchannel *lc)
-{
-    struct es_msg_in m;
-    while (es_channel_recv(lc->c, &m) == ES_OK)
-        es_channel_consume(lc->c);
 }
 
 void es_lchannel_event(lua_State *L, struct es_lchannel *lc, unsigned type)
@@ -89,15 +81,6 @@ void es_lchannel_event(lua_State *L, struct es_lchannel *lc, unsigned type)
         es_lua_list_run(L, lc->loop, &lc->writable_ref);
     if (type == ES_EV_CHANNEL_READABLE || type == ES_EV_CHANNEL_CLOSED)
         es_lua_list_run(L, lc->loop, &lc->readable_ref);
-    if (lc->closing_ref != LUA_NOREF && lc->c) {
-        discard(lc);
-        if (type == ES_EV_CHANNEL_CLOSED) {
-            es_lchannel_release(lc);
-            lua_rawgeti(L, LUA_REGISTRYINDEX, lc->closing_ref); /* keeps lc to the end of this function */
-            drop(L, lc, &lc->closing_ref);
-            lua_pop(L, 1);
-        }
-    }
 }
 
 static int push_failure(lua_State *L, struct es_lchannel *lc)
@@ -272,19 +255,11 @@ static int channel_close(lua_State *L)
     struct es_lchannel *lc = check(L);
     if (!lc)
         return 0;
-    if (lc->incoming) {
+    if (lc->incoming)
         es_channel_end(lc->c, NULL);
-        es_lchannel_release(lc);
-    } else {
+    else
         es_channel_finish(lc->c);
-        lua_pushvalue(L, 1);
-        lc->closing_ref = luaL_ref(L, LUA_REGISTRYINDEX);
-        struct es_channel_stats st;
-        es_channel_stats_get(lc->c, &st);
-        discard(lc);
-        if (!st.open)
-            es_lchannel_event(L, lc, ES_EV_CHANNEL_CLOSED);
-    }
+    es_lchannel_release(lc);
     es_lua_list_run(L, lc->loop, &lc->readable_ref);
     es_lua_list_run(L, lc->loop, &lc->writable_ref);
     lua_pushboolean(L, 1);
