@@ -1,0 +1,151 @@
+#include "host.h"
+
+#include <assert.h>
+#include <string.h>
+#include "../base/err.h"
+#include "../base/mem.h"
+#include "../framing/frame.h"
+
+static void wheel_expired(struct es_wheel *w, struct es_deadline *d)
+{
+    struct es_host *h = w->user;
+
+    h->on_deadline(d);
+}
+
+int es_host_new(struct es_host **out, const struct es_host_config *cfg)
+{
+    struct es_host *h;
+    uint8_t seed[16];
+
+    *out = NULL;
+    if (cfg->timers == NULL || cfg->events == NULL || cfg->rand == NULL || cfg->wall == NULL)
+        return ES_ERR_INVAL;
+    h = es_calloc(1, sizeof *h);
+    if (h == NULL)
+        return ES_ERR_NOMEM;
+    h->refs = 1;
+    h->cfg = *cfg;
+    h->cfg.agent[sizeof h->cfg.agent - 1] = '\0';
+    cfg->rand(cfg->ctx, seed, sizeof seed);
+    for (int i = 0; i < ES_KINDS; i++)
+        es_map_init(&h->methods[i], seed);
+    es_wheel_init(&h->wheel, cfg->timers, wheel_expired, h);
+    es_list_init(&h->unreported);
+    h->next_request_id = 1;
+    *out = h;
+    return 0;
+}
+
+void es_host_ref(struct es_host *h)
+{
+    h->refs++;
+}
+
+static void host_free(struct es_host *h)
+{
+    assert(es_list_empty(&h->unreported));
+    es_wheel_free(&h->wheel);
+    for (int i = 0; i < ES_KINDS; i++) {
+        size_t it = 0;
+        void *m;
+
+        /* Nobody is left who could use a method: sessions keep the host, calls keep their session. */
+        while (es_map_next(&h->methods[i], &it, NULL, NULL, &m))
+            es_free(m);
+        es_map_free(&h->methods[i]);
+    }
+    es_pool_free(&h->calls);
+    es_pool_free(&h->channels);
+    es_pool_free(&h->blocks);
+    es_buf_free(&h->scratch);
+    es_buf_free(&h->scratch_kv);
+    while (h->n_spare > 0)
+        es_buf_free(&h->spare[--h->n_spare]);
+    es_free(h);
+}
+
+void es_host_unref(struct es_host *h)
+{
+    if (h == NULL)
+        return;
+    assert(h->refs > 0);
+    if (--h->refs == 0)
+        host_free(h);
+}
+
+int es_host_add(struct es_host *h, enum es_kind kind, const char *name, size_t len, int ref, unsigned flags,
+                uint32_t concurrent)
+{
+    struct es_method *m;
+    int rc;
+
+    if ((unsigned)kind >= ES_KINDS || !es_name_valid(name, len) || ref == ES_NO_REF)
+        return ES_ERR_INVAL;
+    if (es_map_get(&h->methods[kind], name, len) != NULL)
+        return ES_ERR_EXISTS;
+    m = es_calloc(1, sizeof *m + len + 1);
+    if (m == NULL)
+        return ES_ERR_NOMEM;
+    m->ref = ref;
+    m->flags = flags;
+    m->concurrent = concurrent;
+    m->name_len = (uint16_t)len;
+    memcpy(m->name, name, len);
+    rc = es_map_put(&h->methods[kind], name, len, m);
+    if (rc != 0)
+        es_free(m);
+    return rc;
+}
+
+int es_host_remove(struct es_host *h, enum es_kind kind, const char *name, size_t len, int *ref)
+{
+    struct es_method *m;
+
+    if ((unsigned)kind >= ES_KINDS)
+        return ES_ERR_INVAL;
+    m = es_map_remove(&h->methods[kind], name, len);
+    if (m == NULL)
+        return ES_ERR_NOT_FOUND;
+    *ref = m->ref;
+    m->ref = ES_NO_REF;
+    if (m->uses == 0)
+        es_free(m);
+    return 0;
+}
+
+struct es_method *es_host_find(struct es_host *h, enum es_kind kind, const char *name, size_t len)
+{
+    return es_map_get(&h->methods[kind], name, len);
+}
+
+void es_method_unuse(struct es_method *m)
+{
+    assert(m->uses > 0);
+    if (--m->uses == 0 && m->ref == ES_NO_REF)
+        es_free(m);
+}
+
+void es_host_stats_get(const struct es_host *h, struct es_host_stats *out)
+{
+    *out = h->stats;
+}
+
+void es_host_take_buf(struct es_host *h, struct es_buf *b)
+{
+    if (h->n_spare > 0)
+        *b = h->spare[--h->n_spare];
+    else
+        memset(b, 0, sizeof *b);
+}
+
+void es_host_give_buf(struct es_host *h, struct es_buf *b)
+{
+    if (b->cap < ES_HOST_SPARE_MIN || b->cap > ES_HOST_SPARE_MAX || h->n_spare == ES_HOST_SPARES) {
+        es_buf_free(b);
+        return;
+    }
+    b->n = 0;
+    h->spare[h->n_spare++] = *b;
+    memset(b, 0, sizeof *b);
+}

@@ -1,0 +1,324 @@
+/* Calls of the peer: from the stream it opens to the answer. */
+#include <stdio.h>
+#include <string.h>
+#include "internal.h"
+
+#define MAX_DEADLINE_MS (UINT64_C(1) << 40) /* 34 years: keeps the sum in 64 bits */
+
+void call_in_opened(struct es_session *s, struct es_link_stream *ls)
+{
+    struct es_call *c = es_pool_get(&s->host->calls);
+
+    if (c == NULL) {
+        session_oom(s);
+        return;
+    }
+    strand_init(&c->st, ES_STRAND_CALL_IN, s, ls, session_max_body(s));
+    es_list_init(&c->node);
+    es_list_push(&s->fresh, &c->node);
+}
+
+/* ---- delivering ---- */
+
+int refuse_reason(struct es_session *s, const struct es_request *r, enum es_kind kind, struct es_failure *f,
+                  char *text, size_t n, struct es_method **method)
+{
+    uint64_t code;
+
+    if (s->draining) {
+        failure_set(f, ES_STATUS_UNAVAILABLE, ES_PROCESSED_NO, "the server is shutting down");
+        f->retry_after_ms = s->retry_after_ms;
+        return 1;
+    }
+    /* A retry has the id of a call that ended, whose CANCEL may have come too late and is remembered. */
+    if (s->n_overtaken > 0 && !(r->flags & ES_FLAG_RETRY) && overtaken_take(s, r->request_id, &code)) {
+        s->host->stats.calls_cancelled++;
+        failure_set(f, ES_STATUS_CANCELLED, ES_PROCESSED_NO, "cancelled before it came");
+        return 1;
+    }
+    if (r->codec > ES_CODEC_JSON) {
+        failure_set(f, ES_STATUS_INVALID_ARGUMENT, ES_PROCESSED_NO, "unknown codec");
+        return 1;
+    }
+    if (r->payload.n > s->host->cfg.limits.max_message || r->metadata.n > s->host->cfg.limits.max_metadata) {
+        failure_set(f, ES_STATUS_RESOURCE_EXHAUSTED, ES_PROCESSED_NO, "the request is too large");
+        return 1;
+    }
+    if (es_idmap_get(&s->by_id, r->request_id) != NULL) {
+        failure_set(f, ES_STATUS_ALREADY_EXISTS, ES_PROCESSED_NO, "the request id is in use");
+        return 1;
+    }
+    *method = es_host_find(s->host, kind, (const char *)r->method.p, r->method.n);
+    if (*method == NULL) {
+        snprintf(text, n, "no %s %.*s", kind == ES_KIND_RPC ? "method" : "stream", (int)r->method.n,
+                 (const char *)r->method.p);
+        failure_set(f, ES_STATUS_METHOD_NOT_FOUND, ES_PROCESSED_NO, text);
+        return 1;
+    }
+    return 0;
+}
+
+/* Appends ES_EV_REQUEST. 0, or ES_ERR_NOMEM (the session is closing). */
+static int deliver(struct es_call *c, const struct es_request *r)
+{
+    struct es_session *s = c->st.session;
+    struct es_ev_message *e;
+    int rc;
+
+    if ((rc = es_buf_put(&c->metadata, r->metadata.p, r->metadata.n)) != 0 ||
+        (rc = es_idmap_put(&s->by_id, c->request_id, &c->st)) != 0) {
+        session_oom(s);
+        return rc;
+    }
+    c->in_map = 1;
+    e = session_push(s, ES_EV_REQUEST, sizeof *e + r->metadata.n + r->payload.n);
+    if (e == NULL)
+        return ES_ERR_NOMEM;
+    e->call = c;
+    e->method = c->method;
+    e->codec = c->codec;
+    e->idempotent = c->idempotent;
+    e->metadata_len = (uint32_t)r->metadata.n;
+    e->payload_len = (uint32_t)r->payload.n;
+    if (r->metadata.n > 0)
+        memcpy(e->data, r->metadata.p, r->metadata.n);
+    if (r->payload.n > 0)
+        memcpy(e->data + r->metadata.n, r->payload.p, r->payload.n);
+    c->rec_request = e;
+    c->delivered = 1;
+    es_session_ref(s);
+    es_list_remove(&c->node);
+    es_list_push(&s->calls_in, &c->node);
+    s->n_calls_in++;
+    s->host->stats.calls_in++;
+    s->host->stats.calls_in_running++;
+    return 0;
+}
+
+/* The whole request is there and the peer is let in. c may be gone after. */
+static void dispatch(struct es_call *c, const struct es_request *r)
+{
+    struct es_session *s = c->st.session;
+    struct es_method *m = NULL;
+    struct es_failure f;
+    char text[ES_MAX_NAME + 16];
+
+    if (refuse_reason(s, r, ES_KIND_RPC, &f, text, sizeof text, &m)) {
+        f.codec = r->codec <= ES_CODEC_JSON ? (int)r->codec : ES_CODEC_RAW;
+        call_in_refuse(c, &f,
+                       f.status == ES_STATUS_RESOURCE_EXHAUSTED ? ES_APP_TOO_LARGE : ES_APP_NO_MORE_WANTED);
+        return;
+    }
+    c->method = m;
+    es_method_use(m);
+    if (r->priority != 3)
+        es_link_priority(c->st.ls, ES_PRIO_FIRST + (int)r->priority);
+    if (deliver(c, r) != 0)
+        call_in_end(c);
+}
+
+/* ---- receiving ---- */
+
+static void refuse_with(struct es_call *c, int status, const char *message, uint64_t stop_code)
+{
+    struct es_failure f;
+
+    failure_set(&f, status, ES_PROCESSED_NO, message);
+    f.codec = c->codec;
+    call_in_refuse(c, &f, stop_code);
+}
+
+static void start_deadline(struct es_call *c, const struct es_request *r)
+{
+    struct es_session *s = c->st.session;
+    uint64_t ms = r->deadline_ms < MAX_DEADLINE_MS ? r->deadline_ms : MAX_DEADLINE_MS;
+
+    if (c->deadline != 0)
+        return; /* it ran while the call was parked */
+    c->deadline = ms != 0 ? session_now(s) + ms * ES_MILLI : ES_NEVER;
+    if (es_wheel_add(&s->host->wheel, &c->st.deadline, c->deadline) != 0)
+        session_oom(s);
+}
+
+/* Calls that come before HELLO, or before es_session_accept(), are kept as they came. What follows the
+ * REQUEST of a named stream is kept too, without returning credit. */
+static void park(struct es_call *c, const struct es_raw_frame *f)
+{
+    struct es_session *s = c->st.session;
+
+    if (es_buf_put(&c->stash, f->body, f->len) != 0) {
+        session_oom(s);
+        return;
+    }
+    c->parked = 1;
+    es_list_remove(&c->node);
+    es_list_push(&s->parked, &c->node);
+}
+
+static void park_more(struct es_call *c, const uint8_t *p, size_t n)
+{
+    if (es_buf_put(&c->late, p, n) != 0)
+        session_oom(c->st.session);
+    else
+        strand_settle(&c->st, c->stash.n + c->late.n, c->stash.n + c->late.n, 0);
+}
+
+/* The REQUEST came, now or before the peer was let in. c may be gone after, and its stream a channel's. */
+static void request_frame(struct es_call *c, const struct es_raw_frame *f)
+{
+    struct es_session *s = c->st.session;
+    const char *why = NULL;
+    struct es_request r;
+    int rc = es_request_decode(&r, f->body, f->len, s->caps, &why);
+
+    if (rc == ES_ERR_TOO_LARGE) {
+        refuse_with(c, ES_STATUS_RESOURCE_EXHAUSTED, why, ES_APP_TOO_LARGE);
+        return;
+    }
+    if (rc != 0) {
+        session_violation(s, ES_APP_PROTOCOL, why);
+        return;
+    }
+    c->got_request = 1;
+    c->request_id = r.request_id;
+    c->codec = r.codec <= ES_CODEC_JSON ? (uint8_t)r.codec : ES_CODEC_RAW;
+    c->priority = (uint8_t)r.priority;
+    c->idempotent = (r.flags & ES_FLAG_IDEMPOTENT) != 0;
+    c->retry = (r.flags & ES_FLAG_RETRY) != 0;
+    start_deadline(c, &r);
+    if (s->closing)
+        return;
+    if (!session_lets_in(s))
+        park(c, f);
+    else if (r.flags & (ES_FLAG_MORE | ES_FLAG_STREAM))
+        channel_accept(c, &r);
+    else
+        dispatch(c, &r);
+}
+
+/* What follows the REQUEST of a unary call must be nothing but frames of unknown odd types and FIN. */
+void call_in_data(struct es_call *c, const uint8_t *p, size_t n, int fin)
+{
+    struct es_session *s = c->st.session;
+    struct es_link_stream *ls = c->st.ls;
+    struct es_raw_frame f;
+    int rc = 0;
+
+    while (!c->parked && (rc = strand_feed(&c->st, &p, &n, &f)) == 1) {
+        struct es_strand *st;
+
+        if (c->got_request || f.type != ES_FRAME_REQUEST) {
+            session_violation(s, ES_APP_PROTOCOL, "a frame that does not belong in a request");
+            return;
+        }
+        request_frame(c, &f);
+        if (s->closing)
+            return;
+        st = ls->user;
+        if (st != &c->st) { /* refused, or a named stream now */
+            if (st != NULL)
+                channel_data((struct es_channel *)st, p, n, fin);
+            return;
+        }
+    }
+    if (c->parked) {
+        park_more(c, p, n);
+        return;
+    }
+    if (rc == ES_ERR_NOMEM)
+        session_oom(s);
+    else if (rc == ES_ERR_TOO_LARGE && !c->got_request)
+        refuse_with(c, ES_STATUS_RESOURCE_EXHAUSTED, "the request is larger than max_message",
+                    ES_APP_TOO_LARGE);
+    else if (rc < 0)
+        session_violation(s, ES_APP_PROTOCOL, c->st.reader.why);
+    else if (fin && !c->got_request)
+        session_violation(s, ES_APP_PROTOCOL, "a stream without a whole REQUEST");
+    else
+        strand_settle(&c->st, 0, 0, 1);
+}
+
+/* HELLO came and the session is accepted: as if the bytes came only now. */
+void call_in_let_in(struct es_call *c)
+{
+    struct es_session *s = c->st.session;
+    struct es_link_stream *ls = c->st.ls;
+    struct es_raw_frame f = {ES_FRAME_REQUEST, c->stash.p, c->stash.n};
+    struct es_buf body = c->stash, late = c->late;
+    int fin = c->st.fin;
+
+    c->parked = 0;
+    es_list_remove(&c->node);
+    es_list_push(&s->fresh, &c->node);
+    memset(&c->stash, 0, sizeof c->stash);
+    memset(&c->late, 0, sizeof c->late);
+    request_frame(c, &f);
+    if (!s->closing && ls->user != NULL) {
+        struct es_strand *st = ls->user;
+
+        if (st->kind == ES_STRAND_CHANNEL)
+            channel_data((struct es_channel *)st, late.p, late.n, fin);
+        else
+            call_in_data((struct es_call *)st, late.p, late.n, fin);
+    }
+    es_buf_free(&body);
+    es_buf_free(&late);
+}
+
+void call_in_reset(struct es_call *c, uint64_t code)
+{
+    struct es_session *s = c->st.session;
+
+    reset_counted(s);
+    if (s->closing)
+        return;
+    if (c->delivered) {
+        call_in_cancel(c, code);
+        return;
+    }
+    es_link_reset(c->st.ls, ES_APP_CANCELLED);
+    es_link_stream_done(c->st.ls);
+    call_in_free(c);
+}
+
+void call_in_cancel(struct es_call *c, uint64_t code)
+{
+    struct es_session *s = c->st.session;
+
+    if (!c->delivered || c->cancelled)
+        return;
+    if (c->admitted) {
+        struct es_ev_message *e = session_push(s, ES_EV_CALL_CANCELLED, sizeof *e);
+
+        if (e == NULL)
+            return; /* the session is closing: it is told then */
+        e->call = c;
+        e->user = c->user;
+        e->method = c->method;
+        e->code = code;
+        c->rec_cancel = e;
+    }
+    c->cancelled = 1;
+    c->cancel_code = code;
+    s->host->stats.calls_cancelled++;
+    es_wheel_remove(&s->host->wheel, &c->st.deadline);
+    /* A retry may come under the same id while the handler still runs. */
+    if (c->in_map)
+        es_idmap_remove(&s->by_id, c->request_id);
+    c->in_map = 0;
+}
+
+void call_in_expired(struct es_call *c)
+{
+    c->st.session->host->stats.calls_timed_out++;
+    if (c->delivered)
+        call_in_cancel(c, ES_APP_DEADLINE);
+    else
+        refuse_with(c, ES_STATUS_TIMEOUT, "the deadline passed before the call was let in", ES_APP_DEADLINE);
+}
+
+int call_in_report(struct es_call *c)
+{
+    call_in_cancel(c, ES_APP_SESSION_CLOSED);
+    return c->cancelled ? 0 : ES_ERR_NOMEM;
+}

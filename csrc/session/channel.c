@@ -1,0 +1,506 @@
+/* Named streams: what the binding does with them. channel_in.c is what the peer does. */
+#include "channel.h"
+
+#include <string.h>
+
+/* ---- telling the binding ---- */
+
+int channel_tell(struct es_channel *c, int kind)
+{
+    struct es_ev_channel *e;
+
+    if (c->rec[kind] != NULL)
+        return 0; /* the one in the queue says it */
+    e = session_push(c->st.session, ES_EV_CHANNEL_READABLE + (unsigned)(kind - ES_REC_READABLE), sizeof *e);
+    if (e == NULL)
+        return ES_ERR_NOMEM;
+    e->channel = c;
+    e->user = c->user;
+    c->rec[kind] = &e->h;
+    return 0;
+}
+
+int channel_wake_reader(struct es_channel *c)
+{
+    int rc;
+
+    if (!c->armed)
+        return 0;
+    rc = channel_tell(c, ES_REC_READABLE);
+    if (rc == 0)
+        c->armed = 0;
+    return rc;
+}
+
+static int wake_writer(struct es_channel *c)
+{
+    int rc;
+
+    if (!c->blocked)
+        return 0;
+    rc = channel_tell(c, ES_REC_WRITABLE);
+    if (rc == 0)
+        c->blocked = 0;
+    return rc;
+}
+
+int channel_tell_over(struct es_channel *c)
+{
+    int rc;
+
+    if (c->recv_over && (rc = channel_wake_reader(c)) != 0)
+        return rc;
+    if (c->send_over && (rc = wake_writer(c)) != 0)
+        return rc;
+    if (!c->recv_over || !c->send_over)
+        return 0;
+    if (c->ours || c->ended)
+        channel_uncount(c);
+    if (c->closed_told)
+        return 0;
+    rc = channel_tell(c, ES_REC_CLOSED);
+    if (rc == 0)
+        c->closed_told = 1;
+    return rc;
+}
+
+void channel_popped(struct es_channel *c, int kind)
+{
+    c->rec[kind] = NULL;
+}
+
+void channel_writable(struct es_channel *c)
+{
+    (void)wake_writer(c);
+}
+
+void channel_unblock(struct es_channel *c)
+{
+    if (c->st.ls != NULL && es_link_queued(c->st.ls) <= ES_LINK_HIGH)
+        (void)wake_writer(c);
+}
+
+void channel_uncount(struct es_channel *c)
+{
+    if (!c->counted)
+        return;
+    c->counted = 0;
+    if (c->ours)
+        c->st.session->n_channels_out--;
+    else
+        c->st.session->n_channels_in--;
+}
+
+int channel_set_error(struct es_channel *c, const struct es_failure *f)
+{
+    const char *code = f->code != NULL ? f->code : es_status_code(f->status);
+    size_t code_len = f->code != NULL ? f->code_len : strlen(code);
+
+    if (c->failed)
+        return 0; /* the first reason stands */
+    c->failed = 1;
+    c->error = *f;
+    c->error.code = code;
+    c->error.code_len = code_len;
+    c->error.details = NULL;
+    c->error.details_len = 0;
+    if (es_buf_put(&c->error_text, code, code_len) != 0 ||
+        es_buf_put(&c->error_text, f->message, f->message_len) != 0) {
+        /* The status without its words. */
+        c->error.code = es_status_code(f->status);
+        c->error.code_len = strlen(c->error.code);
+        c->error.message = "";
+        c->error.message_len = 0;
+        return ES_ERR_NOMEM;
+    }
+    c->error.code = (const char *)c->error_text.p;
+    c->error.message = (const char *)c->error_text.p + code_len;
+    return 0;
+}
+
+void channel_set_error_text(struct es_channel *c, int status, int processed, const char *message)
+{
+    struct es_failure f;
+
+    failure_set(&f, status, processed, message);
+    (void)channel_set_error(c, &f);
+}
+
+/* ---- the wire ---- */
+
+/* Ends both directions as the opener does it: CANCEL is what the other side acts on. */
+static void abandon_ours(struct es_channel *c, uint64_t code)
+{
+    control_send_cancel(c->st.session, c->request_id, code);
+    es_link_stop(c->st.ls, code);
+    if (!c->fin_acked)
+        es_link_reset(c->st.ls, code);
+}
+
+void channel_abandon(struct es_channel *c, uint64_t code)
+{
+    if (c->st.ls != NULL && c->st.session->link != NULL) {
+        if (c->ours) {
+            abandon_ours(c, code);
+        } else {
+            es_link_stop(c->st.ls, code);
+            es_link_reset(c->st.ls, code);
+        }
+    }
+    c->send_over = c->recv_over = 1;
+}
+
+/* ---- opening ---- */
+
+struct es_channel *channel_new(struct es_session *s, struct es_link_stream *ls)
+{
+    struct es_channel *c = es_pool_get(&s->host->channels);
+
+    if (c == NULL)
+        return NULL;
+    strand_init(&c->st, ES_STRAND_CHANNEL, s, ls, session_max_body(s));
+    es_list_init(&c->node);
+    es_list_init(&c->blocks);
+    es_list_push(&s->channels, &c->node);
+    c->armed = 1;
+    c->deadline = ES_NEVER;
+    s->n_channels++;
+    es_session_ref(s);
+    return c;
+}
+
+void channel_free(struct es_channel *c)
+{
+    struct es_session *s = c->st.session;
+
+    channel_uncount(c);
+    if (c->in_map)
+        es_idmap_remove(&s->by_id, c->request_id);
+    for (int i = 0; i < 4; i++) {
+        if (c->rec[i] != NULL) {
+            ((struct es_ev_channel *)c->rec[i])->channel = NULL; /* CHANNEL_REQUEST: at the same place */
+            c->rec[i]->type = ES_EV_DROPPED;
+        }
+    }
+    channel_drop_blocks(c);
+    es_list_remove(&c->node);
+    strand_free(&c->st);
+    channel_leave_method(c);
+    es_buf_free(&c->metadata);
+    es_buf_free(&c->error_text);
+    s->n_channels--;
+    es_pool_put(&s->host->channels, c);
+    session_check_idle(s);
+    es_session_unref(s); /* may be the last */
+}
+
+void channel_leave_method(struct es_channel *c)
+{
+    if (c->method == NULL)
+        return;
+    c->method->running--;
+    es_method_unuse(c->method);
+    c->method = NULL;
+}
+
+static int send_request(struct es_channel *c, const char *name, size_t len, const struct es_call_opts *o)
+{
+    struct es_session *s = c->st.session;
+    struct es_host *h = s->host;
+    struct es_request r = {0};
+    uint64_t now = session_now(s);
+    int rc;
+
+    r.flags = ES_FLAG_MORE | ES_FLAG_STREAM | (o->idempotent ? ES_FLAG_IDEMPOTENT : 0) |
+              (o->retry ? ES_FLAG_RETRY : 0);
+    r.codec = c->codec;
+    r.request_id = c->request_id;
+    r.method.p = (const uint8_t *)name;
+    r.method.n = len;
+    r.priority = c->priority;
+    if (c->deadline != ES_NEVER)
+        r.deadline_ms = c->deadline > now ? (c->deadline - now + ES_MILLI - 1) / ES_MILLI : 1;
+    es_buf_clear(&h->scratch_kv);
+    es_buf_clear(&h->scratch);
+    rc = kv_put(&h->scratch_kv, o->metadata, o->n_metadata, &r.metadata);
+    if (rc == 0)
+        rc = es_request_encode_head(&h->scratch, &r, 0);
+    if (rc == 0 && c->deadline != ES_NEVER)
+        rc = es_wheel_add(&h->wheel, &c->st.deadline, c->deadline);
+    if (rc == 0)
+        rc = es_link_open(s->link, ES_DIR_BIDI, &c->st, &c->st.ls);
+    if (rc != 0)
+        return rc;
+    if (c->priority != 3)
+        es_link_priority(c->st.ls, ES_PRIO_FIRST + c->priority);
+    rc = es_link_write(c->st.ls, h->scratch.p, h->scratch.n, 0);
+    if (rc != 0) {
+        es_link_stop(c->st.ls, ES_APP_CANCELLED);
+        es_link_reset(c->st.ls, ES_APP_CANCELLED);
+    }
+    return rc;
+}
+
+int es_channel_open(struct es_session *s, const char *name, size_t len, const struct es_call_opts *opts,
+                    void *user, struct es_channel **out)
+{
+    struct es_call_opts defaults;
+    struct es_channel *c;
+    int rc;
+
+    if (opts == NULL) {
+        es_call_opts_default(&defaults);
+        defaults.codec = ES_CODEC_RAW;
+        opts = &defaults;
+    }
+    if (!session_may_send(s) || s->draining)
+        return ES_ERR_CLOSED;
+    if (!s->established)
+        return ES_ERR_AGAIN;
+    if (!es_name_valid(name, len) || opts->priority > 7 || opts->codec > ES_CODEC_JSON)
+        return ES_ERR_INVAL;
+    if (s->n_channels_out >= s->peer_max_named_streams)
+        return ES_ERR_LIMIT;
+    c = channel_new(s, NULL);
+    if (c == NULL)
+        return ES_ERR_NOMEM;
+    c->ours = 1;
+    c->user = user;
+    c->codec = opts->codec;
+    c->priority = opts->priority;
+    c->request_id = opts->request_id != 0 ? opts->request_id : session_next_request_id(s);
+    /* A stream may live for hours: only a deadline that was asked for counts. */
+    c->deadline = opts->deadline != ES_DEADLINE_DEFAULT ? opts->deadline : ES_NEVER;
+    rc = send_request(c, name, len, opts);
+    if (rc != 0) {
+        channel_free(c);
+        return rc;
+    }
+    c->counted = 1;
+    s->n_channels_out++;
+    s->host->stats.streams_out++;
+    *out = c;
+    return 0;
+}
+
+/* ---- sending ---- */
+
+static int can_send(const struct es_channel *c)
+{
+    return c->st.ls != NULL && !c->send_over && session_may_send(c->st.session);
+}
+
+static int write_message(struct es_channel *c, const struct es_msg_out *m)
+{
+    struct es_buf *b = &c->st.session->host->scratch;
+    struct es_data d = {0};
+    int rc;
+
+    d.flags = (m->has_seq ? ES_FLAG_SEQ : 0) | (m->has_wall ? ES_FLAG_WALL : 0);
+    d.codec = m->codec;
+    d.seq = m->seq;
+    d.wall_time_us = m->wall_time_us;
+    es_buf_clear(b);
+    rc = es_data_encode_head(b, &d, m->len);
+    if (rc != 0)
+        return rc;
+    if (m->release == NULL) {
+        rc = es_buf_put(b, m->data, m->len);
+        rc = rc == 0 ? es_link_write(c->st.ls, b->p, b->n, 0) : rc;
+        /* The link copied it: a message of megabytes is not to stay here as well. */
+        es_buf_shrink(b, ES_LINK_HIGH);
+        return rc;
+    }
+    rc = es_link_write(c->st.ls, b->p, b->n, 0);
+    if (rc != 0)
+        return rc;
+    rc = es_link_write_ref(c->st.ls, m->data, m->len, 0, m->release, m->arg);
+    if (rc != 0) { /* half a message is out: the stream cannot go on */
+        channel_abandon(c, ES_APP_INTERNAL);
+        channel_set_error_text(c, ES_STATUS_INTERNAL, ES_PROCESSED_MAYBE, "out of memory");
+        (void)channel_tell_over(c);
+    }
+    return rc;
+}
+
+int es_channel_send(struct es_channel *c, const struct es_msg_out *m)
+{
+    struct es_session *s = c->st.session;
+    int rc;
+
+    if (!can_send(c))
+        return ES_ERR_CLOSED;
+    if (m->codec > ES_CODEC_JSON || (m->has_seq && m->seq > ES_VARINT_MAX) ||
+        (m->has_wall && m->wall_time_us > ES_VARINT_MAX))
+        return ES_ERR_INVAL;
+    if (m->len > s->peer_max_message) {
+        if (s->hello_seen || m->len > s->host->cfg.limits.max_message)
+            return ES_ERR_TOO_LARGE;
+        c->blocked = 1; /* the peer's HELLO may allow it */
+        return ES_ERR_AGAIN;
+    }
+    if (es_link_queued(c->st.ls) > ES_LINK_HIGH) {
+        c->blocked = 1;
+        return ES_ERR_AGAIN;
+    }
+    rc = write_message(c, m);
+    if (rc == 0) {
+        c->messages_out++;
+        c->bytes_out += m->len;
+    }
+    return rc;
+}
+
+/* RESPONSE with status 0, and FIN. */
+static int write_success(struct es_channel *c)
+{
+    struct es_buf *b = &c->st.session->host->scratch;
+    struct es_response r = {0};
+    int rc;
+
+    r.flags = c->method != NULL && c->method->flags & ES_METHOD_IDEMPOTENT ? ES_FLAG_METHOD_IDEMPOTENT : 0;
+    r.codec = c->codec;
+    es_buf_clear(b);
+    rc = es_response_encode_head(b, &r, 0);
+    return rc == 0 ? es_link_write(c->st.ls, b->p, b->n, 1) : rc;
+}
+
+int es_channel_finish(struct es_channel *c)
+{
+    int rc;
+
+    if (c->send_over)
+        return c->failed ? ES_ERR_CLOSED : 0;
+    if (!can_send(c))
+        return ES_ERR_CLOSED;
+    rc = c->ours ? es_link_write(c->st.ls, NULL, 0, 1) : write_success(c);
+    if (rc != 0)
+        return rc;
+    c->send_over = 1;
+    if (!c->ours) {
+        c->answered = 1;
+        es_link_stream_done(c->st.ls);
+        reset_forgiven(c->st.session);
+    }
+    (void)channel_tell_over(c);
+    return 0;
+}
+
+/* ---- ending ---- */
+
+int es_channel_end(struct es_channel *c, const struct es_failure *f)
+{
+    struct es_session *s = c->st.session;
+    int rc = 0, live = c->st.ls != NULL && session_may_send(s);
+
+    if (c->ours)
+        return ES_ERR_INVAL;
+    if (c->ended)
+        return 0;
+    if (f != NULL && c->method != NULL)
+        c->method->errors++;
+    c->ended = c->deaf = 1;
+    if (live && !c->send_over) {
+        rc = f != NULL ? answer_failure(s, c->st.ls, 1, f, 0) : write_success(c);
+        if (rc != 0)
+            es_link_reset(c->st.ls, ES_APP_INTERNAL);
+        c->answered = 1;
+        reset_forgiven(s);
+    }
+    if (live) {
+        if (!c->recv_over)
+            es_link_stop(c->st.ls, ES_APP_NO_MORE_WANTED);
+        es_link_stream_done(c->st.ls);
+    }
+    c->send_over = c->recv_over = 1;
+    es_wheel_remove(&s->host->wheel, &c->st.deadline);
+    channel_drop_blocks(c);
+    strand_forget(&c->st);
+    channel_settle(c);
+    channel_leave_method(c);
+    (void)channel_tell_over(c);
+    return live ? rc : ES_ERR_CLOSED;
+}
+
+void es_channel_reset(struct es_channel *c, uint64_t code)
+{
+    if (c->send_over && c->recv_over)
+        return;
+    channel_abandon(c, code);
+    channel_set_error_text(c, ES_STATUS_CANCELLED, ES_PROCESSED_MAYBE, "the stream was reset here");
+    c->deaf = 1;
+    channel_drop_blocks(c);
+    strand_forget(&c->st);
+    channel_settle(c);
+    (void)channel_tell_over(c);
+}
+
+void es_channel_release(struct es_channel *c)
+{
+    struct es_link_stream *ls = c->st.ls;
+
+    if (ls != NULL && c->st.session->link != NULL) {
+        if (!c->send_over) {
+            channel_abandon(c, ES_APP_CANCELLED);
+        } else if (!c->recv_over) {
+            /* What we sent is to arrive in peace; only nothing more is read. */
+            es_link_stop(ls, ES_APP_NO_MORE_WANTED);
+        }
+        if (!c->ours)
+            es_link_stream_done(ls);
+    }
+    channel_free(c);
+}
+
+/* ---- what may be asked ---- */
+
+void es_channel_set_user(struct es_channel *c, void *user)
+{
+    c->user = user;
+    for (int i = 0; i < 4; i++) {
+        if (c->rec[i] != NULL)
+            ((struct es_ev_channel *)c->rec[i])->user = user; /* CHANNEL_REQUEST: at the same place */
+    }
+}
+
+void *es_channel_user(const struct es_channel *c)
+{
+    return c->user;
+}
+
+struct es_session *es_channel_session(const struct es_channel *c)
+{
+    return c->st.session;
+}
+
+const uint8_t *es_channel_metadata(const struct es_channel *c, size_t *len)
+{
+    *len = c->metadata.n;
+    return c->metadata.n > 0 ? c->metadata.p : NULL;
+}
+
+uint64_t es_channel_id(const struct es_channel *c)
+{
+    return c->request_id;
+}
+
+int es_channel_error(const struct es_channel *c, struct es_failure *f)
+{
+    if (!c->failed)
+        return ES_ERR_NOT_FOUND;
+    *f = c->error;
+    return 0;
+}
+
+void es_channel_stats_get(const struct es_channel *c, struct es_channel_stats *out)
+{
+    memset(out, 0, sizeof *out);
+    out->messages_in = c->messages_in;
+    out->messages_out = c->messages_out;
+    out->bytes_in = c->bytes_in;
+    out->bytes_out = c->bytes_out;
+    out->queued = c->st.ls != NULL ? es_link_queued(c->st.ls) : 0;
+    out->finished = c->send_over;
+    out->peer_finished = c->recv_over;
+    out->open = !c->send_over || !c->recv_over;
+}

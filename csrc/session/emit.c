@@ -1,0 +1,151 @@
+/* Events of ours: lanes are opened on first use and stay open. */
+#include <string.h>
+#include "../base/mem.h"
+#include "internal.h"
+
+void lane_out_free(struct es_lane_out *l)
+{
+    struct es_session *s = l->st.session;
+
+    for (int i = 0; i < ES_MAX_LANES; i++) {
+        if (s->lanes_out[i] == l)
+            s->lanes_out[i] = NULL;
+    }
+    strand_free(&l->st);
+    es_free(l);
+}
+
+static int again(struct es_session *s)
+{
+    s->emit_blocked = 1;
+    return ES_ERR_AGAIN;
+}
+
+void emit_writable(struct es_session *s)
+{
+    if (s->emit_blocked && session_push(s, ES_EV_SESSION_WRITABLE, sizeof(struct es_event)) != NULL)
+        s->emit_blocked = 0;
+}
+
+static int lane_open(struct es_session *s, int lane)
+{
+    struct es_lane_out *l = es_calloc(1, sizeof *l);
+    int rc;
+
+    if (l == NULL)
+        return ES_ERR_NOMEM;
+    strand_init(&l->st, ES_STRAND_LANE_OUT, s, NULL, 0);
+    rc = es_link_open(s->link, ES_DIR_UNI, &l->st, &l->st.ls);
+    if (rc != 0) {
+        es_free(l);
+        return rc;
+    }
+    s->lanes_out[lane] = l;
+    return 0;
+}
+
+/* The frame of one event into the host's scratch buffer, after what is there already. */
+static int encode(struct es_session *s, struct es_wire_event *e, const struct es_pair_kv *metadata,
+                  size_t n_metadata, const uint8_t *payload, size_t len, int datagram)
+{
+    struct es_host *h = s->host;
+    int rc;
+
+    es_buf_clear(&h->scratch_kv);
+    rc = kv_put(&h->scratch_kv, metadata, n_metadata, &e->metadata);
+    if (rc == 0)
+        rc = es_event_encode_head(&h->scratch, e, len, datagram);
+    if (rc == 0)
+        rc = es_buf_put(&h->scratch, payload, len);
+    return rc;
+}
+
+static int emit_datagram(struct es_session *s, struct es_wire_event *e, const struct es_pair_kv *metadata,
+                         size_t n_metadata, const uint8_t *payload, size_t len)
+{
+    struct es_buf *b = &s->host->scratch;
+    int rc;
+
+    if (!s->hello_seen)
+        return again(s); /* whether the peer takes them is not known yet */
+    if ((s->caps & ES_CAP_DATAGRAM) == 0)
+        return ES_ERR_UNSUPPORTED;
+    e->seq = s->datagram_seq;
+    es_buf_clear(b);
+    rc = encode(s, e, metadata, n_metadata, payload, len, 1);
+    if (rc == 0)
+        rc = es_link_datagram(s->link, b->p, b->n);
+    if (rc == 0)
+        s->datagram_seq++;
+    return rc;
+}
+
+static int emit_lane(struct es_session *s, int lane, struct es_wire_event *e,
+                     const struct es_pair_kv *metadata, size_t n_metadata, const uint8_t *payload, size_t len)
+{
+    struct es_buf *b = &s->host->scratch;
+    struct es_lane_out *l = s->lanes_out[lane];
+    int rc;
+
+    es_buf_clear(b);
+    if (l == NULL) {
+        /* Encoded first: a lane is not opened for an event that cannot be sent. */
+        static const uint8_t type = ES_UNI_LANE;
+
+        rc = es_buf_put(b, &type, 1);
+    } else {
+        if (es_link_queued(l->st.ls) > ES_LANE_HIGH)
+            return again(s);
+        e->seq = l->seq;
+        rc = 0;
+    }
+    if (rc == 0)
+        rc = encode(s, e, metadata, n_metadata, payload, len, 0);
+    if (rc == 0 && l == NULL) {
+        rc = lane_open(s, lane);
+        l = s->lanes_out[lane];
+    }
+    if (rc == ES_ERR_LIMIT)
+        return again(s);
+    if (rc != 0)
+        return rc;
+    rc = es_link_write(l->st.ls, b->p, b->n, 0);
+    if (rc == 0) {
+        l->seq++;
+    } else if (l->seq == 0) {
+        es_link_reset(l->st.ls, ES_APP_CANCELLED); /* its type was not said: it is of no use */
+        lane_out_free(l);
+    }
+    return rc;
+}
+
+int es_session_emit(struct es_session *s, const char *name, size_t name_len, int lane, int codec,
+                    const struct es_pair_kv *metadata, size_t n_metadata, uint64_t wall_time_us,
+                    const uint8_t *payload, size_t len)
+{
+    struct es_wire_event e = {0};
+    int rc;
+
+    if (!session_may_send(s))
+        return ES_ERR_CLOSED;
+    if ((lane < 0 || lane >= ES_MAX_LANES) && lane != ES_LANE_DATAGRAM)
+        return ES_ERR_INVAL;
+    if (codec < 0 || codec > ES_CODEC_JSON || !es_name_valid(name, name_len) || wall_time_us > ES_VARINT_MAX)
+        return ES_ERR_INVAL;
+    if (len > s->peer_max_message && (s->hello_seen || len > s->host->cfg.limits.max_message))
+        return ES_ERR_TOO_LARGE;
+    if (!s->established || len > s->peer_max_message)
+        return again(s); /* the latter before the peer's HELLO, which may allow more */
+    e.flags = wall_time_us != 0 ? ES_FLAG_WALL : 0;
+    e.codec = (uint64_t)codec;
+    e.name.p = (const uint8_t *)name;
+    e.name.n = name_len;
+    e.wall_time_us = wall_time_us;
+    if (lane == ES_LANE_DATAGRAM)
+        rc = emit_datagram(s, &e, metadata, n_metadata, payload, len);
+    else
+        rc = emit_lane(s, lane, &e, metadata, n_metadata, payload, len);
+    if (rc == 0)
+        s->host->stats.events_out++;
+    return rc;
+}

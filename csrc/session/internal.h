@@ -1,0 +1,325 @@
+/* The inside of the session room. One es_session per connection; everything that lives on one of its streams
+ * begins with an es_strand, which is what es_link_stream.user and the deadline wheel point at.
+ *
+ * Nothing here is called back into the binding: results are records in the host's event queue. So no function
+ * of this room can be re-entered, and objects die only in functions that the binding or the link called.
+ */
+#ifndef ES_SESSION_INTERNAL_H
+#define ES_SESSION_INTERNAL_H
+
+#include "../dispatch/host.h"
+#include "../framing/frame.h"
+#include "session.h"
+
+#define ES_HELLO_TIMEOUT       (10 * ES_SECOND)
+#define ES_STARVED_RETRY       (20 * ES_MILLI)
+#define ES_SMALL_FRAME         ((uint64_t)64 * 1024) /* longer ones reserve their length before they are let in */
+#define ES_FRAME_OVERHEAD      4096                  /* of a frame beyond payload and metadata */
+#define ES_OVERTAKEN           256                   /* CANCELs remembered for requests that have not come */
+#define ES_MAX_RESETS          500 /* streams reset beyond answered calls before the peer is cut */
+#define ES_LANE_HIGH           ((size_t)1024 * 1024)
+#define ES_MAX_DATAGRAM_EVENTS 1024 /* unreliable events whose handlers have not ended; more are dropped */
+#define ES_CONTROL_HIGH        ((size_t)64 * 1024) /* unsent control bytes above which PINGs are not answered */
+
+enum es_strand_kind {
+    ES_STRAND_CALL_OUT = 1,
+    ES_STRAND_CALL_IN,
+    ES_STRAND_CHANNEL,
+    ES_STRAND_CONTROL_IN,
+    ES_STRAND_LANE_IN,
+    ES_STRAND_UNI_IN, /* its first varint has not come */
+    ES_STRAND_CONTROL_OUT,
+    ES_STRAND_LANE_OUT,
+    ES_STRAND_HELLO_TIMER,  /* no stream: the peer's HELLO must come */
+    ES_STRAND_STARVED_TIMER /* no stream: look again at frames that wait for room */
+};
+
+struct es_strand {
+    uint8_t kind;
+    uint8_t fin;                /* the peer's FIN came */
+    uint8_t gave;               /* strand_feed gave out a frame that may lie in the reader */
+    uint8_t was_backed;         /* the frame that strand_feed gave out last was backed */
+    struct es_session *session; /* borrowed */
+    struct es_link_stream *ls;  /* borrowed; NULL: none yet or none any more */
+    struct es_deadline deadline;
+    /* receiving */
+    struct es_reader reader;
+    uint64_t received, credited; /* bytes of the stream that came, and whose credit was returned */
+    uint64_t hold;               /* bytes reported with es_link_hold() */
+    uint64_t backed; /* length of the frame under way, if its bytes' credit returns as they arrive; else 0 */
+    struct es_list starved; /* in session->starved while a long frame waits for room */
+};
+
+struct es_call {
+    struct es_strand st;
+    struct es_list node; /* in session->calls_out, pending, calls_in, parked or fresh */
+    void *user;          /* borrowed: the binding's */
+    uint64_t request_id;
+    uint64_t deadline; /* ns; ES_NEVER: none */
+    uint8_t codec, priority, idempotent, retry;
+    /* outgoing */
+    uint8_t pending;         /* waits in session->pending: `stash` has what is to be sent */
+    uint8_t head_seen;       /* HEAD came */
+    uint8_t fin_acked;       /* the peer has the whole request */
+    struct es_event *record; /* borrowed: RESPONSE or CALL_FAILED in the queue; the call is off every list */
+    struct es_buf stash;     /* owned: method, metadata, payload (pending); or a REQUEST's body (parked) */
+    uint32_t method_len;     /* pending */
+    uint32_t kv_len, kv_count; /* pending */
+    const uint8_t *payload;    /* pending and anchored: the binding's bytes */
+    size_t payload_len;        /* pending */
+    void (*release)(void *);   /* pending and anchored */
+    void *release_arg;
+    /* incoming */
+    uint8_t got_request; /* the REQUEST frame came */
+    uint8_t parked;      /* waits for HELLO or es_session_accept() */
+    uint8_t delivered;   /* ES_EV_REQUEST was appended: the call holds a reference to the session */
+    uint8_t admitted, running, cancelled;
+    uint8_t in_map; /* session->by_id points here */
+    uint64_t cancel_code;
+    struct es_method *method;          /* used */
+    struct es_ev_message *rec_request; /* borrowed: in the queue */
+    struct es_ev_message *rec_cancel;
+    struct es_buf metadata; /* owned */
+    struct es_buf late;     /* owned: parked: what came after the REQUEST */
+};
+
+struct es_uni_in { /* the control stream of the peer, or a one-way stream whose type has not come */
+    struct es_strand st;
+    struct es_list node; /* in session->unis */
+    uint8_t head[8];     /* of the first varint */
+    uint8_t head_len;
+};
+
+struct es_lane_in {
+    struct es_strand st;
+    uint8_t index;         /* in session->lanes_in */
+    uint8_t exclusive;     /* an event that is handled alone is under way */
+    uint32_t limit;        /* events under way at once */
+    uint32_t running;      /* events appended or whose handlers run */
+    uint64_t unconsumed;   /* bytes of their frames: the lane's credit that is still to return */
+    struct es_buf backlog; /* owned: bytes behind an event that runs alone */
+    size_t backlog_off;
+};
+
+struct es_lane_out {
+    struct es_strand st;
+    uint64_t seq;
+};
+
+struct es_block { /* received messages of a channel, one after another */
+    struct es_list node;
+    struct es_buf buf;   /* owned */
+    size_t off;          /* of the first message not consumed */
+    uint8_t whole;       /* buf is the body of one DATA frame; else records of a head and a body */
+    uint32_t uncredited; /* whole: bytes whose credit is still to return */
+};
+
+struct es_channel {
+    struct es_strand st;
+    struct es_list node; /* in session->channels */
+    void *user;          /* borrowed: the binding's */
+    uint64_t request_id;
+    uint64_t deadline;
+    struct es_method *method; /* incoming: used; NULL: ours */
+    struct es_event
+        *rec[4];           /* borrowed: records in the queue, by kind (REQUEST, READABLE, WRITABLE, CLOSED) */
+    struct es_list blocks; /* of es_block */
+    uint64_t queued_bytes; /* of messages not consumed */
+    uint64_t uncredited;   /* of them: credit still to return */
+    struct es_buf metadata;   /* owned: the opener's */
+    struct es_buf error_text; /* owned: code and message of the failure */
+    struct es_failure error;
+    uint8_t codec, priority;
+    uint8_t ours;      /* we opened it */
+    uint8_t counted;   /* in session->n_channels_* */
+    uint8_t in_map;    /* session->by_id points here */
+    uint8_t head_seen; /* ours: HEAD came */
+    uint8_t answered;  /* ours: RESPONSE came; the peer's: RESPONSE was queued */
+    uint8_t send_over; /* we sent FIN or reset, or nothing more is wanted */
+    uint8_t recv_over; /* the peer's end, a failure, or nobody reads */
+    uint8_t failed;    /* `error` says how */
+    uint8_t blocked;   /* es_channel_send said AGAIN */
+    uint8_t armed;     /* the next message appends READABLE */
+    uint8_t current;   /* es_channel_recv gave out the first message */
+    uint8_t fin_acked;
+    uint8_t released, ended, closed_told;
+    uint8_t deaf; /* released or ended: what comes in is dropped */
+    uint64_t messages_in, messages_out, bytes_in, bytes_out;
+};
+
+enum { ES_REC_REQUEST, ES_REC_READABLE, ES_REC_WRITABLE, ES_REC_CLOSED };
+
+struct es_overtaken {
+    uint64_t request_id, code;
+};
+
+struct es_session {
+    unsigned refs;
+    uint64_t id;
+    struct es_host *host; /* shared */
+    struct es_link *link; /* borrowed; NULL after closed() */
+    void *user;           /* borrowed: the binding's */
+    uint64_t created;
+    uint8_t is_server;
+    uint8_t established, hello_seen, accepted;
+    uint8_t opened;              /* OPEN was appended */
+    uint8_t closing;             /* es_link_close() was asked for: input is ignored */
+    uint8_t dead;                /* closed() came; close_info is set */
+    uint8_t reported;            /* CLOSED was appended */
+    uint8_t draining, idle_told; /* we sent GOAWAY; IDLE was appended */
+    uint8_t refused;             /* the peer sent GOAWAY */
+    uint8_t emit_blocked;        /* bit: a lane said AGAIN */
+    uint8_t shared_ids;          /* request ids come from the host */
+    uint8_t instance[16], peer_instance[16];
+    uint64_t caps; /* that both sides have */
+    uint64_t peer_max_message, peer_max_named_streams;
+    uint64_t retry_after_ms;      /* of our GOAWAY */
+    uint64_t peer_retry_after_ms; /* of the peer's */
+    uint64_t next_request_id;
+    uint64_t held, reserved; /* bytes reported as held; of them for long frames */
+    struct es_close_info close_info;
+    struct es_buf credentials; /* owned: ours until HELLO is sent (dialling) */
+    size_t n_credentials;
+    struct es_buf peer_credentials; /* owned */
+    char agent[64];                 /* the peer's */
+
+    struct es_strand control_out;
+    struct es_strand hello_timer, starved_timer;
+    struct es_strand *control_in;                /* borrowed: one of unis */
+    struct es_list unis;                         /* of es_uni_in.node, owned */
+    struct es_lane_out *lanes_out[ES_MAX_LANES]; /* owned */
+    struct es_lane_in *lanes_in[ES_MAX_LANES];   /* owned */
+    uint32_t datagram_events;                    /* unreliable events under way */
+    uint64_t datagram_seq;
+
+    struct es_list calls_out, pending, calls_in, parked; /* of es_call.node */
+    struct es_list fresh;      /* of es_call.node: streams of the peer whose REQUEST has not come */
+    struct es_list channels;   /* of es_channel.node */
+    struct es_list starved;    /* of es_strand.starved */
+    struct es_list unreported; /* in host->unreported */
+    size_t n_calls_out, n_pending, n_calls_in, n_running;
+    size_t n_channels_in, n_channels_out, n_channels, n_events;
+    struct es_idmap by_id;          /* request id -> incoming es_call or es_channel (es_strand) */
+    struct es_overtaken *overtaken; /* owned: a ring; NULL until the first */
+    uint32_t n_overtaken, next_overtaken;
+    uint64_t resets, resets_since;
+};
+
+/* ---- session.c ---- */
+/* Appends a record with a reference to the session. NULL: no memory; the connection is being closed then. */
+void *session_push(struct es_session *s, unsigned type, size_t size);
+/* Closes because the peer did what it must not. */
+void session_violation(struct es_session *s, uint64_t code, const char *why);
+void session_oom(struct es_session *s);
+void session_check_idle(struct es_session *s);
+int session_may_send(const struct es_session *s); /* 0: closed or closing */
+uint64_t session_now(const struct es_session *s);
+void session_hold(struct es_session *s, int64_t delta);
+
+void session_bury(struct es_session *s);  /* the link is gone: no stream is ours any more */
+int session_report(struct es_session *s); /* the session is dead: appends what is still to be told */
+
+/* ---- up.c: what the link calls ---- */
+extern const struct es_link_events session_link_events;
+void session_expired(struct es_deadline *d);
+
+/* ---- strand.c: receiving on one stream ---- */
+void strand_init(struct es_strand *st, enum es_strand_kind kind, struct es_session *s,
+                 struct es_link_stream *ls, uint64_t max_body);
+/* es_reader_feed on st's reader. */
+int strand_feed(struct es_strand *st, const uint8_t **p, size_t *n, struct es_raw_frame *out);
+/* After input or consumption: returns what credit is due and reports what is held. queued: bytes of whole
+ * messages that wait, uncredited: of them, not credited; may_back: a frame under way may be let in. */
+void strand_settle(struct es_strand *st, uint64_t queued, uint64_t uncredited, int may_back);
+/* Lets go of the stream and of what was received. The stream lives on without us. */
+void strand_detach(struct es_strand *st);
+/* Nothing more is read from the stream: the frame under way is dropped. */
+void strand_forget(struct es_strand *st);
+void strand_free(struct es_strand *st); /* detach, deadline and memory */
+void strand_retry(struct es_strand *st);
+void session_feed_starved(struct es_session *s);
+uint64_t session_max_body(const struct es_session *s);
+
+/* ---- hello.c, control.c, goaway.c ---- */
+/* Opens our control stream and sends HELLO. ES_ERR_LIMIT: the peer allows no such stream. */
+int hello_send(struct es_session *s);
+void hello_received(struct es_session *s, const struct es_raw_frame *f);
+void session_let_in(
+    struct es_session *s); /* HELLO has come and the session is accepted: parked calls go on */
+int session_lets_in(const struct es_session *s);
+void control_data(struct es_strand *st, const uint8_t *p, size_t n, int fin);
+void control_send_cancel(struct es_session *s, uint64_t request_id, uint64_t code);
+int overtaken_take(struct es_session *s, uint64_t request_id, uint64_t *code);
+void goaway_received(struct es_session *s, const struct es_raw_frame *f);
+void reset_counted(struct es_session *s);  /* the peer reset a stream whose call was not answered */
+void reset_forgiven(struct es_session *s); /* a call was answered, or cancelled as it should be */
+
+/* ---- calls_out.c, pending.c ---- */
+void call_out_data(struct es_call *c, const uint8_t *p, size_t n, int fin);
+void call_out_reset(struct es_call *c, uint64_t code);
+void call_out_expired(struct es_call *c);
+/* Appends CALL_FAILED and takes the call off its list. Without memory it stays on calls_out, to be reported
+ * with the end of the session. */
+int call_out_fail(struct es_call *c, const struct es_failure *f);
+void call_out_free(struct es_call *c);
+int call_out_send(struct es_call *c, const struct es_bytes *method, const struct es_kv *kv,
+                  const uint8_t *payload, size_t len, void (*release)(void *), void *arg);
+int call_out_report(struct es_call *c); /* the session is dead */
+void pending_run(struct es_session *s);
+void pending_refuse(struct es_session *s); /* the peer sent GOAWAY */
+uint64_t session_next_request_id(struct es_session *s);
+
+/* ---- calls_in.c, answer.c ---- */
+void call_in_opened(struct es_session *s, struct es_link_stream *ls);
+void call_in_data(struct es_call *c, const uint8_t *p, size_t n, int fin);
+void call_in_reset(struct es_call *c, uint64_t code);
+void call_in_expired(struct es_call *c);
+void call_in_cancel(struct es_call *c, uint64_t code);
+void call_in_let_in(struct es_call *c);
+int call_in_report(struct es_call *c); /* the session is dead; 0 or ES_ERR_NOMEM */
+void call_in_free(struct es_call *c);
+void call_in_end(struct es_call *c); /* frees it; the session may be gone after */
+void call_in_refuse(struct es_call *c, const struct es_failure *f, uint64_t stop_code); /* the same */
+/* Queues RESPONSE + FIN on ls, STOP_SENDING unless the peer has finished, and gives the stream back. */
+int answer_failure(struct es_session *s, struct es_link_stream *ls, int fin, const struct es_failure *f,
+                   uint64_t stop_code);
+int refuse_reason(struct es_session *s, const struct es_request *r, enum es_kind kind, struct es_failure *f,
+                  char *text, size_t n, struct es_method **method);
+
+/* ---- lanes.c, emit.c ---- */
+void uni_opened(struct es_session *s, struct es_link_stream *ls);
+void uni_data(struct es_strand *st, const uint8_t *p, size_t n, int fin);
+void uni_over(struct es_strand *st); /* reset or closed */
+void uni_free(struct es_uni_in *u);
+void lane_data(struct es_lane_in *l, const uint8_t *p, size_t n, int fin);
+void lane_run(struct es_lane_in *l); /* goes on with the backlog */
+void lane_settle(struct es_lane_in *l);
+void lane_free(struct es_lane_in *l);
+void lane_out_free(struct es_lane_out *l);
+void datagram_received(struct es_session *s, const uint8_t *p, size_t n);
+void emit_writable(struct es_session *s);
+
+/* ---- channel.c, channel_in.c ---- */
+/* The REQUEST of a named stream came on c's stream: refuses it, or makes a channel of it. c is gone after. */
+void channel_accept(struct es_call *c, const struct es_request *r);
+void channel_data(struct es_channel *c, const uint8_t *p, size_t n, int fin);
+void channel_reset_received(struct es_channel *c, uint64_t code);
+void channel_stopped(struct es_channel *c, uint64_t code);
+void channel_cancelled(struct es_channel *c, uint64_t code);
+void channel_expired(struct es_channel *c);
+void channel_writable(struct es_channel *c);
+void channel_stream_closed(struct es_channel *c);
+void channel_settle(struct es_channel *c);
+int channel_report(struct es_channel *c);   /* the session is dead; 0 or ES_ERR_NOMEM */
+void channel_unblock(struct es_channel *c); /* the peer's HELLO came */
+void channel_popped(struct es_channel *c, int kind);
+
+/* ---- text.c ---- */
+/* The failure that an application error code of the peer means. text: room for the message. */
+void failure_of_code(struct es_failure *f, uint64_t code, int processed, char *text, size_t n);
+void failure_set(struct es_failure *f, int status, int processed, const char *message);
+/* Writes pairs into the empty *b (without the count) and describes them. As es_kv_add. */
+int kv_put(struct es_buf *b, const struct es_pair_kv *pairs, size_t n, struct es_kv *out);
+size_t utf8_cut(const char *s, size_t n, size_t max);
+
+#endif

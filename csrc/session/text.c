@@ -1,0 +1,76 @@
+/* Failures in words, and metadata in bytes. */
+#include <stdio.h>
+#include <string.h>
+#include "internal.h"
+
+void failure_set(struct es_failure *f, int status, int processed, const char *message)
+{
+    memset(f, 0, sizeof *f);
+    f->status = status;
+    f->code = es_status_code(status);
+    f->code_len = strlen(f->code);
+    f->message = message;
+    f->message_len = strlen(message);
+    f->processed = processed;
+}
+
+void failure_of_code(struct es_failure *f, uint64_t code, int processed, char *text, size_t n)
+{
+    switch (code) {
+    case ES_APP_NONE:
+    case ES_APP_CANCELLED:
+    case ES_APP_NO_MORE_WANTED:
+        failure_set(f, ES_STATUS_CANCELLED, processed, "cancelled by the peer");
+        break;
+    case ES_APP_DEADLINE:
+        failure_set(f, ES_STATUS_TIMEOUT, processed, "the deadline passed at the peer");
+        break;
+    case ES_APP_REFUSED:
+        failure_set(f, ES_STATUS_UNAVAILABLE, ES_PROCESSED_NO, "refused by the peer");
+        break;
+    case ES_APP_TOO_LARGE:
+        failure_set(f, ES_STATUS_RESOURCE_EXHAUSTED, processed, "a message is larger than the peer takes");
+        break;
+    case ES_APP_EXCESSIVE_LOAD:
+        failure_set(f, ES_STATUS_RESOURCE_EXHAUSTED, processed, "the peer is overloaded");
+        break;
+    default:
+        if (code >= ES_APP_USER) {
+            snprintf(text, n, "the peer reset the stream with code %llu",
+                     (unsigned long long)(code - ES_APP_USER));
+            failure_set(f, ES_STATUS_CANCELLED, processed, text);
+        } else {
+            snprintf(text, n, "the peer ended the stream with error 0x%llx", (unsigned long long)code);
+            failure_set(f, ES_STATUS_UNAVAILABLE, processed, text);
+        }
+    }
+}
+
+size_t utf8_cut(const char *s, size_t n, size_t max)
+{
+    if (n <= max)
+        return n;
+    /* Continuation bytes are 10xxxxxx: step back to the first byte of the character that is cut. */
+    n = max;
+    while (n > 0 && ((unsigned char)s[n] & 0xc0) == 0x80)
+        n--;
+    return n;
+}
+
+int kv_put(struct es_buf *b, const struct es_pair_kv *pairs, size_t n, struct es_kv *out)
+{
+    size_t count = 0;
+
+    memset(out, 0, sizeof *out);
+    for (size_t i = 0; i < n; i++) {
+        int rc = es_kv_add(b, &count, pairs[i].key, pairs[i].key_len, pairs[i].value, pairs[i].value_len);
+        if (rc != 0)
+            return rc;
+    }
+    if (count > 0) {
+        out->p = b->p;
+        out->n = b->n;
+        out->count = count;
+    }
+    return 0;
+}
