@@ -117,8 +117,9 @@ struct es_link_events {
     void (*closed)(void *user, const struct es_close_info *info);
 };
 
-#define ES_LINK_HIGH ((size_t)256 * 1024) /* a stream's send queue (unsent bytes) above this: stop writing   \
-                                           */
+#define ES_LINK_HIGH                                                                                         \
+    ((size_t)256 * 1024) /* a stream's send queue (unsent bytes) above this: stop writing                    \
+                          */
 #define ES_LINK_HOLD_CAP ((uint64_t)8 * 1024 * 1024) /* default cap of held bytes per connection */
 
 struct es_link {
@@ -127,6 +128,7 @@ struct es_link {
     void *user;                          /* borrowed: the protocol's connection object */
     int is_server;                       /* we accepted it */
     uint64_t held, hold_cap;             /* bytes; kept by the carrier */
+    int hold_refused;                    /* es_link_would_hold() said no: the carrier owes a hold_low() */
 };
 
 /* The protocol takes the link. Called once, before any up-call. */
@@ -199,10 +201,15 @@ static inline void es_link_hold(struct es_link *l, int64_t delta)
     l->ops->hold(l, delta);
 }
 
-/* Would n more held bytes stay within the cap? */
-static inline int es_link_would_hold(const struct es_link *l, size_t n)
+/* Would n more held bytes stay within the cap? A no is remembered: hold_low() follows when bytes were given
+ * back (perhaps not enough of them yet: ask again). */
+static inline int es_link_would_hold(struct es_link *l, size_t n)
 {
-    return l->held + n <= l->hold_cap;
+    if (l->held + n <= l->hold_cap) {
+        return 1;
+    }
+    l->hold_refused = 1;
+    return 0;
 }
 
 /* Queues one unreliable datagram (copied; dropped silently if never sendable). ES_ERR_TOO_LARGE: over

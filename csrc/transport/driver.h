@@ -23,6 +23,7 @@ struct es_poller {
     struct es_list endpoints;
     struct es_list dirty; /* endpoints with something to write */
     int busy;             /* inside step or flush: no kick needed */
+    int again; /* set during a flush: there is more to do in a next step, kick when the flush ends */
 };
 
 /* endpoint.c's side of the seam */
@@ -32,5 +33,6 @@ void es_endpoint_input(struct es_endpoint *ep, const union es_addr *local, const
 void es_endpoint_writable(struct es_endpoint *ep); /* the socket takes packets again */
 int es_endpoint_flush(struct es_endpoint *ep);     /* 1: more to send but the socket is full */
 void es_endpoint_mark(struct es_endpoint *ep);     /* put on p->dirty, kick when needed */
+void es_endpoint_abandon(struct es_endpoint *ep);  /* es_endpoint_del without a word to the peers */
 
 #endif

@@ -43,7 +43,8 @@ int es_poller_flush(struct es_poller *p);
 uint64_t es_poller_wall(struct es_poller *p); /* ns since 1970; virtual in a simulation */
 /* Something became ready outside step and flush: the fd gets readable at once. Nothing inside them. */
 void es_poller_kick(struct es_poller *p);
-/* Around draining between step and flush: what becomes dirty meanwhile needs no kick, since the flush follows. */
+/* Around draining between step and flush: what becomes dirty meanwhile needs no kick, since the flush
+ * follows. */
 void es_poller_enter(struct es_poller *p);
 void es_poller_leave(struct es_poller *p);
 /* A timer was started outside step and flush: the fd is armed for es_poller_next(). Nothing inside them. */

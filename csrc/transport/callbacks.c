@@ -1,0 +1,337 @@
+/* ngtcp2's callbacks: they move bytes, count, and tell the protocol. Nothing of ngtcp2's is entered from here
+ * but plain setters, and nothing is freed. */
+#include <string.h>
+#include "internal.h"
+
+#define LEVEL_1RTT         NGTCP2_ENCRYPTION_LEVEL_1RTT
+#define NEW_SESSION_TICKET 4  /* TLS handshake type, RFC 8446 4.6.1 */
+#define UNEXPECTED_MESSAGE 10 /* TLS alert */
+
+static struct es_conn *self(void *user_data)
+{
+    return user_data;
+}
+
+/* The protocol hears of streams and datagrams only between attach and the end. */
+static int listening(const struct es_conn *c)
+{
+    return c->state == ES_CONN_OPEN && !c->refused;
+}
+
+/* Up-calls of a flush are drained after a further step only: ask for it. */
+static const struct es_link_events *up(struct es_conn *c)
+{
+    c->ep->p->again |= c->ep->flushing;
+    return c->link.events;
+}
+
+/* ---- TLS ---- */
+
+static int refuse_crypto(struct es_conn *c, ngtcp2_conn *nc)
+{
+    c->tls_alert = UNEXPECTED_MESSAGE;
+    ngtcp2_conn_set_tls_alert(nc, UNEXPECTED_MESSAGE);
+    return NGTCP2_ERR_CRYPTO;
+}
+
+/* After the handshake a server may send NewSessionTicket, in pieces of any size. Each message is put together
+ * here and handed on whole; everything else (KeyUpdate above all, which aborts the process inside ngtcp2 and
+ * GnuTLS) is refused before anybody sees it, and so is more than ES_TICKET_TOTAL bytes. */
+static int recv_tickets(struct es_conn *c, ngtcp2_conn *nc, ngtcp2_encryption_level level, uint64_t offset,
+                        const uint8_t *data, size_t n)
+{
+    c->ticket_total += n;
+    if (c->ticket_total > ES_TICKET_TOTAL) {
+        return refuse_crypto(c, nc);
+    }
+    if (es_buf_put(&c->ticket, data, n) != 0) {
+        return NGTCP2_ERR_CALLBACK_FAILURE;
+    }
+    while (c->ticket.n > 0) {
+        const uint8_t *p = c->ticket.p;
+        size_t whole;
+
+        if (p[0] != NEW_SESSION_TICKET) {
+            return refuse_crypto(c, nc);
+        }
+        if (c->ticket.n < 4) {
+            break;
+        }
+        whole = 4 + ((size_t)p[1] << 16 | (size_t)p[2] << 8 | p[3]);
+        if (whole > ES_TICKET_TOTAL) {
+            return refuse_crypto(c, nc);
+        }
+        if (c->ticket.n < whole) {
+            break;
+        }
+        /* Once the TLS session is gone, there is nobody who could use the ticket. */
+        if (c->tls != NULL) {
+            int rv = ngtcp2_crypto_recv_crypto_data_cb(nc, level, offset, p, whole, c);
+            if (rv != 0) {
+                return rv;
+            }
+        }
+        es_buf_drop(&c->ticket, whole);
+    }
+    if (c->ticket.n == 0) {
+        es_buf_free(&c->ticket);
+    }
+    return 0;
+}
+
+static int on_crypto(ngtcp2_conn *nc, ngtcp2_encryption_level level, uint64_t offset, const uint8_t *data,
+                     size_t n, void *user_data)
+{
+    struct es_conn *c = self(user_data);
+
+    if (level == LEVEL_1RTT) {
+        return c->link.is_server ? refuse_crypto(c, nc) : recv_tickets(c, nc, level, offset, data, n);
+    }
+    if (c->tls == NULL || ngtcp2_conn_get_handshake_completed(nc)) {
+        return refuse_crypto(c, nc); /* the handshake has been said and done */
+    }
+    return ngtcp2_crypto_recv_crypto_data_cb(nc, level, offset, data, n, user_data);
+}
+
+static int on_handshake_completed(ngtcp2_conn *nc, void *user_data)
+{
+    return es_conn_established(self(user_data));
+}
+
+static int on_handshake_confirmed(ngtcp2_conn *nc, void *user_data)
+{
+    self(user_data)->tls_due = 1;
+    return 0;
+}
+
+/* ---- streams ---- */
+
+static int on_stream_open(ngtcp2_conn *nc, int64_t id, void *user_data)
+{
+    struct es_conn *c = self(user_data);
+    struct es_qstream *s;
+
+    if (!listening(c)) {
+        return 0;
+    }
+    s = es_qstream_new(c, id, 1);
+    if (s == NULL) {
+        return NGTCP2_ERR_CALLBACK_FAILURE;
+    }
+    (void)ngtcp2_conn_set_stream_user_data(nc, id, s);
+    up(c)->stream_opened(c->link.user, &s->s, s->uni ? ES_DIR_UNI : ES_DIR_BIDI);
+    return 0;
+}
+
+static int on_stream_data(ngtcp2_conn *nc, uint32_t flags, int64_t id, uint64_t offset, const uint8_t *data,
+                          size_t n, void *user_data, void *stream_user_data)
+{
+    struct es_conn *c = self(user_data);
+    struct es_qstream *s = stream_user_data;
+
+    c->conn_credit += n;
+    if (s != NULL && listening(c) && !s->want_stop) {
+        up(c)->data(c->link.user, &s->s, data, n, (flags & NGTCP2_STREAM_DATA_FLAG_FIN) != 0);
+    }
+    return 0;
+}
+
+static void tell_sent(struct es_conn *c, struct es_qstream *s)
+{
+    if (!s->sent && listening(c)) {
+        s->sent = 1;
+        up(c)->sent(c->link.user, &s->s);
+    }
+}
+
+static int on_stream_acked(ngtcp2_conn *nc, int64_t id, uint64_t offset, uint64_t n, void *user_data,
+                           void *stream_user_data)
+{
+    struct es_qstream *s = stream_user_data;
+
+    if (s == NULL) {
+        return 0;
+    }
+    if (n > 0) {
+        es_qstream_acked(s, n);
+    }
+    if (s->fin_sent && s->unacked == 0 && (!s->fin_alone || n == 0)) {
+        tell_sent(self(user_data), s);
+    }
+    return 0;
+}
+
+static int on_stream_close(ngtcp2_conn *nc, uint32_t flags, int64_t id, uint64_t app_error_code,
+                           void *user_data, void *stream_user_data)
+{
+    struct es_conn *c = self(user_data);
+    struct es_qstream *s = stream_user_data;
+
+    if (s == NULL) { /* of a refused connection */
+        return 0;
+    }
+    if (s->remote && !s->done) {
+        s->done = 1;
+        if (s->uni) {
+            c->credit_uni++;
+        } else {
+            c->credit_bidi++;
+        }
+    }
+    /* An acknowledged FIN whose frame was merged with data on its way is noticed only here. */
+    if (s->fin_sent && s->unacked == 0 && !s->did_reset && !s->shut) {
+        tell_sent(c, s);
+    }
+    if (listening(c)) {
+        up(c)->stream_closed(c->link.user, &s->s);
+    }
+    es_qstream_retire(s);
+    return 0;
+}
+
+static int on_stream_reset(ngtcp2_conn *nc, int64_t id, uint64_t final_size, uint64_t app_error_code,
+                           void *user_data, void *stream_user_data)
+{
+    struct es_conn *c = self(user_data);
+    struct es_qstream *s = stream_user_data;
+
+    /* NULL: reset before anything else arrived; 0.12 never opens such a stream, and gives its allowance back
+     * by itself. Nobody above hears of it. */
+    if (s != NULL && listening(c)) {
+        up(c)->stream_reset(c->link.user, &s->s, app_error_code);
+    }
+    return 0;
+}
+
+static int on_extend_stream_data(ngtcp2_conn *nc, int64_t id, uint64_t max_data, void *user_data,
+                                 void *stream_user_data)
+{
+    struct es_qstream *s = stream_user_data;
+
+    if (s != NULL && s->blocked) {
+        s->blocked = 0;
+        es_qstream_make_ready(s);
+    }
+    return 0;
+}
+
+static int on_extend_bidi(ngtcp2_conn *nc, uint64_t max_streams, void *user_data)
+{
+    struct es_conn *c = self(user_data);
+
+    if (listening(c)) {
+        up(c)->stream_credit(c->link.user, ES_DIR_BIDI);
+    }
+    return 0;
+}
+
+static int on_extend_uni(ngtcp2_conn *nc, uint64_t max_streams, void *user_data)
+{
+    struct es_conn *c = self(user_data);
+
+    if (listening(c)) {
+        up(c)->stream_credit(c->link.user, ES_DIR_UNI);
+    }
+    return 0;
+}
+
+static int on_datagram(ngtcp2_conn *nc, uint32_t flags, const uint8_t *data, size_t n, void *user_data)
+{
+    struct es_conn *c = self(user_data);
+
+    if (listening(c)) {
+        up(c)->datagram(c->link.user, data, n);
+    }
+    return 0;
+}
+
+/* ---- ids and the rest ---- */
+
+static int on_stateless_reset(ngtcp2_conn *nc, const ngtcp2_pkt_stateless_reset *sr, void *user_data)
+{
+    self(user_data)->got_reset = 1;
+    return 0;
+}
+
+static void on_rand(uint8_t *dest, size_t n, const ngtcp2_rand_ctx *ctx)
+{
+    struct es_endpoint *ep = ctx->native_handle;
+
+    ep->p->io.rand(ep->p->io.ctx, dest, n);
+}
+
+static int on_new_cid(ngtcp2_conn *nc, ngtcp2_cid *cid, uint8_t *token, size_t cidlen, void *user_data)
+{
+    struct es_conn *c = self(user_data);
+
+    es_endpoint_new_cid(c->ep, cid);
+    if (cidlen != ES_CID_LEN || es_endpoint_reset_token(c->ep, cid, token) != 0 ||
+        es_conn_add_cid(c, cid->data, cid->datalen) != 0) {
+        return NGTCP2_ERR_CALLBACK_FAILURE;
+    }
+    return 0;
+}
+
+static int on_remove_cid(ngtcp2_conn *nc, const ngtcp2_cid *cid, void *user_data)
+{
+    es_conn_remove_cid(self(user_data), cid->data, cid->datalen);
+    return 0;
+}
+
+static int on_path_challenge(ngtcp2_conn *nc, uint8_t *data, void *user_data)
+{
+    struct es_endpoint *ep = self(user_data)->ep;
+
+    ep->p->io.rand(ep->p->io.ctx, data, NGTCP2_PATH_CHALLENGE_DATALEN);
+    return 0;
+}
+
+/* ---- ngtcp2's memory is counted with ours ---- */
+
+static void *mem_malloc(size_t n, void *user_data)
+{
+    return es_malloc(n);
+}
+
+static void mem_free(void *p, void *user_data)
+{
+    es_free(p);
+}
+
+static void *mem_calloc(size_t n, size_t m, void *user_data)
+{
+    return es_calloc(n, m);
+}
+
+static void *mem_realloc(void *p, size_t n, void *user_data)
+{
+    return es_realloc(p, n);
+}
+
+const ngtcp2_mem es_conn_mem = {NULL, mem_malloc, mem_free, mem_calloc, mem_realloc};
+
+#define COMMON_CALLBACKS                                                                                     \
+    .recv_crypto_data = on_crypto, .handshake_completed = on_handshake_completed,                            \
+    .encrypt = ngtcp2_crypto_encrypt_cb, .decrypt = ngtcp2_crypto_decrypt_cb,                                \
+    .hp_mask = ngtcp2_crypto_hp_mask_cb, .recv_stream_data = on_stream_data,                                 \
+    .acked_stream_data_offset = on_stream_acked, .stream_open = on_stream_open,                              \
+    .stream_close = on_stream_close, .recv_stateless_reset = on_stateless_reset,                             \
+    .extend_max_local_streams_bidi = on_extend_bidi, .extend_max_local_streams_uni = on_extend_uni,          \
+    .rand = on_rand, .get_new_connection_id = on_new_cid, .remove_connection_id = on_remove_cid,             \
+    .update_key = ngtcp2_crypto_update_key_cb, .stream_reset = on_stream_reset,                              \
+    .extend_max_stream_data = on_extend_stream_data, .handshake_confirmed = on_handshake_confirmed,          \
+    .delete_crypto_aead_ctx = ngtcp2_crypto_delete_crypto_aead_ctx_cb,                                       \
+    .delete_crypto_cipher_ctx = ngtcp2_crypto_delete_crypto_cipher_ctx_cb, .recv_datagram = on_datagram,     \
+    .get_path_challenge_data = on_path_challenge,                                                            \
+    .version_negotiation = ngtcp2_crypto_version_negotiation_cb
+
+const ngtcp2_callbacks es_conn_client_callbacks = {
+    .client_initial = ngtcp2_crypto_client_initial_cb,
+    .recv_retry = ngtcp2_crypto_recv_retry_cb,
+    COMMON_CALLBACKS,
+};
+
+const ngtcp2_callbacks es_conn_server_callbacks = {
+    .recv_client_initial = ngtcp2_crypto_recv_client_initial_cb,
+    COMMON_CALLBACKS,
+};

@@ -1,0 +1,108 @@
+/* The bridge between the two generations of ngtcp2: 0.12 (Debian 12, Ubuntu 24.04) and 1.11 or later (Debian
+ * 13).
+ *
+ * The only file of the project with an #if on the library's version. It speaks the newer names: where 0.12
+ * calls a thing differently, the newer name is defined here in terms of the old one. Error numbers differ
+ * between the generations, so they are compared where they come from and never stored.
+ */
+#ifndef ES_TRANSPORT_COMPAT_H
+#define ES_TRANSPORT_COMPAT_H
+
+#include <ngtcp2/ngtcp2.h>
+#include <ngtcp2/ngtcp2_crypto.h>
+#include <ngtcp2/ngtcp2_crypto_gnutls.h>
+
+#if NGTCP2_VERSION_NUM < 0x010000
+
+typedef ngtcp2_crypto_level ngtcp2_encryption_level;
+typedef ngtcp2_connection_close_error ngtcp2_ccerr;
+typedef ngtcp2_conn_stat ngtcp2_conn_info;
+
+#define NGTCP2_ENCRYPTION_LEVEL_1RTT        NGTCP2_CRYPTO_LEVEL_APPLICATION
+#define NGTCP2_CCERR_TYPE_APPLICATION       NGTCP2_CONNECTION_CLOSE_ERROR_CODE_TYPE_APPLICATION
+#define ngtcp2_ccerr_default                ngtcp2_connection_close_error_default
+#define ngtcp2_ccerr_set_transport_error    ngtcp2_connection_close_error_set_transport_error
+#define ngtcp2_ccerr_set_liberr             ngtcp2_connection_close_error_set_transport_error_liberr
+#define ngtcp2_ccerr_set_tls_alert          ngtcp2_connection_close_error_set_transport_error_tls_alert
+#define ngtcp2_ccerr_set_application_error  ngtcp2_connection_close_error_set_application_error
+#define ngtcp2_conn_get_conn_info           ngtcp2_conn_get_conn_stat
+#define ngtcp2_crypto_generate_retry_token2 ngtcp2_crypto_generate_retry_token
+#define ngtcp2_crypto_verify_retry_token2   ngtcp2_crypto_verify_retry_token
+#define NGTCP2_CRYPTO_MAX_RETRY_TOKENLEN2   NGTCP2_CRYPTO_MAX_RETRY_TOKENLEN
+#define NGTCP2_CRYPTO_TOKEN_MAGIC_RETRY2    NGTCP2_CRYPTO_TOKEN_MAGIC_RETRY
+#define ES_COMPAT_KEEP_ALIVE_OFF            0
+
+static inline void es_compat_peer_close(ngtcp2_conn *nc, ngtcp2_ccerr *out)
+{
+    ngtcp2_conn_get_connection_close_error(nc, out);
+}
+
+static inline int es_compat_shutdown_read(ngtcp2_conn *nc, int64_t id, uint64_t code)
+{
+    return ngtcp2_conn_shutdown_stream_read(nc, id, code);
+}
+
+static inline int es_compat_shutdown_write(ngtcp2_conn *nc, int64_t id, uint64_t code)
+{
+    return ngtcp2_conn_shutdown_stream_write(nc, id, code);
+}
+
+/* The token of a client's Initial packet, in the header and in the settings of the connection made for it. */
+static inline void es_compat_hd_token(const ngtcp2_pkt_hd *hd, const uint8_t **token, size_t *len)
+{
+    *token = hd->token.base;
+    *len = hd->token.len;
+}
+
+static inline void es_compat_set_token(ngtcp2_settings *s, const uint8_t *token, size_t len)
+{
+    s->token.base = (uint8_t *)token;
+    s->token.len = len;
+}
+
+static inline void es_compat_set_original_dcid(ngtcp2_transport_params *p, const ngtcp2_cid *cid)
+{
+    p->original_dcid = *cid;
+}
+
+#else
+
+#define ES_COMPAT_KEEP_ALIVE_OFF UINT64_MAX
+
+static inline void es_compat_peer_close(ngtcp2_conn *nc, ngtcp2_ccerr *out)
+{
+    *out = *ngtcp2_conn_get_ccerr(nc);
+}
+
+static inline int es_compat_shutdown_read(ngtcp2_conn *nc, int64_t id, uint64_t code)
+{
+    return ngtcp2_conn_shutdown_stream_read(nc, 0, id, code);
+}
+
+static inline int es_compat_shutdown_write(ngtcp2_conn *nc, int64_t id, uint64_t code)
+{
+    return ngtcp2_conn_shutdown_stream_write(nc, 0, id, code);
+}
+
+static inline void es_compat_hd_token(const ngtcp2_pkt_hd *hd, const uint8_t **token, size_t *len)
+{
+    *token = hd->token;
+    *len = hd->tokenlen;
+}
+
+static inline void es_compat_set_token(ngtcp2_settings *s, const uint8_t *token, size_t len)
+{
+    s->token = token;
+    s->tokenlen = len;
+    s->token_type = NGTCP2_TOKEN_TYPE_RETRY;
+}
+
+static inline void es_compat_set_original_dcid(ngtcp2_transport_params *p, const ngtcp2_cid *cid)
+{
+    p->original_dcid = *cid;
+    p->original_dcid_present = 1;
+}
+
+#endif
+
+#endif

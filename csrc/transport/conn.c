@@ -1,0 +1,516 @@
+/* Connections: made, fed, timed, freed. */
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+#include "internal.h"
+
+#define MIN_TIMER        ES_MILLI /* a nearer expiry of ngtcp2's is its pacer's and not worth a wake-up */
+#define ACTIVE_CID_LIMIT 4        /* of the peer's ids that we keep: enough for a few changes of address */
+
+static void on_timer(struct es_timer *t);
+
+/* ---- the table ---- */
+
+int es_conn_add_cid(struct es_conn *c, const uint8_t *cid, size_t len)
+{
+    if (c->n_cids == c->cap_cids) {
+        size_t cap = c->cap_cids != 0 ? c->cap_cids * 2 : 8;
+        struct es_cid *more = es_realloc(c->cids, cap * sizeof *more);
+        if (more == NULL) {
+            return ES_ERR_NOMEM;
+        }
+        c->cids = more;
+        c->cap_cids = cap;
+    }
+    if (es_map_put(&c->ep->by_cid, cid, len, c) != 0) {
+        return ES_ERR_NOMEM;
+    }
+    c->cids[c->n_cids].len = (uint8_t)len;
+    memcpy(c->cids[c->n_cids].b, cid, len);
+    c->n_cids++;
+    return 0;
+}
+
+void es_conn_remove_cid(struct es_conn *c, const uint8_t *cid, size_t len)
+{
+    c->ep->last_conn = NULL;
+    for (size_t i = 0; i < c->n_cids; i++) {
+        if (c->cids[i].len == len && memcmp(c->cids[i].b, cid, len) == 0) {
+            c->cids[i] = c->cids[--c->n_cids];
+            es_map_remove(&c->ep->by_cid, cid, len);
+            return;
+        }
+    }
+}
+
+/* ---- birth and death ---- */
+
+static ngtcp2_conn *get_conn(ngtcp2_crypto_conn_ref *ref)
+{
+    return ((struct es_conn *)ref->user_data)->nc;
+}
+
+static struct es_conn *conn_alloc(struct es_endpoint *ep, struct es_tls *tls,
+                                  const struct es_transport_config *cfg, int is_server)
+{
+    struct es_conn *c = es_calloc(1, sizeof *c);
+
+    if (c == NULL) {
+        return NULL;
+    }
+    c->link.ops = &es_conn_link_ops;
+    c->link.is_server = is_server;
+    c->link.hold_cap = cfg->hold_cap;
+    c->ep = ep;
+    c->cfg = *cfg;
+    c->ref.get_conn = get_conn;
+    c->ref.user_data = c;
+    c->started = ep->p->timers.now;
+    es_tls_ref(tls);
+    c->tls_ctx = tls;
+    for (int i = 0; i <= ES_PRIO_LAST; i++) {
+        es_list_init(&c->ready[i]);
+    }
+    es_list_init(&c->streams);
+    es_list_init(&c->dead);
+    es_list_init(&c->ops);
+    es_list_init(&c->dirty);
+    es_timer_init(&c->timer, on_timer, c);
+    es_list_push(&ep->conns, &c->node);
+    ep->n_conns++;
+    ep->handshaking++;
+    c->handshaking = 1;
+    return c;
+}
+
+static void free_streams(struct es_conn *c)
+{
+    struct es_chunk *k;
+
+    es_list_foreach(it, &c->streams)
+    {
+        es_qstream_retire(es_container_of(it, struct es_qstream, all));
+    }
+    es_qstream_sweep(c);
+    while ((k = c->dgram_head) != NULL) {
+        c->dgram_head = k->next;
+        es_chunk_put(c->ep, k);
+    }
+    c->dgram_tail = NULL;
+    c->n_dgrams = 0;
+}
+
+static void free_library_state(struct es_conn *c)
+{
+    if (c->nc != NULL) {
+        ngtcp2_conn_del(c->nc);
+        c->nc = NULL;
+    }
+    if (c->tls != NULL) {
+        gnutls_deinit(c->tls);
+        c->tls = NULL;
+    }
+    free_streams(c);
+    es_buf_free(&c->ticket);
+    es_list_remove(&c->dirty);
+    if (c->handshaking) {
+        c->handshaking = 0;
+        c->ep->handshaking--;
+    }
+}
+
+void es_conn_del(struct es_conn *c)
+{
+    free_library_state(c);
+    es_timer_stop(&c->ep->p->timers, &c->timer);
+    while (c->n_cids > 0) {
+        struct es_cid cid = c->cids[c->n_cids - 1];
+        es_conn_remove_cid(c, cid.b, cid.len);
+    }
+    es_free(c->cids);
+    es_buf_free(&c->close_packet);
+    es_list_remove(&c->node);
+    c->ep->n_conns--;
+    es_tls_unref(c->tls_ctx);
+    es_free(c);
+}
+
+void es_conn_finish(struct es_conn *c)
+{
+    assert(c->state == ES_CONN_ENDED);
+    if (c->link.events != NULL && !c->refused) {
+        c->link.events->closed(c->link.user, &c->info);
+    }
+    c->state = ES_CONN_LINGER;
+    free_library_state(c);
+}
+
+/* ---- set-up ---- */
+
+static void fill_settings(const struct es_conn *c, ngtcp2_settings *s)
+{
+    ngtcp2_settings_default(s);
+    s->initial_ts = es_conn_now(c);
+    s->cc_algo = c->cfg.cc == ES_CC_BBR       ? NGTCP2_CC_ALGO_BBR
+                 : c->cfg.cc == ES_CC_NEWRENO ? NGTCP2_CC_ALGO_RENO
+                                              : NGTCP2_CC_ALGO_CUBIC;
+    s->handshake_timeout = c->cfg.handshake_timeout != 0 ? c->cfg.handshake_timeout : UINT64_MAX;
+    s->no_pmtud = c->cfg.disable_mtu_discovery != 0;
+    s->rand_ctx.native_handle = c->ep;
+}
+
+static void fill_params(const struct es_conn *c, ngtcp2_transport_params *p)
+{
+    ngtcp2_transport_params_default(p);
+    p->initial_max_stream_data_bidi_local = c->cfg.stream_window;
+    p->initial_max_stream_data_bidi_remote = c->cfg.stream_window;
+    p->initial_max_stream_data_uni = c->cfg.stream_window;
+    p->initial_max_data = c->cfg.connection_window;
+    p->initial_max_streams_bidi = c->cfg.max_streams_bidi;
+    p->initial_max_streams_uni = c->cfg.max_streams_uni;
+    p->max_idle_timeout = c->cfg.idle_timeout;
+    p->active_connection_id_limit = ACTIVE_CID_LIMIT;
+    p->max_datagram_frame_size = c->cfg.max_datagram;
+}
+
+/* With c->nc made: the TLS session, and the two tied together. */
+static int add_tls(struct es_conn *c)
+{
+    c->tls = es_tls_session_new(c);
+    if (c->tls == NULL) {
+        return ES_ERR_NOMEM;
+    }
+    ngtcp2_conn_set_tls_native_handle(c->nc, c->tls);
+    return 0;
+}
+
+int es_conn_new_server(struct es_endpoint *ep, const ngtcp2_pkt_hd *hd, const ngtcp2_path *path,
+                       const ngtcp2_cid *odcid, struct es_conn **out)
+{
+    struct es_conn *c = conn_alloc(ep, ep->tls, &ep->transport, 1);
+    ngtcp2_settings settings;
+    ngtcp2_transport_params params;
+    ngtcp2_cid scid;
+    const uint8_t *token;
+    size_t n;
+
+    if (c == NULL) {
+        return ES_ERR_NOMEM;
+    }
+    c->remote = *(const union es_addr *)(const void *)path->remote.addr;
+    c->local = *(const union es_addr *)(const void *)path->local.addr;
+    fill_settings(c, &settings);
+    fill_params(c, &params);
+    es_endpoint_new_cid(ep, &scid);
+    if (odcid != NULL) {
+        es_compat_set_original_dcid(&params, odcid);
+        params.retry_scid = hd->dcid;
+        params.retry_scid_present = 1;
+        es_compat_hd_token(hd, &token, &n);
+        es_compat_set_token(&settings, token, n);
+    } else {
+        es_compat_set_original_dcid(&params, &hd->dcid);
+    }
+    params.stateless_reset_token_present = 1;
+    if (es_endpoint_reset_token(ep, &scid, params.stateless_reset_token) != 0 ||
+        ngtcp2_conn_server_new(&c->nc, &hd->scid, &scid, path, hd->version, &es_conn_server_callbacks,
+                               &settings, &params, &es_conn_mem, c) != 0) {
+        c->nc = NULL;
+        goto fail;
+    }
+    c->odcid.len = (uint8_t)hd->dcid.datalen;
+    memcpy(c->odcid.b, hd->dcid.data, hd->dcid.datalen);
+    if (add_tls(c) != 0 || es_conn_add_cid(c, scid.data, scid.datalen) != 0 ||
+        es_conn_add_cid(c, hd->dcid.data, hd->dcid.datalen) != 0) {
+        goto fail;
+    }
+    *out = c;
+    return 0;
+fail:
+    es_conn_del(c);
+    return ES_ERR_NOMEM;
+}
+
+/* An IPv4 address as a two-stack socket wants it. */
+static int fit_family(const struct es_endpoint *ep, union es_addr *a)
+{
+    struct in_addr v4 = a->in4.sin_addr;
+    in_port_t port = a->in4.sin_port;
+
+    if (a->sa.sa_family == ep->addr.sa.sa_family) {
+        return 0;
+    }
+    if (a->sa.sa_family != AF_INET) {
+        return ES_ERR_INVAL;
+    }
+    memset(a, 0, sizeof *a);
+    a->in6.sin6_family = AF_INET6;
+    a->in6.sin6_port = port;
+    a->in6.sin6_addr.s6_addr[10] = a->in6.sin6_addr.s6_addr[11] = 0xff;
+    memcpy(&a->in6.sin6_addr.s6_addr[12], &v4, 4);
+    return 0;
+}
+
+int es_conn_new_client(struct es_endpoint *ep, const struct es_connect_config *cc, struct es_conn **out,
+                       char *err, size_t n)
+{
+    struct es_conn *c;
+    ngtcp2_settings settings;
+    ngtcp2_transport_params params;
+    ngtcp2_cid scid, dcid;
+    ngtcp2_path path = {{0}, {0}, NULL};
+
+    snprintf(err, n, "out of memory");
+    c = conn_alloc(ep, cc->tls, &cc->transport, 0);
+    if (c == NULL) {
+        return ES_ERR_NOMEM;
+    }
+    c->app = cc->app;
+    c->remote = *cc->remote;
+    c->local = ep->addr;
+    if (fit_family(ep, &c->remote) != 0) {
+        snprintf(err, n, "an IPv4 socket cannot reach an IPv6 address");
+        es_conn_del(c);
+        return ES_ERR_INVAL;
+    }
+    path.local = es_nt_addr(&c->local);
+    path.remote = es_nt_addr(&c->remote);
+    fill_settings(c, &settings);
+    fill_params(c, &params);
+    es_endpoint_new_cid(ep, &scid);
+    es_endpoint_new_cid(ep, &dcid);
+    ep->p->io.rand(ep->p->io.ctx, dcid.data, dcid.datalen);
+    if (ngtcp2_conn_client_new(&c->nc, &dcid, &scid, &path, NGTCP2_PROTO_VER_V1, &es_conn_client_callbacks,
+                               &settings, &params, &es_conn_mem, c) != 0) {
+        c->nc = NULL;
+        goto fail;
+    }
+    if (add_tls(c) != 0 || es_conn_add_cid(c, scid.data, scid.datalen) != 0) {
+        goto fail;
+    }
+    *out = c;
+    return 0;
+fail:
+    es_conn_del(c);
+    return ES_ERR_NOMEM;
+}
+
+/* ---- the handshake is complete ---- */
+
+static struct es_app *find_app(const struct es_conn *c)
+{
+    gnutls_datum_t alpn;
+
+    if (gnutls_alpn_get_selected_protocol(c->tls, &alpn) != 0) {
+        return NULL;
+    }
+    for (size_t i = 0; i < c->ep->n_apps; i++) {
+        const char *name = c->ep->apps[i]->alpn;
+        if (strlen(name) == alpn.size && memcmp(name, alpn.data, alpn.size) == 0) {
+            return c->ep->apps[i];
+        }
+    }
+    return NULL;
+}
+
+static uint64_t negotiated_idle(const struct es_conn *c)
+{
+    const ngtcp2_transport_params *remote = ngtcp2_conn_get_remote_transport_params(c->nc);
+    uint64_t theirs = remote != NULL ? remote->max_idle_timeout : 0, ours = c->cfg.idle_timeout;
+
+    return theirs == 0 ? ours : ours == 0 || theirs < ours ? theirs : ours;
+}
+
+void es_conn_set_keep_alive(struct es_conn *c)
+{
+    uint64_t t = c->cfg.keep_alive;
+
+    if (t == ES_KEEP_ALIVE_AUTO) {
+        t = negotiated_idle(c) / 3;
+    }
+    if (!c->keep_alive_on || t == 0) {
+        t = ES_COMPAT_KEEP_ALIVE_OFF;
+    }
+    ngtcp2_conn_set_keep_alive_timeout(c->nc, t);
+}
+
+static int choose_app(struct es_conn *c)
+{
+    gnutls_datum_t alpn;
+    int rv;
+
+    if (!c->link.is_server) {
+        if (gnutls_alpn_get_selected_protocol(c->tls, &alpn) != 0) {
+            c->tls_alert = GNUTLS_A_NO_APPLICATION_PROTOCOL;
+            snprintf(c->tls_reason, sizeof c->tls_reason, "the server chose no application protocol");
+            return NGTCP2_ERR_CALLBACK_FAILURE;
+        }
+        return 0;
+    }
+    c->app = find_app(c);
+    if (c->app == NULL) { /* GnuTLS has seen to it already */
+        c->tls_alert = GNUTLS_A_NO_APPLICATION_PROTOCOL;
+        return NGTCP2_ERR_CALLBACK_FAILURE;
+    }
+    rv = c->app->attach(c->app, &c->link, NULL);
+    if (rv != 0 || c->link.events == NULL) {
+        static const char text[] = "refused by the protocol";
+        c->refused = 1;
+        c->ep->stats.refused++;
+        c->close_asked = 1;
+        es_conn_set_info(c, ES_CLOSE_LOCAL, rv != 0 ? rv : ES_ERR_INVAL, 0, NGTCP2_CONNECTION_REFUSED, text,
+                         sizeof text - 1);
+    }
+    return 0;
+}
+
+int es_conn_established(struct es_conn *c)
+{
+    int rv = choose_app(c);
+
+    c->handshaking = 0;
+    c->ep->handshaking--;
+    if (rv != 0) {
+        return rv;
+    }
+    c->state = ES_CONN_OPEN;
+    c->established = 1;
+    c->established_at = es_conn_now(c);
+    if (c->link.is_server) {
+        c->tls_due = 1; /* complete is confirmed on this side */
+        es_conn_remove_cid(c, c->odcid.b, c->odcid.len);
+    } else {
+        c->keep_alive_on = c->cfg.keep_alive != 0;
+    }
+    es_conn_set_keep_alive(c);
+    if (!c->refused) {
+        c->ep->p->again |= c->ep->flushing;
+        c->link.events->established(c->link.user);
+    }
+    return 0;
+}
+
+/* ---- driving ---- */
+
+void es_conn_mark(struct es_conn *c)
+{
+    if (c->state < ES_CONN_ENDED && es_list_empty(&c->dirty)) {
+        es_list_push(&c->ep->dirty_conns, &c->dirty);
+    }
+    es_endpoint_mark(c->ep);
+}
+
+void es_conn_input(struct es_conn *c, const union es_addr *local, const union es_addr *remote, uint8_t ecn,
+                   const uint8_t *data, size_t len)
+{
+    ngtcp2_path path = {{0}, {0}, NULL};
+    ngtcp2_pkt_info pi;
+    int rv;
+
+    if (c->state >= ES_CONN_ENDED) {
+        es_conn_repeat_close(c);
+        return;
+    }
+    /* A dialled connection does not know which of our addresses the kernel chose, and ours may change behind
+     * its back: it is told always the same. */
+    path.local = es_nt_addr(c->link.is_server ? local : &c->local);
+    path.remote = es_nt_addr(remote);
+    memset(&pi, 0, sizeof pi);
+    pi.ecn = ecn;
+    c->packets_in++;
+    c->bytes_in += len;
+    rv = ngtcp2_conn_read_pkt(c->nc, &path, &pi, data, len, es_conn_now(c));
+    if (rv == 0) {
+        es_conn_mark(c);
+    } else {
+        (void)es_conn_fail(c, rv);
+    }
+}
+
+void es_conn_arm(struct es_conn *c)
+{
+    struct es_timers *ts = &c->ep->p->timers;
+    uint64_t at = ngtcp2_conn_get_expiry(c->nc);
+
+    if (at <= ts->now + MIN_TIMER && c->unsent == 0 && c->n_dgrams == 0) {
+        /* Nothing waits for the pacer, so let it forget: a timer that near would cost more than it gives. */
+        int rv = ngtcp2_conn_handle_expiry(c->nc, ts->now);
+        if (rv != 0) {
+            (void)es_conn_fail(c, rv);
+            return;
+        }
+        if (at <= ts->now) {
+            c->flush_again = 1; /* something was really due and may have made packets */
+        }
+        at = ngtcp2_conn_get_expiry(c->nc);
+    }
+    if (at < ts->now + MIN_TIMER) {
+        at = ts->now + MIN_TIMER;
+    }
+    /* Lazily: an earlier timer stays, fires for nothing and is set anew then. */
+    if ((!es_timer_running(&c->timer) || c->timer.at > at) && at != ES_NEVER &&
+        es_timer_start(ts, &c->timer, at) != 0) {
+        static const char text[] = "out of memory";
+        es_conn_set_info(c, ES_CLOSE_ERROR, ES_ERR_NOMEM, 0, NGTCP2_INTERNAL_ERROR, text, sizeof text - 1);
+        es_conn_end(c, 1);
+    }
+}
+
+static void on_timer(struct es_timer *t)
+{
+    struct es_conn *c = t->user;
+    uint64_t now = es_conn_now(c);
+    int rv;
+
+    switch (c->state) {
+    case ES_CONN_HANDSHAKE:
+    case ES_CONN_OPEN:
+        if (ngtcp2_conn_get_expiry(c->nc) > now) {
+            es_conn_arm(c);
+            break;
+        }
+        rv = ngtcp2_conn_handle_expiry(c->nc, now);
+        if (rv != 0) {
+            (void)es_conn_fail(c, rv);
+        } else {
+            es_conn_mark(c);
+        }
+        break;
+    case ES_CONN_ENDED:
+        es_conn_finish(c);
+        if (c->linger == 0 || es_timer_start(&c->ep->p->timers, &c->timer, now + c->linger) != 0) {
+            es_conn_del(c);
+        }
+        break;
+    case ES_CONN_LINGER:
+        es_conn_del(c);
+        break;
+    }
+}
+
+/* ---- for links made by endpoints ---- */
+
+int es_link_peer_pin(struct es_link *l, uint8_t spki[32])
+{
+    struct es_conn *c = es_conn_of(l);
+
+    if (l->ops != &es_conn_link_ops || !c->has_peer_pin) {
+        return ES_ERR_NOT_FOUND;
+    }
+    memcpy(spki, c->peer_pin, 32);
+    return 0;
+}
+
+void es_link_keep_alive(struct es_link *l, int on)
+{
+    struct es_conn *c = es_conn_of(l);
+
+    if (l->ops != &es_conn_link_ops || c->state >= ES_CONN_ENDED) {
+        return;
+    }
+    c->keep_alive_on = on != 0;
+    if (c->established) {
+        es_conn_set_keep_alive(c);
+        es_conn_mark(c); /* the timer may have to come earlier */
+    }
+}

@@ -1,0 +1,297 @@
+/* What the files of this folder share: endpoints, connections and streams from the inside. Nobody above
+ * includes it.
+ *
+ * Life of a connection: HANDSHAKE -> OPEN -> ENDED (what ended it is in `info`; closed() is due and comes
+ * from the timer, so from a later step) -> LINGER (closed() was delivered, the library's state is gone; late
+ * packets are still recognised, and answered with the saved CONNECTION_CLOSE, for three PTOs) -> freed, by
+ * the timer too. Nothing is ever freed inside a library callback or an up-call.
+ *
+ * What protocols ask for inside up-calls is only noted (stream.h: want_*, credit) and done at the head of the
+ * next flush, since ngtcp2 must not be entered again from its callbacks, nor between two writes of one
+ * packet.
+ */
+#ifndef ES_TRANSPORT_INTERNAL_H
+#define ES_TRANSPORT_INTERNAL_H
+
+#include <gnutls/gnutls.h>
+#include "../base/buf.h"
+#include "../base/err.h"
+#include "../base/list.h"
+#include "../base/map.h"
+#include "../base/mem.h"
+#include "../base/pool.h"
+#include "../base/timer.h"
+#include "compat.h"
+#include "driver.h"
+#include "endpoint.h"
+#include "io.h"
+#include "poller.h"
+#include "tls.h"
+
+#define ES_CID_LEN       16          /* of the connection ids we choose */
+#define ES_SEND_MAX      (63 * 1024) /* bytes of one batch: below UDP's 65,507 in one GSO send */
+#define ES_PACKET_MAX    1452        /* largest UDP payload we send */
+#define ES_TICKET_TOTAL  (64 * 1024) /* CRYPTO bytes a server may send us after the handshake, in all */
+#define ES_RETRY_ABOVE   128         /* half-open connections above which newcomers must show their address */
+#define ES_DATAGRAMS_MAX 256         /* unreliable datagrams waiting to be sent */
+
+/* ---- streams (stream.c) ---- */
+
+#define ES_CHUNK_BYTES 4072 /* of payload; with the head 4 KiB and a little */
+#define ES_INLINE      192  /* bytes that a stream queues without any chunk */
+
+enum es_chunk_kind { ES_CHUNK_INLINE, ES_CHUNK_POOLED, ES_CHUNK_REF };
+
+/* A run of queued bytes. They stay where they are until the peer acknowledged them: ngtcp2 keeps pointers. */
+struct es_chunk {
+    struct es_chunk *next; /* owned by the queue */
+    const uint8_t *p;      /* own bytes (inline, pooled) or the anchored ones (ref) */
+    size_t len, cap;
+    enum es_chunk_kind kind;
+    void (*release)(void *); /* ref only */
+    void *arg;               /* borrowed */
+};
+
+struct es_qstream {
+    struct es_link_stream s; /* first member: the base */
+    struct es_list all;      /* in conn->streams, or conn->dead */
+    struct es_list ready;    /* in conn->ready[prio] while there is something to send */
+    struct es_list ops;      /* in conn->ops while a want_* or credit is due */
+    struct es_chunk *head;   /* oldest unacknowledged chunk; owned, as is the rest */
+    struct es_chunk *tail;
+    struct es_chunk *send;  /* first chunk with unsent bytes */
+    size_t send_off;        /* bytes of `send` already in packets */
+    size_t head_off;        /* bytes of `head` already acknowledged */
+    size_t unsent, unacked; /* bytes */
+    size_t credit;          /* stream credit to give with the next flush */
+    uint64_t reset_code, stop_code;
+    uint8_t prio;
+    unsigned fin : 1; /* FIN is queued */
+    unsigned fin_sent : 1;
+    unsigned fin_alone : 1; /* FIN went in a frame without data: its acknowledgement comes apart */
+    unsigned sent : 1;      /* sent() was delivered */
+    unsigned was_high : 1;  /* the queue was above ES_LINK_HIGH: writable() is due when it falls */
+    unsigned want_reset : 1, did_reset : 1;
+    unsigned want_stop : 1, did_stop : 1;
+    unsigned want_writable : 1, want_stopped : 1; /* up-calls due after the write loop */
+    unsigned shut : 1;                            /* no more writing: the peer stopped it, or it was reset */
+    unsigned remote : 1;                          /* the peer opened it */
+    unsigned uni : 1;
+    unsigned done : 1;    /* its allowance was given back */
+    unsigned blocked : 1; /* out of stream credit; extend_max_stream_data makes it ready again */
+    struct es_chunk inl;  /* heads inline_buf */
+    uint8_t inline_buf[ES_INLINE];
+};
+
+/* ---- connections (conn.c, write.c, callbacks.c, link_ops.c) ---- */
+
+enum es_conn_state { ES_CONN_HANDSHAKE, ES_CONN_OPEN, ES_CONN_ENDED, ES_CONN_LINGER };
+
+struct es_cid {
+    uint8_t len;
+    uint8_t b[NGTCP2_MAX_CIDLEN];
+};
+
+struct es_conn {
+    struct es_link link;    /* first member: the base */
+    struct es_endpoint *ep; /* borrowed */
+    ngtcp2_conn *nc;        /* owned; NULL from LINGER on */
+    gnutls_session_t tls;   /* owned; NULL once the handshake is confirmed */
+    struct es_tls *tls_ctx; /* shared */
+    struct es_app *app;     /* borrowed; server: NULL until the ALPN is known */
+    ngtcp2_crypto_conn_ref ref;
+    enum es_conn_state state;
+    struct es_transport_config cfg;
+    struct es_list node;  /* in ep->conns */
+    struct es_list dirty; /* in ep->dirty while something may be there to send */
+    struct es_timer timer;
+
+    struct es_list ready[ES_PRIO_LAST + 1];
+    struct es_list streams, dead, ops;
+    size_t unsent; /* bytes queued on all streams */
+    size_t n_streams;
+    uint64_t conn_credit;                     /* bytes arrived whose connection credit is still to be given */
+    size_t credit_bidi, credit_uni;           /* new streams the peer may open, still to be given */
+    struct es_chunk *dgram_head, *dgram_tail; /* owned; unreliable datagrams waiting */
+    size_t n_dgrams;
+
+    union es_addr local, remote; /* local: what ngtcp2 is told for a dialled connection */
+    struct es_cid *cids;         /* owned array: the ids under which the table knows us */
+    size_t n_cids, cap_cids;
+    struct es_cid odcid; /* server: the id the client chose, in the table until the handshake is over */
+
+    struct es_close_info info;  /* valid once `ending` or state >= ENDED */
+    struct es_buf close_packet; /* CONNECTION_CLOSE, to be repeated while lingering */
+    unsigned close_answers;
+    uint64_t linger; /* ns: three PTOs, read before the library's state was freed */
+
+    uint64_t started, established_at; /* ns; 0: not yet */
+    uint64_t bytes_in, bytes_out, packets_in, packets_out;
+
+    unsigned established : 1;
+    unsigned handshaking : 1; /* counted in ep->handshaking */
+    unsigned close_asked : 1; /* es_link_close: CONNECTION_CLOSE goes with the next flush */
+    unsigned got_reset : 1;   /* stateless reset */
+    unsigned tls_due : 1;     /* the TLS session may be freed at the next flush */
+    unsigned keep_alive_on : 1;
+    unsigned want_hold_low : 1;
+    unsigned has_peer_pin : 1;
+    unsigned tls_alert;       /* our own alert, more exact than GnuTLS's; 0: none */
+    unsigned flush_again : 1; /* the flush stopped at its limit, not because it had nothing */
+    unsigned refused : 1;     /* the protocol did not want it: no up-calls */
+    unsigned dgram_tries;     /* packets the first waiting datagram did not fit into */
+    uint8_t peer_pin[32];
+    char tls_reason[256]; /* why the handshake fails, for people */
+
+    struct es_buf ticket; /* a NewSessionTicket being collected (client) */
+    size_t ticket_total;  /* CRYPTO bytes received after the handshake */
+};
+
+/* ---- endpoints (endpoint.c, accept.c) ---- */
+
+struct es_endpoint {
+    struct es_poller *p;  /* borrowed */
+    struct es_list node;  /* in p->endpoints */
+    struct es_list dirty; /* in p->dirty */
+    void *sock;           /* owned, io.close */
+    union es_addr addr;   /* the real one */
+    int wildcard;         /* bound to no address in particular */
+    struct es_tls *tls;   /* shared; NULL: dials only */
+    struct es_app **apps; /* owned array of borrowed */
+    size_t n_apps;
+    struct es_transport_config transport;
+    uint8_t worker;
+    uint8_t reset_key[32], retry_key[32];
+    int (*on_log)(void *user, int level, const char *text);
+    void *log_user; /* borrowed */
+    int refusing;
+    int deleting;
+
+    struct es_map by_cid;      /* connection id -> es_conn, borrowed */
+    struct es_conn *last_conn; /* of the last lookup; NULL: none */
+    uint8_t last_cid[ES_CID_LEN];
+    struct es_list conns, dirty_conns;
+    size_t n_conns, handshaking;
+    double reset_tokens; /* stateless resets and the like that may be sent now */
+    uint64_t reset_tokens_at;
+
+    struct es_pool streams, refs;
+    struct es_chunk
+        *free_chunks; /* owned: idle pooled chunks. Not an es_pool, which would zero 4 KiB at each get */
+    size_t n_free_chunks;
+    struct es_chunk *releases, **releases_end; /* ref chunks whose release() is due at the end of the flush */
+
+    uint8_t *out;            /* owned: ES_SEND_MAX + a packet; the batch being put together */
+    struct es_dgram pending; /* the batch the socket did not take, in `out` */
+    union es_addr pending_local, pending_remote;
+    int blocked;  /* the socket is full; es_endpoint_writable lifts it */
+    int flushing; /* up-calls made now are drained only after a further step: ask for one */
+
+    struct es_endpoint_stats stats;
+};
+
+/* stream.c */
+struct es_qstream *es_qstream_new(struct es_conn *c, int64_t id, int remote);
+void es_qstream_retire(struct es_qstream *s); /* out of every list; memory back at the end of the flush */
+void es_qstream_sweep(struct es_conn *c);     /* frees the retired ones */
+int es_qstream_write(struct es_qstream *s, const void *data, size_t n, int fin);
+int es_qstream_write_ref(struct es_qstream *s, const void *data, size_t n, int fin, void (*release)(void *),
+                         void *arg);
+void es_qstream_make_ready(struct es_qstream *s);
+size_t es_qstream_vec(const struct es_qstream *s, ngtcp2_vec *v, size_t max, size_t *bytes);
+void es_qstream_advance(struct es_qstream *s, size_t n); /* n bytes went into a packet */
+void es_qstream_acked(struct es_qstream *s, uint64_t n);
+void es_qstream_drop_unsent(struct es_qstream *s);
+void es_qstream_op(struct es_qstream *s);                      /* something of it is due at the next flush */
+struct es_chunk *es_chunk_get(struct es_endpoint *ep);         /* pooled, with ES_CHUNK_BYTES of room */
+void es_chunk_put(struct es_endpoint *ep, struct es_chunk *k); /* a ref's release is put off */
+void es_endpoint_run_releases(struct es_endpoint *ep);
+
+/* link_ops.c */
+extern const struct es_link_ops es_conn_link_ops;
+void es_conn_held(struct es_conn *c, int64_t delta);
+size_t es_conn_max_datagram(struct es_conn *c);
+
+/* conn.c */
+int es_conn_new_server(struct es_endpoint *ep, const ngtcp2_pkt_hd *hd, const ngtcp2_path *path,
+                       const ngtcp2_cid *odcid, struct es_conn **out);
+int es_conn_new_client(struct es_endpoint *ep, const struct es_connect_config *cc, struct es_conn **out,
+                       char *err, size_t n);
+void es_conn_del(struct es_conn *c); /* no word to anybody */
+void es_conn_input(struct es_conn *c, const union es_addr *local, const union es_addr *remote, uint8_t ecn,
+                   const uint8_t *data, size_t len);
+void es_conn_mark(struct es_conn *c); /* there may be something to send */
+void es_conn_arm(struct es_conn *c);
+void es_conn_finish(struct es_conn *c);     /* delivers closed() now, frees the library's state */
+int es_conn_established(struct es_conn *c); /* from callbacks.c: 0 or NGTCP2_ERR_CALLBACK_FAILURE */
+void es_conn_set_keep_alive(struct es_conn *c);
+int es_conn_add_cid(struct es_conn *c, const uint8_t *cid, size_t len);
+void es_conn_remove_cid(struct es_conn *c, const uint8_t *cid, size_t len);
+
+/* close.c */
+void es_conn_set_info(struct es_conn *c, enum es_close_cause cause, int err, int app, uint64_t code,
+                      const char *reason, size_t n);
+void es_conn_end(struct es_conn *c, int say_so); /* as `info` says; say_so: with a CONNECTION_CLOSE */
+/* What ngtcp2 returned: closes accordingly. 1: the connection is gone, with its memory (a fresh one, to be
+ * dropped without a word). */
+int es_conn_fail(struct es_conn *c, int liberr);
+void es_conn_repeat_close(struct es_conn *c);
+
+/* write.c: 0, or 1 when the socket is full */
+int es_conn_flush(struct es_conn *c);
+int es_endpoint_send(struct es_endpoint *ep, const ngtcp2_path *path, uint8_t ecn, const uint8_t *data,
+                     size_t len, size_t segment, int dialled);
+
+/* callbacks.c */
+extern const ngtcp2_callbacks es_conn_client_callbacks, es_conn_server_callbacks;
+extern const ngtcp2_mem es_conn_mem;
+
+/* endpoint.c, accept.c */
+void es_endpoint_new_cid(struct es_endpoint *ep, ngtcp2_cid *cid);
+int es_endpoint_reset_token(struct es_endpoint *ep, const ngtcp2_cid *cid, uint8_t *token);
+void es_endpoint_stranger(struct es_endpoint *ep, const union es_addr *local, const union es_addr *remote,
+                          uint8_t ecn, const uint8_t *data, size_t len, const ngtcp2_version_cid *vc,
+                          int unknown_version);
+struct es_endpoint_stats *es_endpoint_stats_ref(struct es_endpoint *ep); /* for the io that counts */
+void es_endpoint_log(struct es_endpoint *ep, int level, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* tls.c */
+gnutls_session_t es_tls_session_new(struct es_conn *c); /* NULL: no memory */
+void es_tls_key(uint8_t out[32], const uint8_t secret[32], const char *label);
+
+/* Moves all of `from` to the empty list `to`. */
+static inline void es_list_take(struct es_list *from, struct es_list *to)
+{
+    es_list_init(to);
+    if (!es_list_empty(from)) {
+        *to = *from;
+        to->next->prev = to;
+        to->prev->next = to;
+        es_list_init(from);
+    }
+}
+
+/* ngtcp2's view of an address; borrowed */
+static inline ngtcp2_addr es_nt_addr(const union es_addr *a)
+{
+    ngtcp2_addr r = {(ngtcp2_sockaddr *)(uintptr_t)&a->sa, es_addr_len(a)};
+    return r;
+}
+
+static inline struct es_conn *es_conn_of(struct es_link *l)
+{
+    return (struct es_conn *)l;
+}
+
+static inline struct es_qstream *es_qstream_of(const struct es_link_stream *s)
+{
+    return (struct es_qstream *)(uintptr_t)s;
+}
+
+static inline uint64_t es_conn_now(const struct es_conn *c)
+{
+    return c->ep->p->timers.now;
+}
+
+#endif

@@ -1,0 +1,283 @@
+/* What protocols may ask of a connection (link/link.h). All of it only queues, counts and marks. */
+#include <string.h>
+#include "internal.h"
+
+static int op_open(struct es_link *l, int dir, void *user, struct es_link_stream **out)
+{
+    struct es_conn *c = es_conn_of(l);
+    struct es_qstream *s;
+    int64_t id;
+    int rv;
+
+    *out = NULL;
+    if (c->state != ES_CONN_OPEN || c->close_asked) {
+        return ES_ERR_CLOSED;
+    }
+    rv = dir == ES_DIR_UNI ? ngtcp2_conn_open_uni_stream(c->nc, &id, NULL)
+                           : ngtcp2_conn_open_bidi_stream(c->nc, &id, NULL);
+    if (rv != 0) {
+        return rv == NGTCP2_ERR_STREAM_ID_BLOCKED ? ES_ERR_LIMIT : ES_ERR_NOMEM;
+    }
+    s = es_qstream_new(c, id, 0);
+    if (s == NULL) {
+        (void)es_compat_shutdown_write(c->nc, id, ES_APP_INTERNAL);
+        return ES_ERR_NOMEM;
+    }
+    (void)ngtcp2_conn_set_stream_user_data(c->nc, id, s);
+    s->s.user = user;
+    *out = &s->s;
+    return 0;
+}
+
+static int may_write(const struct es_qstream *s)
+{
+    const struct es_conn *c = es_conn_of(s->s.link);
+
+    return c->state == ES_CONN_OPEN && !c->close_asked && !s->fin && !s->shut && !(s->uni && s->remote);
+}
+
+static int op_write(struct es_link_stream *ls, const void *data, size_t n, int fin)
+{
+    struct es_qstream *s = es_qstream_of(ls);
+
+    return may_write(s) ? es_qstream_write(s, data, n, fin) : ES_ERR_CLOSED;
+}
+
+static int op_write_ref(struct es_link_stream *ls, const void *data, size_t n, int fin,
+                        void (*release)(void *), void *arg)
+{
+    struct es_qstream *s = es_qstream_of(ls);
+
+    return may_write(s) ? es_qstream_write_ref(s, data, n, fin, release, arg) : ES_ERR_CLOSED;
+}
+
+static size_t op_queued(const struct es_link_stream *ls)
+{
+    return es_qstream_of(ls)->unsent;
+}
+
+static void op_priority(struct es_link_stream *ls, int prio)
+{
+    struct es_qstream *s = es_qstream_of(ls);
+
+    s->prio = (uint8_t)(prio < 0 ? 0 : prio > ES_PRIO_LAST ? ES_PRIO_LAST : prio);
+    if (!es_list_empty(&s->ready)) {
+        es_list_remove(&s->ready);
+        es_qstream_make_ready(s);
+    }
+}
+
+static void op_credit(struct es_link_stream *ls, size_t n)
+{
+    struct es_qstream *s = es_qstream_of(ls);
+
+    if (n > 0 && es_conn_of(ls->link)->state < ES_CONN_ENDED) {
+        s->credit += n;
+        es_qstream_op(s);
+    }
+}
+
+static void op_stream_done(struct es_link_stream *ls)
+{
+    struct es_qstream *s = es_qstream_of(ls);
+    struct es_conn *c = es_conn_of(ls->link);
+
+    if (!s->remote || s->done || c->state >= ES_CONN_ENDED) {
+        return;
+    }
+    s->done = 1;
+    if (s->uni) {
+        c->credit_uni++;
+    } else {
+        c->credit_bidi++;
+    }
+    es_conn_mark(c); /* by itself the credit would make no packet */
+}
+
+static void op_stop(struct es_link_stream *ls, uint64_t app_code)
+{
+    struct es_qstream *s = es_qstream_of(ls);
+
+    if (!s->want_stop && !(s->uni && !s->remote) && es_conn_of(ls->link)->state < ES_CONN_ENDED) {
+        s->want_stop = 1;
+        s->stop_code = app_code;
+        es_qstream_op(s);
+    }
+}
+
+static void op_reset(struct es_link_stream *ls, uint64_t app_code)
+{
+    struct es_qstream *s = es_qstream_of(ls);
+
+    if (!s->want_reset && !(s->uni && s->remote) && es_conn_of(ls->link)->state < ES_CONN_ENDED) {
+        s->want_reset = 1;
+        s->reset_code = app_code;
+        s->shut = 1;
+        es_qstream_drop_unsent(s);
+        es_qstream_op(s);
+    }
+}
+
+void es_conn_held(struct es_conn *c, int64_t delta)
+{
+    struct es_link *l = &c->link;
+
+    if (delta < 0 && (uint64_t)-delta > l->held) {
+        l->held = 0;
+    } else {
+        l->held += (uint64_t)delta;
+    }
+    if (delta < 0 && c->state < ES_CONN_ENDED) {
+        if (l->hold_refused) {
+            l->hold_refused = 0;
+            c->want_hold_low = 1;
+            es_conn_mark(c);
+        } else if (c->conn_credit > 0 && l->held < l->hold_cap) {
+            es_conn_mark(c);
+        }
+    }
+}
+
+static void op_hold(struct es_link *l, int64_t delta)
+{
+    es_conn_held(es_conn_of(l), delta);
+}
+
+/* The largest payload of a DATAGRAM frame that the peer takes and one packet on this path carries. */
+size_t es_conn_max_datagram(struct es_conn *c)
+{
+    const ngtcp2_transport_params *remote;
+    size_t mtu, overhead;
+    uint64_t frame;
+
+    if (!c->established || c->nc == NULL) {
+        return 0;
+    }
+    remote = ngtcp2_conn_get_remote_transport_params(c->nc);
+    if (remote == NULL || remote->max_datagram_frame_size < 4) {
+        return 0;
+    }
+    /* first byte, destination id, packet number, tag; then the frame's type and a length of two bytes */
+    overhead = 1 + ngtcp2_conn_get_dcid(c->nc)->datalen + 4 + 16;
+    mtu = ngtcp2_conn_get_path_max_tx_udp_payload_size(c->nc);
+    frame = mtu > overhead ? mtu - overhead : 0;
+    if (frame > remote->max_datagram_frame_size) {
+        frame = remote->max_datagram_frame_size;
+    }
+    return frame > 3 ? (size_t)frame - 3 : 0;
+}
+
+static int op_datagram(struct es_link *l, const void *data, size_t n)
+{
+    struct es_conn *c = es_conn_of(l);
+    struct es_chunk *k;
+    size_t max;
+
+    if (c->state != ES_CONN_OPEN || c->close_asked) {
+        return ES_ERR_CLOSED;
+    }
+    max = es_conn_max_datagram(c);
+    if (max == 0) {
+        return ES_ERR_UNSUPPORTED;
+    }
+    if (n > max || n > ES_CHUNK_BYTES) {
+        return ES_ERR_TOO_LARGE;
+    }
+    if (c->n_dgrams >= ES_DATAGRAMS_MAX) {
+        return ES_ERR_LIMIT;
+    }
+    k = es_chunk_get(c->ep);
+    if (k == NULL) {
+        return ES_ERR_NOMEM;
+    }
+    memcpy((uint8_t *)(uintptr_t)k->p, data, n);
+    k->len = n;
+    if (c->dgram_tail != NULL) {
+        c->dgram_tail->next = k;
+    } else {
+        c->dgram_head = k;
+    }
+    c->dgram_tail = k;
+    c->n_dgrams++;
+    es_conn_mark(c);
+    return 0;
+}
+
+static void op_close(struct es_link *l, int app, uint64_t code, const char *reason)
+{
+    struct es_conn *c = es_conn_of(l);
+
+    if (c->state >= ES_CONN_ENDED || c->close_asked) {
+        return;
+    }
+    if (reason == NULL) {
+        reason = "";
+    }
+    c->close_asked = 1;
+    es_conn_set_info(c, ES_CLOSE_LOCAL, ES_ERR_CLOSED, app != 0, code, reason, strlen(reason));
+    es_conn_mark(c);
+}
+
+static void op_stats(struct es_link *l, struct es_link_stats *out)
+{
+    struct es_conn *c = es_conn_of(l);
+    const ngtcp2_transport_params *remote;
+    ngtcp2_conn_info info;
+
+    memset(out, 0, sizeof *out);
+    out->bytes_sent = c->bytes_out;
+    out->bytes_received = c->bytes_in;
+    out->packets_sent = c->packets_out;
+    out->packets_received = c->packets_in;
+    out->held = l->held;
+    out->handshake_time = c->established ? c->established_at - c->started : 0;
+    if (c->nc == NULL) {
+        return;
+    }
+    ngtcp2_conn_get_conn_info(c->nc, &info);
+    out->rtt_latest = info.latest_rtt;
+    out->rtt_min = info.min_rtt == UINT64_MAX ? 0 : info.min_rtt;
+    out->rtt_smoothed = info.smoothed_rtt;
+    out->cwnd = info.cwnd;
+    out->bytes_in_flight = info.bytes_in_flight;
+    out->path_mtu = (uint32_t)ngtcp2_conn_get_path_max_tx_udp_payload_size(c->nc);
+    out->max_datagram = (uint32_t)es_conn_max_datagram(c);
+    out->streams_bidi_left = (uint32_t)ngtcp2_conn_get_streams_bidi_left(c->nc);
+    out->streams_uni_left = (uint32_t)ngtcp2_conn_get_streams_uni_left(c->nc);
+    remote = c->established ? ngtcp2_conn_get_remote_transport_params(c->nc) : NULL;
+    out->idle_timeout = c->cfg.idle_timeout;
+    if (remote != NULL && remote->max_idle_timeout != 0 &&
+        (out->idle_timeout == 0 || remote->max_idle_timeout < out->idle_timeout)) {
+        out->idle_timeout = remote->max_idle_timeout;
+    }
+}
+
+static void op_peer_addr(struct es_link *l, char *buf, size_t n)
+{
+    struct es_conn *c = es_conn_of(l);
+
+    if (c->nc != NULL) {
+        const ngtcp2_path *path = ngtcp2_conn_get_path(c->nc);
+        if (path->remote.addrlen > 0 && path->remote.addrlen <= sizeof c->remote) {
+            memcpy(&c->remote, path->remote.addr, path->remote.addrlen);
+        }
+    }
+    es_addr_format(&c->remote, buf, n);
+}
+
+const struct es_link_ops es_conn_link_ops = {
+    .open = op_open,
+    .write = op_write,
+    .write_ref = op_write_ref,
+    .queued = op_queued,
+    .priority = op_priority,
+    .credit = op_credit,
+    .stream_done = op_stream_done,
+    .stop = op_stop,
+    .reset = op_reset,
+    .hold = op_hold,
+    .datagram = op_datagram,
+    .close = op_close,
+    .stats = op_stats,
+    .peer_addr = op_peer_addr,
+};

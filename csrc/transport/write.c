@@ -1,0 +1,367 @@
+/* The flush of one connection: what was asked for since the last one, then packets, in batches, then the
+ * up-calls that had to wait.
+ *
+ * Batches adapt. Small calls go out two or three packets at a time, so that the peer works while we write on;
+ * with one big send per wake-up the two sides would take turns. When much is queued, whole GSO batches cost a
+ * thirtieth per datagram. In between the pacer decides: a batch is never more than a millisecond of its rate,
+ * and never less than the ten packets that RFC 9002 7.7 allows in a burst.
+ */
+#include <assert.h>
+#include <string.h>
+#include "internal.h"
+
+#define SMALL_BATCH   3           /* packets */
+#define BULK_FROM     (24 * 1024) /* queued bytes that make it bulk */
+#define BURST_PACKETS 10
+#define FLUSH_MAX     (256 * 1024) /* bytes of one flush; reading and the other connections get their turn */
+#define VECS          8
+
+struct batch {
+    size_t len, segment, limit;
+    ngtcp2_path_storage ps;
+    uint8_t ecn;
+};
+
+/* ---- before ---- */
+
+static void apply_stream(struct es_conn *c, struct es_qstream *s)
+{
+    if (s->credit > 0) {
+        (void)ngtcp2_conn_extend_max_stream_offset(c->nc, s->s.id, s->credit);
+        s->credit = 0;
+    }
+    if (s->want_stop && !s->did_stop) {
+        s->did_stop = 1;
+        (void)es_compat_shutdown_read(c->nc, s->s.id, s->stop_code);
+    }
+    if (s->want_reset && !s->did_reset) {
+        s->did_reset = 1;
+        (void)es_compat_shutdown_write(c->nc, s->s.id, s->reset_code);
+    }
+}
+
+static void apply(struct es_conn *c)
+{
+    struct es_list work;
+
+    es_list_take(&c->ops, &work);
+    while (!es_list_empty(&work)) {
+        struct es_qstream *s = es_container_of(work.next, struct es_qstream, ops);
+        es_list_remove(&s->ops);
+        apply_stream(c, s);
+        if (s->want_writable || s->want_stopped) {
+            es_list_push(&c->ops, &s->ops); /* for after the packets */
+        }
+    }
+    if (c->conn_credit > 0 && c->link.held < c->link.hold_cap) {
+        ngtcp2_conn_extend_max_offset(c->nc, c->conn_credit);
+        c->conn_credit = 0;
+    }
+    if (c->credit_bidi > 0) {
+        ngtcp2_conn_extend_max_streams_bidi(c->nc, c->credit_bidi);
+        c->credit_bidi = 0;
+    }
+    if (c->credit_uni > 0) {
+        ngtcp2_conn_extend_max_streams_uni(c->nc, c->credit_uni);
+        c->credit_uni = 0;
+    }
+}
+
+/* ---- one packet ---- */
+
+static struct es_qstream *pick(struct es_conn *c)
+{
+    for (int i = 0; i <= ES_PRIO_LAST; i++) {
+        if (!es_list_empty(&c->ready[i])) {
+            return es_container_of(c->ready[i].next, struct es_qstream, ready);
+        }
+    }
+    return NULL;
+}
+
+static void after_write(struct es_qstream *s, size_t n, size_t offered, int with_fin)
+{
+    struct es_conn *c = es_conn_of(s->s.link);
+
+    if (with_fin && n == offered) {
+        s->fin_sent = 1;
+        s->fin_alone = offered == 0;
+    }
+    if (n > 0) {
+        es_qstream_advance(s, n);
+    }
+    es_list_remove(&s->ready);
+    if (s->unsent > 0 || (s->fin && !s->fin_sent)) {
+        es_list_push(&c->ready[s->prio], &s->ready); /* behind the others of its class */
+    }
+}
+
+/* The stream cannot be written to any more: the peer sent STOP_SENDING, and ngtcp2 answered it with a reset.
+ */
+static void shut_by_peer(struct es_qstream *s)
+{
+    es_qstream_drop_unsent(s);
+    if (!s->shut) {
+        s->shut = 1;
+        s->want_stopped = 1;
+        es_qstream_op(s);
+    }
+}
+
+static void drop_datagram(struct es_conn *c)
+{
+    struct es_chunk *k = c->dgram_head;
+
+    c->dgram_head = k->next;
+    if (c->dgram_head == NULL) {
+        c->dgram_tail = NULL;
+    }
+    c->n_dgrams--;
+    c->dgram_tries = 0;
+    es_chunk_put(c->ep, k);
+}
+
+/* As ngtcp2_conn_writev_datagram, or NGTCP2_ERR_WRITE_MORE when the datagram is dealt with. */
+static ngtcp2_ssize write_datagram(struct es_conn *c, ngtcp2_path *path, ngtcp2_pkt_info *pi, uint8_t *dest)
+{
+    struct es_chunk *k = c->dgram_head;
+    ngtcp2_vec v = {(uint8_t *)(uintptr_t)k->p, k->len};
+    ngtcp2_ssize n;
+    int accepted = 0;
+
+    if (k->len > es_conn_max_datagram(c)) { /* the path became narrower */
+        drop_datagram(c);
+        return NGTCP2_ERR_WRITE_MORE;
+    }
+    n = ngtcp2_conn_writev_datagram(c->nc, path, pi, dest, ES_PACKET_MAX, &accepted,
+                                    NGTCP2_WRITE_DATAGRAM_FLAG_MORE, 0, &v, 1, es_conn_now(c));
+    if (accepted) {
+        drop_datagram(c);
+    } else if (n == NGTCP2_ERR_INVALID_STATE || n == NGTCP2_ERR_INVALID_ARGUMENT) {
+        drop_datagram(c);
+        return NGTCP2_ERR_WRITE_MORE;
+    } else if (n > 0 && ++c->dgram_tries > 2) {
+        drop_datagram(c); /* fits into no packet after all */
+    }
+    return n;
+}
+
+/* Bytes of a packet written to dest; 0: nothing to send, or not allowed to now; negative: a library error. */
+static ngtcp2_ssize write_packet(struct es_conn *c, ngtcp2_path *path, ngtcp2_pkt_info *pi, uint8_t *dest)
+{
+    uint64_t now = es_conn_now(c);
+    int blocked = 0; /* the connection's credit is used up */
+
+    for (;;) {
+        struct es_qstream *s;
+        ngtcp2_vec v[VECS];
+        ngtcp2_ssize n, ndata = -1;
+        size_t nv, bytes;
+        uint32_t flags = NGTCP2_WRITE_STREAM_FLAG_MORE;
+        int fin;
+
+        if (c->dgram_head != NULL && c->established) {
+            n = write_datagram(c, path, pi, dest);
+            if (n == NGTCP2_ERR_WRITE_MORE) {
+                continue;
+            }
+            return n;
+        }
+        s = blocked ? NULL : pick(c);
+        if (s == NULL) {
+            return ngtcp2_conn_writev_stream(c->nc, path, pi, dest, ES_PACKET_MAX, NULL,
+                                             NGTCP2_WRITE_STREAM_FLAG_MORE, -1, NULL, 0, now);
+        }
+        nv = es_qstream_vec(s, v, VECS, &bytes);
+        fin = s->fin && bytes == s->unsent;
+        if (fin) {
+            flags |= NGTCP2_WRITE_STREAM_FLAG_FIN;
+        }
+        n = ngtcp2_conn_writev_stream(c->nc, path, pi, dest, ES_PACKET_MAX, &ndata, flags, s->s.id, v, nv,
+                                      now);
+        if (ndata >= 0) {
+            after_write(s, (size_t)ndata, bytes, fin);
+        }
+        switch (n) {
+        case NGTCP2_ERR_WRITE_MORE:
+            break;
+        case NGTCP2_ERR_STREAM_DATA_BLOCKED:
+            if (ngtcp2_conn_get_max_data_left(c->nc) == 0) {
+                blocked = 1;
+            } else {
+                s->blocked = 1;
+                es_list_remove(&s->ready);
+            }
+            break;
+        case NGTCP2_ERR_STREAM_SHUT_WR:
+        case NGTCP2_ERR_STREAM_NOT_FOUND:
+            shut_by_peer(s);
+            break;
+        default:
+            return n;
+        }
+    }
+}
+
+/* ---- batches ---- */
+
+static size_t batch_limit(struct es_conn *c)
+{
+    ngtcp2_conn_info info;
+    uint64_t ms_of_rate, limit;
+
+    if (c->unsent <= BULK_FROM) {
+        return SMALL_BATCH * ES_PACKET_MAX;
+    }
+    ngtcp2_conn_get_conn_info(c->nc, &info);
+    ms_of_rate = info.smoothed_rtt != 0 ? (info.cwnd + info.cwnd / 4) * ES_MILLI / info.smoothed_rtt : 0;
+    limit = ms_of_rate < BURST_PACKETS * ES_PACKET_MAX ? BURST_PACKETS * ES_PACKET_MAX : ms_of_rate;
+    if (limit > ngtcp2_conn_get_send_quantum(c->nc)) {
+        limit = ngtcp2_conn_get_send_quantum(c->nc);
+    }
+    return limit > ES_SEND_MAX ? ES_SEND_MAX : (size_t)limit;
+}
+
+/* 1: the socket is full. */
+static int send_batch(struct es_conn *c, struct batch *b)
+{
+    int rv = 0;
+
+    if (b->len > 0) {
+        rv = es_endpoint_send(c->ep, &b->ps.path, b->ecn, c->ep->out, b->len, b->segment, !c->link.is_server);
+        b->len = 0;
+        if (c->established) { /* earlier, ngtcp2 would pace with a guessed RTT of 333 ms */
+            ngtcp2_conn_update_pkt_tx_time(c->nc, es_conn_now(c));
+        }
+    }
+    return rv;
+}
+
+/* A packet of n bytes was written at ep->out + b->len. */
+static int add_packet(struct es_conn *c, struct batch *b, size_t n, const ngtcp2_path_storage *ps,
+                      uint8_t ecn)
+{
+    uint8_t *out = c->ep->out;
+
+    c->packets_out++;
+    c->bytes_out += n;
+    if (b->len > 0 && (n > b->segment || ecn != b->ecn || !ngtcp2_path_eq(&ps->path, &b->ps.path))) {
+        size_t off = b->len;
+        if (send_batch(c, b) != 0) {
+            return 1; /* this one packet is lost with the batch's place; recovery will notice */
+        }
+        memmove(out, out + off, n);
+    }
+    if (b->len == 0) {
+        b->segment = n;
+        b->ecn = ecn;
+        ngtcp2_path_copy(&b->ps.path, &ps->path);
+    }
+    b->len += n;
+    if (n < b->segment || b->len + b->segment > b->limit) {
+        return send_batch(c, b);
+    }
+    return 0;
+}
+
+static int write_packets(struct es_conn *c)
+{
+    struct batch b;
+    size_t total = 0;
+    int full = 0;
+
+    memset(&b, 0, sizeof b.len + sizeof b.segment + sizeof b.limit);
+    ngtcp2_path_storage_zero(&b.ps);
+    b.limit = batch_limit(c);
+    while (!full) {
+        ngtcp2_path_storage ps;
+        ngtcp2_pkt_info pi = {0};
+        ngtcp2_ssize n;
+
+        if (total >= FLUSH_MAX) {
+            c->flush_again = 1;
+            break;
+        }
+        ngtcp2_path_storage_zero(&ps);
+        n = write_packet(c, &ps.path, &pi, c->ep->out + b.len);
+        if (n < 0) {
+            (void)send_batch(c, &b);
+            (void)es_conn_fail(c, (int)n);
+            return 0;
+        }
+        if (n == 0) {
+            break;
+        }
+        total += (size_t)n;
+        full = add_packet(c, &b, (size_t)n, &ps, (uint8_t)pi.ecn);
+    }
+    return send_batch(c, &b) || full;
+}
+
+/* ---- after ---- */
+
+static void deliver_due(struct es_conn *c)
+{
+    struct es_list work;
+
+    if (es_list_empty(&c->ops) && !c->want_hold_low) {
+        return;
+    }
+    es_list_take(&c->ops, &work);
+    while (!es_list_empty(&work)) {
+        struct es_qstream *s = es_container_of(work.next, struct es_qstream, ops);
+        unsigned writable = s->want_writable, stopped = s->want_stopped;
+
+        es_list_remove(&s->ops);
+        s->want_writable = s->want_stopped = 0;
+        if (s->credit > 0 || (s->want_stop && !s->did_stop) || (s->want_reset && !s->did_reset)) {
+            es_qstream_op(s);
+        }
+        if ((writable || stopped) && !c->refused) {
+            c->ep->p->again = 1;
+        }
+        if (stopped && !c->refused) {
+            c->link.events->stream_stopped(c->link.user, &s->s, 0);
+        } else if (writable && !s->shut && !c->refused) {
+            c->link.events->writable(c->link.user, &s->s);
+        }
+    }
+    if (c->want_hold_low && c->link.held < c->link.hold_cap) {
+        c->want_hold_low = 0;
+        if (!c->refused && c->link.events != NULL) {
+            c->ep->p->again = 1;
+            c->link.events->hold_low(c->link.user);
+        }
+    }
+}
+
+int es_conn_flush(struct es_conn *c)
+{
+    int full;
+
+    c->flush_again = 0;
+    if (c->state >= ES_CONN_ENDED) {
+        return 0;
+    }
+    apply(c);
+    if (c->close_asked) {
+        es_conn_end(c, 1);
+        return 0;
+    }
+    full = write_packets(c);
+    if (c->state < ES_CONN_ENDED) {
+        deliver_due(c);
+    }
+    es_qstream_sweep(c);
+    if (c->tls_due && c->tls != NULL && c->state == ES_CONN_OPEN) {
+        /* 19 KiB that nothing needs any more: packet keys are ngtcp2's, and CRYPTO data no longer gets
+         * through. */
+        ngtcp2_conn_set_tls_native_handle(c->nc, NULL);
+        gnutls_deinit(c->tls);
+        c->tls = NULL;
+    }
+    if (c->state < ES_CONN_ENDED) {
+        es_conn_arm(c);
+    }
+    return full;
+}
