@@ -1,0 +1,252 @@
+-- The command `echostream`, as a user starts it: in processes of its own.
+
+local process = require "spec.support.process"
+
+local echostream, run, start = process.echostream, process.run, process.start
+
+describe("echostream", function()
+  local dir
+
+  setup(function()
+    dir = process.directory()
+  end)
+
+  teardown(function()
+    process.remove(dir)
+  end)
+
+  local function cli(arguments, opts)
+    return run(echostream .. " " .. arguments, opts)
+  end
+
+  describe("without a command", function()
+    it("says which version it is, and of what", function()
+      local result = cli "--version"
+      assert.equal(0, result.code, result.err)
+      assert.matches("^echostream %S+ %(ngtcp2 [%d.]+, GnuTLS [%d.]+, Lua 5%.4%)\n$", result.out)
+    end)
+
+    it("lists the commands when asked, and as an error when not", function()
+      local result = cli "--help"
+      assert.equal(0, result.code)
+      for _, name in ipairs { "serve", "call", "cert" } do
+        assert.matches("\n  " .. name .. " ", result.out)
+        local help = cli(name .. " --help")
+        assert.equal(0, help.code)
+        assert.matches("^Usage: echostream " .. name, help.out)
+      end
+      result = cli ""
+      assert.equal(2, result.code)
+      assert.equal("", result.out)
+      assert.matches("Usage", result.err)
+    end)
+
+    it("refuses what it does not know", function()
+      local result = cli "dance"
+      assert.equal(2, result.code)
+      assert.matches("no command dance", result.err)
+      result = cli "cert --colour red"
+      assert.equal(2, result.code)
+      assert.matches("no option %-%-colour", result.err)
+      assert.equal(2, cli("call 127.0.0.1:1").code)
+      assert.equal(2, cli("cert surplus").code)
+      assert.equal(2, cli("cert --days").code)
+      assert.equal(2, cli("cert --days many").code)
+    end)
+  end)
+
+  describe("cert", function()
+    it("makes a key that only its owner reads, a certificate, and prints both hashes", function()
+      local out = dir .. "/new/place"
+      local result = cli(("cert --out %s --name example.org --name 192.0.2.1"):format(out))
+      assert.equal(0, result.code, result.err)
+      assert.matches("\npin        sha256:%x+\n", result.out)
+      assert.matches("\ncert_hash  sha256:%x+\n", result.out)
+      assert.matches("BEGIN CERTIFICATE", process.read(out .. "/cert.pem"))
+      assert.equal("600\n", run("stat -c %a " .. out .. "/key.pem").out)
+    end)
+
+    it("keeps the key, and so the pin, when the certificate is renewed", function()
+      local out = dir .. "/renewed"
+      local first = cli("cert --out " .. out)
+      local second = cli("cert --days 5 --out " .. out)
+      assert.equal(0, second.code, second.err)
+      assert.equal(first.out:match "pin +(%S+)", second.out:match "pin +(%S+)")
+      assert.not_equal(first.out:match "cert_hash +(%S+)", second.out:match "cert_hash +(%S+)")
+    end)
+
+    it("agrees with GnuTLS or OpenSSL about the hashes", function()
+      if run("command -v openssl").code ~= 0 then pending "openssl is not installed" end
+      local out = dir .. "/checked"
+      local result = cli("cert --out " .. out)
+      local spki = run(("openssl x509 -in %s/cert.pem -pubkey -noout | openssl pkey -pubin -outform DER | sha256sum"):format(out))
+      assert.equal(spki.out:match "^%x+", result.out:match "pin +sha256:(%x+)")
+      local der = run(("openssl x509 -in %s/cert.pem -outform DER | sha256sum"):format(out))
+      assert.equal(der.out:match "^%x+", result.out:match "cert_hash +sha256:(%x+)")
+    end)
+
+    it("says what it cannot do", function()
+      local result = cli "cert --out /proc/nowhere"
+      assert.equal(1, result.code)
+      assert.matches("/proc/nowhere", result.err, 1, true)
+      assert.equal(2, cli("cert --days 0.5").code)
+    end)
+  end)
+
+  describe("serve and call", function()
+    local server, address, pin
+
+    setup(function()
+      process.write(dir .. "/server.lua", [[
+        local server, greeting = ...
+        server:add_rpc("greet", function(_, name) return greeting .. " " .. name end)
+        server:add_rpc("echo", function(_, ...) return ... end)
+        server:add_rpc("nothing", function() end)
+        server:add_rpc("fail", function() return nil, require "echostream".error("not_found", "no such thing", { id = 7 }) end)
+        server:add_rpc("slow", function() require "echostream".sleep(20) end)
+        server:add_rpc("asked_with", function(session)
+          return require "echostream".call().metadata.colour, session.metadata.user
+        end)
+      ]])
+      server = start(("%s serve --bind 127.0.0.1:0 %s/server.lua hello"):format(echostream, dir),
+        { env = { XDG_STATE_HOME = dir .. "/state" } })
+      address = server:expect "^listening on (%S+)$"
+      pin = server:expect "^pin (sha256:%x+)$"
+    end)
+
+    teardown(function()
+      server:stop()
+    end)
+
+    local function call(arguments)
+      return cli(("call %s --pin %s %s"):format(address, pin, arguments))
+    end
+
+    it("prints each result as a line of JSON", function()
+      local result = call [[greet '"Ada"']]
+      assert.equal(0, result.code, result.err)
+      assert.equal('"hello Ada"\n', result.out)
+      result = call [[echo 1 2.0 -3 null '{"a":[1,null,{}]}' true]]
+      assert.equal(0, result.code, result.err)
+      assert.equal('1\n2.0\n-3\nnull\n{"a":[1,null,{}]}\ntrue\n', result.out)
+      assert.equal("true\n", call("nothing").out)
+    end)
+
+    it("fails with 1, the error and its details on standard error, when the call fails", function()
+      local result = call "fail"
+      assert.equal(1, result.code)
+      assert.equal("", result.out)
+      assert.equal('not_found: no such thing\ndetails: {"id":7}\n', result.err)
+      result = call "no.such.method"
+      assert.equal(1, result.code)
+      assert.matches("^method_not_found: ", result.err)
+    end)
+
+    it("keeps to a time limit", function()
+      local began = os.time()
+      local result = call "--timeout 0.3 slow"
+      assert.equal(1, result.code)
+      assert.matches("^timeout: ", result.err)
+      assert.is_true(os.time() - began < 10)
+    end)
+
+    it("sends metadata and credentials along", function()
+      local result = call "--metadata colour=blue --credential user=ada asked_with"
+      assert.equal('"blue"\n"ada"\n', result.out, result.err)
+      assert.equal(2, call("--metadata colour asked_with").code)
+    end)
+
+    it("wants to know how the server is trusted", function()
+      local result = cli(("call %s echo 1"):format(address))
+      assert.equal(2, result.code)
+      assert.matches("--pin, --ca or --insecure", result.err, 1, true)
+      assert.equal(2, call("--insecure echo").code)
+      assert.equal("1\n", cli(("call --insecure %s echo 1"):format(address)).out)
+    end)
+
+    it("fails with 3 when the pin is another one, or nobody listens", function()
+      local wrong = "sha256:" .. ("0"):rep(64)
+      local result = cli(("call %s --pin %s echo 1"):format(address, wrong))
+      assert.equal(3, result.code)
+      assert.matches("unauthenticated", result.err)
+      result = cli(("call 127.0.0.1:%d --insecure --timeout 1 echo"):format(process.free_port()))
+      assert.equal(3, result.code)
+      assert.equal(2, cli("call 127.0.0.1:1 --pin sha1:00 echo").code)
+      assert.equal(2, cli("call nowhere --insecure echo").code)
+    end)
+
+    it("refuses arguments that are not JSON, and says how a string is written", function()
+      local result = call "echo hello"
+      assert.equal(2, result.code)
+      assert.matches([['"hello"']], result.err, 1, true)
+      assert.equal(2, call([[echo '1 2']]).code)
+      assert.equal(2, call([[echo '{']]).code)
+    end)
+
+    it("keeps the pin when it is started again", function()
+      local again = start(("%s serve --bind 127.0.0.1:0 %s/server.lua again"):format(echostream, dir),
+        { env = { XDG_STATE_HOME = dir .. "/state" } })
+      assert.equal(pin, (again:expect "^pin (sha256:%x+)$"))
+      assert.equal(0, (again:stop()))
+    end)
+  end)
+
+  describe("serve", function()
+    local function serve(text, arguments, opts)
+      process.write(dir .. "/file.lua", text)
+      return run(("%s serve %s %s/file.lua"):format(echostream, arguments or "--bind 127.0.0.1:0", dir), opts)
+    end
+
+    it("ends with status 0 on SIGTERM and on SIGINT, after the calls under way", function()
+      for _, signal in ipairs { "TERM", "INT" } do
+        process.write(dir .. "/file.lua", [[
+          local server = ...
+          server:add_rpc("slow", function() print "running"; io.stdout:flush(); require "echostream".sleep(0.5); return "done" end)
+        ]])
+        local server = start(("%s serve --bind 127.0.0.1:0 %s/file.lua"):format(echostream, dir))
+        local address = server:expect "^listening on (%S+)$"
+        local client = start(("%s call %s --insecure slow"):format(echostream, address))
+        server:expect "^running$"
+        local code, rest = server:stop(signal)
+        assert.equal(0, code, rest)
+        client:expect '^"done"$'
+        assert.equal(0, (client:stop()))
+      end
+    end)
+
+    it("takes a server that the file makes itself", function()
+      process.write(dir .. "/own.lua", [[return require "echostream".server { bind = "127.0.0.1:0", quiet = true }]])
+      local server = start(("%s serve %s/own.lua"):format(echostream, dir))
+      server:expect "^listening on 127%.0%.0%.1:%d+$"
+      assert.equal(0, (server:stop()))
+      local result = run(("%s serve --bind 127.0.0.1:0 %s/own.lua"):format(echostream, dir))
+      assert.equal(2, result.code)
+      assert.matches("makes its own server", result.err)
+    end)
+
+    it("uses the certificate it is given", function()
+      local made = cli("cert --out " .. dir .. "/own")
+      process.write(dir .. "/file.lua", "")
+      local server = start(("%s serve --bind 127.0.0.1:0 --cert %s/own/cert.pem --key %s/own/key.pem %s/file.lua"):format(echostream,
+        dir, dir, dir))
+      assert.equal(made.out:match "pin +(%S+)", (server:expect "^pin (%S+)$"))
+      server:stop()
+      assert.equal(2, serve("", "--cert x").code)
+    end)
+
+    it("says what is wrong with a file or an address", function()
+      assert.equal(2, run(echostream .. " serve /does/not/exist.lua").code)
+      local result = serve "this is not Lua"
+      assert.equal(2, result.code)
+      assert.matches("file.lua:1", result.err)
+      result = serve "error 'broken'"
+      assert.equal(1, result.code)
+      assert.matches("file.lua:1: broken", result.err)
+      assert.equal(1, serve("return 5").code)
+      assert.equal(2, serve("", "--bind nowhere").code)
+      result = serve("", "--bind 192.0.2.1:5000") -- an address that no machine has
+      assert.equal(1, result.code)
+      assert.matches("io: ", result.err)
+    end)
+  end)
+end)
