@@ -228,6 +228,7 @@ struct es_lchannel { /* userdata "echostream.channel" points here; es_channel_us
     struct es_lloop *loop; /* referenced */
     struct es_channel *c;  /* NULL once released */
     int incoming;
+    int readable_ref, writable_ref; /* tables of functions */
 };
 void es_lua_open_channel(lua_State *L, int core);
 struct es_lchannel *es_lchannel_new(lua_State *L, struct es_lloop *lp,
