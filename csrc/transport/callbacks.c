@@ -123,19 +123,6 @@ static int on_stream_open(ngtcp2_conn *nc, int64_t id, void *user_data)
     return 0;
 }
 
-static int on_stream_data(ngtcp2_conn *nc, uint32_t flags, int64_t id, uint64_t offset, const uint8_t *data,
-                          size_t n, void *user_data, void *stream_user_data)
-{
-    struct es_conn *c = self(user_data);
-    struct es_qstream *s = stream_user_data;
-
-    c->conn_credit += n;
-    if (s != NULL && listening(c) && !s->want_stop) {
-        up(c)->data(c->link.user, &s->s, data, n, (flags & NGTCP2_STREAM_DATA_FLAG_FIN) != 0);
-    }
-    return 0;
-}
-
 static void tell_sent(struct es_conn *c, struct es_qstream *s)
 {
     if (!s->sent && listening(c)) {
@@ -161,15 +148,9 @@ static int on_stream_acked(ngtcp2_conn *nc, int64_t id, uint64_t offset, uint64_
     return 0;
 }
 
-static int on_stream_close(ngtcp2_conn *nc, uint32_t flags, int64_t id, uint64_t app_error_code,
-                           void *user_data, void *stream_user_data)
+/* The last word about a stream; its memory comes back at the end of the flush. */
+static void stream_over(struct es_conn *c, struct es_qstream *s)
 {
-    struct es_conn *c = self(user_data);
-    struct es_qstream *s = stream_user_data;
-
-    if (s == NULL) { /* of a refused connection */
-        return 0;
-    }
     if (s->remote && !s->done) {
         s->done = 1;
         if (s->uni) {
@@ -186,6 +167,44 @@ static int on_stream_close(ngtcp2_conn *nc, uint32_t flags, int64_t id, uint64_t
         up(c)->stream_closed(c->link.user, &s->s);
     }
     es_qstream_retire(s);
+}
+
+/* Where ngtcp2 never says that a one-way stream of the peer's is over: when it has ended, or was given up. */
+void es_conn_forget_uni(struct es_conn *c, struct es_qstream *s)
+{
+    if (!ES_COMPAT_REMOTE_UNI_LINGERS || !s->uni || !s->remote) {
+        return;
+    }
+    if (++c->uni_left > ES_UNI_LEFT_MAX) {
+        s->done = 1;
+    }
+    (void)ngtcp2_conn_set_stream_user_data(c->nc, s->s.id, NULL);
+    stream_over(c, s);
+}
+
+static int on_stream_data(ngtcp2_conn *nc, uint32_t flags, int64_t id, uint64_t offset, const uint8_t *data,
+                          size_t n, void *user_data, void *stream_user_data)
+{
+    struct es_conn *c = self(user_data);
+    struct es_qstream *s = stream_user_data;
+    int fin = (flags & NGTCP2_STREAM_DATA_FLAG_FIN) != 0;
+
+    c->conn_credit += n;
+    if (s != NULL && listening(c) && !s->want_stop) {
+        up(c)->data(c->link.user, &s->s, data, n, fin);
+        if (fin) {
+            es_conn_forget_uni(c, s);
+        }
+    }
+    return 0;
+}
+
+static int on_stream_close(ngtcp2_conn *nc, uint32_t flags, int64_t id, uint64_t app_error_code,
+                           void *user_data, void *stream_user_data)
+{
+    if (stream_user_data != NULL) { /* NULL: of a refused connection */
+        stream_over(self(user_data), stream_user_data);
+    }
     return 0;
 }
 
@@ -199,6 +218,7 @@ static int on_stream_reset(ngtcp2_conn *nc, int64_t id, uint64_t final_size, uin
      * by itself. Nobody above hears of it. */
     if (s != NULL && listening(c)) {
         up(c)->stream_reset(c->link.user, &s->s, app_error_code);
+        es_conn_forget_uni(c, s);
     }
     return 0;
 }

@@ -31,6 +31,9 @@ typedef ngtcp2_conn_stat ngtcp2_conn_info;
 #define NGTCP2_CRYPTO_MAX_RETRY_TOKENLEN2   NGTCP2_CRYPTO_MAX_RETRY_TOKENLEN
 #define NGTCP2_CRYPTO_TOKEN_MAGIC_RETRY2    NGTCP2_CRYPTO_TOKEN_MAGIC_RETRY
 #define ES_COMPAT_KEEP_ALIVE_OFF            0
+/* 0.12 never closes a one-way stream of the peer's: its check waits for the acknowledgement of a FIN that no
+ * such stream sends. We close it ourselves; ngtcp2 keeps some 300 bytes for it until the connection ends. */
+#define ES_COMPAT_REMOTE_UNI_LINGERS 1
 
 static inline void es_compat_peer_close(ngtcp2_conn *nc, ngtcp2_ccerr *out)
 {
@@ -67,7 +70,8 @@ static inline void es_compat_set_original_dcid(ngtcp2_transport_params *p, const
 
 #else
 
-#define ES_COMPAT_KEEP_ALIVE_OFF UINT64_MAX
+#define ES_COMPAT_KEEP_ALIVE_OFF     UINT64_MAX
+#define ES_COMPAT_REMOTE_UNI_LINGERS 0
 
 static inline void es_compat_peer_close(ngtcp2_conn *nc, ngtcp2_ccerr *out)
 {

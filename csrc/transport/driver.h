@@ -22,7 +22,8 @@ struct es_poller {
     struct es_timers timers;
     struct es_list endpoints;
     struct es_list dirty; /* endpoints with something to write */
-    int busy;             /* inside step or flush: no kick needed */
+    int busy;             /* inside step or flush: no kick needed, and nothing may be freed */
+    int held;             /* between es_poller_enter and leave: no kick needed */
     int again; /* set during a flush: there is more to do in a next step, kick when the flush ends */
 };
 

@@ -356,7 +356,7 @@ void es_endpoint_mark(struct es_endpoint *ep)
         return;
     }
     es_list_push(&p->dirty, &ep->dirty);
-    if (!p->busy) {
+    if (!p->busy && !p->held) {
         p->ops->kick(p);
     }
 }

@@ -33,6 +33,7 @@
 #define ES_PACKET_MAX    1452        /* largest UDP payload we send */
 #define ES_TICKET_TOTAL  (64 * 1024) /* CRYPTO bytes a server may send us after the handshake, in all */
 #define ES_RETRY_ABOVE   128         /* half-open connections above which newcomers must show their address */
+#define ES_UNI_LEFT_MAX  65536       /* see ES_COMPAT_REMOTE_UNI_LINGERS: no more credit after that many */
 #define ES_DATAGRAMS_MAX 256         /* unreliable datagrams waiting to be sent */
 
 /* ---- streams (stream.c) ---- */
@@ -112,6 +113,7 @@ struct es_conn {
     size_t n_streams;
     uint64_t conn_credit;                     /* bytes arrived whose connection credit is still to be given */
     size_t credit_bidi, credit_uni;           /* new streams the peer may open, still to be given */
+    size_t uni_left;                          /* one-way streams of the peer that ngtcp2 still keeps */
     struct es_chunk *dgram_head, *dgram_tail; /* owned; unreliable datagrams waiting */
     size_t n_dgrams;
 
@@ -243,6 +245,7 @@ int es_endpoint_send(struct es_endpoint *ep, const ngtcp2_path *path, uint8_t ec
                      size_t len, size_t segment, int dialled);
 
 /* callbacks.c */
+void es_conn_forget_uni(struct es_conn *c, struct es_qstream *s);
 extern const ngtcp2_callbacks es_conn_client_callbacks, es_conn_server_callbacks;
 extern const ngtcp2_mem es_conn_mem;
 

@@ -87,7 +87,7 @@ static void op_stream_done(struct es_link_stream *ls)
     }
     s->done = 1;
     if (s->uni) {
-        c->credit_uni++;
+        c->credit_uni += c->uni_left < ES_UNI_LEFT_MAX;
     } else {
         c->credit_bidi++;
     }

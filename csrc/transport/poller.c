@@ -278,24 +278,24 @@ uint64_t es_poller_wall(struct es_poller *p)
 
 void es_poller_enter(struct es_poller *p)
 {
-    p->busy++;
+    p->held++;
 }
 
 void es_poller_leave(struct es_poller *p)
 {
-    p->busy--;
+    p->held--;
 }
 
 void es_poller_kick(struct es_poller *p)
 {
-    if (!p->busy) {
+    if (!p->busy && !p->held) {
         p->ops->kick(p);
     }
 }
 
 void es_poller_rearm(struct es_poller *p)
 {
-    if (!p->busy) {
+    if (!p->busy && !p->held) {
         es_poller_now(p);
         p->ops->rearm(p);
     }

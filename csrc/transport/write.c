@@ -33,6 +33,10 @@ static void apply_stream(struct es_conn *c, struct es_qstream *s)
     if (s->want_stop && !s->did_stop) {
         s->did_stop = 1;
         (void)es_compat_shutdown_read(c->nc, s->s.id, s->stop_code);
+        if (s->uni && ES_COMPAT_REMOTE_UNI_LINGERS) {
+            es_conn_forget_uni(c, s);
+            return;
+        }
     }
     if (s->want_reset && !s->did_reset) {
         s->did_reset = 1;
