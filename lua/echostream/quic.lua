@@ -1,0 +1,368 @@
+--- Raw QUIC for prototyping other protocols: any ALPN, streams and datagrams, no frames.
+---
+---     local listener = assert(echo.quic.listen("127.0.0.1:0", { alpn = { "hq-test" } }))
+---     echo.spawn(function()
+---       local connection = listener:accept()
+---       local stream = connection:accept_bi_stream()
+---       stream:write(stream:read_to_end():upper())
+---       stream:finish()
+---     end)
+---     local connection = assert(echo.quic.connect(listener.address, { alpn = { "hq-test" }, pin = listener.pin }))
+---     local stream = connection:open_bi_stream()
+---     stream:write "hello"; stream:finish()
+---     print(stream:read_to_end())                          --> HELLO
+
+local core = require "echostream.core"
+local address = require "echostream.address"
+local connections = require "echostream.quic_connection"
+local errors = require "echostream.errors"
+local host = require "echostream.host"
+local identity = require "echostream.identity"
+local log = require "echostream.log"
+local loop = require "echostream.loop"
+local options = require "echostream.options"
+local task = require "echostream.task"
+
+local M = {}
+
+-- Connections that wait for accept(); more are refused.
+local BACKLOG = 128
+
+local function check_alpn(where, alpn)
+  if type(alpn) ~= "table" or #alpn == 0 then
+    error(('%s: option "alpn" wants a list of protocol names such as { "hq-test" }'):format(where), 3)
+  end
+  for _, name in ipairs(alpn) do
+    if type(name) ~= "string" or #name == 0 or #name > 255 or name:find "\0" then
+      error(('%s: option "alpn" wants names of 1 to 255 bytes, got %s'):format(where, errors.show(name)), 3)
+    end
+  end
+  return alpn
+end
+
+local function resolve(name)
+  if address.literal(name) then
+    return { name }
+  end
+  return task.await(function(resume)
+    loop.resolve(name, resume)
+  end, 30)
+end
+
+-- Listening ---------------------------------------------------------------------------------------------------
+
+---@class echostream.quic.listener
+---@field address string    "127.0.0.1:5000", with the real port
+---@field pin string        "sha256:<hex>" of its public key
+---@field cert_hash string  "sha256:<hex>" of the whole certificate
+local Listener = {}
+Listener.__index = Listener
+Listener.__name = "echostream.quic.listener"
+
+Listener.__tostring = function(self)
+  return ("echostream.quic.listener %s"):format(self.address)
+end
+
+local listen_schema = {
+  alpn = { type = "table", required = true },
+  cert = { type = "string" },
+  key = { type = "string" },
+  state_dir = { type = "string" },
+  names = { type = "table" },
+  ca = { type = "string" },
+  transport = { type = "table" },
+}
+
+local function server_tls(rec, opts, ip)
+  local config = { server = true }
+  if opts.cert then
+    host.set_pem(config, "cert", opts.cert)
+    host.set_pem(config, "key", opts.key)
+  else
+    local key, err
+    if rec.sim and not opts.key and not opts.state_dir then
+      key = core.key_generate() -- simulations leave nothing on disk
+    else
+      key, err = identity.key(opts.key, opts.state_dir)
+    end
+    if not key then
+      return nil, err
+    end
+    local names = opts.names or (ip == "0.0.0.0" or ip == "::") and { "localhost" } or { "localhost", ip }
+    config.cert_pem, err = identity.certificate(key, names)
+    if not config.cert_pem then
+      return nil, err
+    end
+    config.key_pem = key
+  end
+  if opts.ca then
+    config.trust, config.ca_file = "ca", opts.ca
+  end
+  return core.tls(config)
+end
+
+-- In a task, for every connection whose handshake is over.
+function Listener:_offer(conn, alpn)
+  if self._closed or #self._queue >= BACKLOG then
+    conn:close(0, "too many connections wait")
+    return
+  end
+  local connection = connections.new(conn, alpn, true, loop.now)
+  if self._keep_alive then
+    conn:keep_alive(true)
+  end
+  self._queue[#self._queue + 1] = connection
+  self._waiters:wake "connection"
+end
+
+local function listen(name, port, opts, transport)
+  local rec = loop.current()
+  local addresses, err = resolve(name)
+  if not addresses then
+    return nil, err
+  end
+  local tls
+  tls, err = server_tls(rec, opts, addresses[1])
+  if not tls then
+    return nil, err
+  end
+  local self = setmetatable({
+    _queue = {}, _waiters = connections.waiters(), _rec = rec, _closed = false, _keep_alive = transport.keep_alive,
+  }, Listener)
+  local apps = {}
+  for i, alpn in ipairs(opts.alpn) do
+    apps[i] = {
+      alpn = alpn,
+      raw = function(conn)
+        self:_offer(conn, alpn)
+      end,
+    }
+  end
+  self._endpoint, err = loop.endpoint {
+    bind = address.join(addresses[1], port),
+    tls = tls,
+    apps = apps,
+    transport = transport,
+  }
+  if not self._endpoint then
+    return nil, err
+  end
+  local spki, der = tls:pin()
+  self.address = self._endpoint:address()
+  self.pin, self.cert_hash = identity.pin_text(spki), identity.pin_text(der)
+  return self
+end
+
+--- Listens for connections of other protocols.
+---
+--- Options: `alpn` (a list of protocol names, in order of preference), `cert` and `key` (files or PEM text; without them a key is
+--- made and kept as `echo.server` does), `state_dir`, `names`, `ca` (clients must show a certificate of it), `transport` (see
+--- docs/API.md).
+---@param addr string|integer  "127.0.0.1:5000"; port 0: any; ":5000" and 5000 mean every IPv4 address
+---@param opts table
+---@param callback? fun(listener: echostream.quic.listener?, err: echostream.error?)
+---@return echostream.quic.listener? listener, echostream.error? err  `io`, `not_found`, …
+function M.listen(addr, opts, callback)
+  local checked = options.check("echo.quic.listen", opts, listen_schema)
+  check_alpn("echo.quic.listen", checked.alpn)
+  local transport, tls = host.split_transport("echo.quic.listen", checked.transport)
+  checked.cert, checked.key = checked.cert or tls.cert, checked.key or tls.key
+  if checked.cert and not checked.key then
+    error('echo.quic.listen: option "cert" needs "key"', 2)
+  end
+  local ok, name, port = pcall(address.parse, "echo.quic.listen", addr, "0.0.0.0")
+  if not ok then
+    error(name, 2)
+  end
+  if callback then
+    options.argument("echo.quic.listen", "callback", callback, "function")
+    return task.call_back(callback, listen, name, port, checked, transport)
+  end
+  return task.block(listen, name, port, checked, transport)
+end
+
+local function try_accept(self)
+  local connection = table.remove(self._queue, 1)
+  if connection then
+    return connection
+  elseif self._closed then
+    return nil, errors.new("connection_closed", "the listener is closed")
+  end
+  return nil, "again"
+end
+
+local function accept(timeout, self)
+  return connections.repeat_until(self._waiters, "connection", timeout, loop.now, try_accept, self)
+end
+
+--- The next connection. Waits for it. 128 connections wait for `accept`; more are refused.
+---@param timeout? number seconds
+---@param callback? fun(connection: echostream.quic.connection?, err: echostream.error?)
+---@return echostream.quic.connection? connection, echostream.error? err  `connection_closed` once the listener is closed
+function Listener:accept(timeout, callback)
+  return connections.either("listener:accept", timeout, callback, accept, self)
+end
+
+--- Stops listening and closes every connection it accepted. Harmless twice.
+---@return true
+function Listener:close()
+  if not self._closed then
+    self._closed = true
+    loop.close_endpoint(self._rec, self._endpoint)
+    self._waiters:wake_all()
+  end
+  return true
+end
+
+Listener.__close = Listener.close
+
+-- Connecting --------------------------------------------------------------------------------------------------
+
+local connect_schema = {
+  alpn = { type = "table", required = true },
+  pin = { type = { "string", "table" } },
+  ca = { type = "string" },
+  skip_verification = { type = "boolean" },
+  cert = { type = "string" },
+  key = { type = "string" },
+  server_name = { type = "string" },
+  timeout = { type = "seconds", default = 30 },
+  bind = { type = "string" },
+  transport = { type = "table" },
+}
+
+-- Whom to trust, as core.tls wants it; nil when the options do not say.
+local function trust_of(opts)
+  if opts.skip_verification then
+    return { trust = "skip" }
+  elseif opts.pin then
+    local pins = {}
+    for i, text in ipairs(type(opts.pin) == "table" and opts.pin or { opts.pin }) do
+      pins[i] = identity.pin_bytes(text)
+      if not pins[i] then
+        error(('echo.quic.connect: option "pin" wants "sha256:" and 64 hex digits, got %s'):format(errors.show(text)), 3)
+      end
+    end
+    return { trust = "pin", pins = pins }
+  elseif opts.ca then
+    return opts.ca == "system" and { trust = "system" } or { trust = "ca", ca_file = opts.ca }
+  end
+end
+
+local function local_address(rec, opts, remote)
+  if opts.bind then
+    return address.join(address.parse("echo.quic.connect", opts.bind, "0.0.0.0"))
+  elseif rec.sim then
+    return loop.simulated_address(rec)
+  end
+  return remote:sub(1, 1) == "[" and "[::]:0" or "0.0.0.0:0"
+end
+
+-- One attempt at one address.
+local function dial(rec, remote, tls, opts, transport, timeout)
+  local endpoint, err = loop.endpoint { bind = local_address(rec, opts, remote) }
+  if not endpoint then
+    return nil, err
+  end
+  local config = {}
+  for key, value in pairs(transport) do
+    config[key] = value
+  end
+  config.handshake_timeout = config.handshake_timeout or timeout
+  local conn
+  conn, err = core.quic_dial(endpoint, { remote = remote, tls = tls, alpn = opts.alpn[1], transport = config })
+  if not conn then
+    loop.close_endpoint(rec, endpoint)
+    return nil, err
+  end
+  local over = connections.waiters()
+  conn:notify(function(what)
+    if what == "open" or what == "closed" then
+      over:wake "over"
+    end
+  end)
+  local ok
+  ok, err = over:wait("over", timeout)
+  local status, _, reason = conn:status()
+  if not ok or status ~= "open" then
+    conn:close(0, "given up")
+    loop.close_endpoint(rec, endpoint)
+    return nil, reason or err
+  end
+  if transport.keep_alive then
+    conn:keep_alive(true)
+  end
+  return connections.new(conn, opts.alpn[1], false, loop.now, function()
+    loop.close_endpoint(rec, endpoint)
+  end)
+end
+
+local function connect(name, port, opts, transport, trust)
+  if not trust then
+    return nil, errors.new("unauthenticated", 'no way to tell the right server from a wrong one: give pin = "sha256:…", '
+      .. 'ca = "system" or a file, or skip_verification = true for a trial')
+  end
+  local rec = loop.current()
+  local deadline = loop.now() + opts.timeout
+  local addresses, err = resolve(name)
+  if not addresses then
+    return nil, err
+  end
+  if trust.trust == "skip" then
+    log.write("warn", ("connecting to %s without verifying who it is (skip_verification)"):format(name))
+  end
+  host.set_pem(trust, "cert", opts.cert)
+  host.set_pem(trust, "key", opts.key)
+  trust.server_name = opts.server_name or (not address.literal(name) and name or nil)
+  local tls
+  tls, err = core.tls(trust)
+  if not tls then
+    return nil, err
+  end
+  for i, ip in ipairs(addresses) do
+    -- An address that does not answer must not eat the time of the others.
+    local left = math.max(deadline - loop.now(), 0.001)
+    local connection
+    connection, err = dial(rec, address.join(ip, port), tls, opts, transport, left / (#addresses - i + 1))
+    if connection then
+      return connection
+    end
+  end
+  return nil, err
+end
+
+--- Connects to a server of another protocol and waits for the handshake.
+---
+--- Options: `alpn` (a list with the one protocol to speak), one of `pin` ("sha256:…" or a list), `ca` (a PEM file, or "system"),
+--- `skip_verification` (true: nobody is checked); `cert` and `key` when the server asks for a certificate, `server_name`,
+--- `timeout` (seconds, 30), `bind` (local address), `transport` (see docs/API.md; a `keep_alive` given there is switched on).
+---@param addr string|integer "127.0.0.1:5000", "example.org:5000", "[::1]:5000"
+---@param opts table
+---@param callback? fun(connection: echostream.quic.connection?, err: echostream.error?)
+---@return echostream.quic.connection? connection
+---@return echostream.error? err  `timeout`, `unauthenticated` (no trust was given), `unavailable` (TLS), `not_found`, …
+function M.connect(addr, opts, callback)
+  local checked = options.check("echo.quic.connect", opts, connect_schema)
+  check_alpn("echo.quic.connect", checked.alpn)
+  if #checked.alpn > 1 then
+    error('echo.quic.connect: option "alpn" wants one name: a client says which protocol it speaks', 2)
+  end
+  local transport, tls = host.split_transport("echo.quic.connect", checked.transport)
+  checked.cert, checked.key = checked.cert or tls.cert, checked.key or tls.key
+  checked.skip_verification = checked.skip_verification or tls.skip_verification
+  if (checked.cert == nil) ~= (checked.key == nil) then
+    error('echo.quic.connect: options "cert" and "key" belong together', 2)
+  end
+  local ok, name, port = pcall(address.parse, "echo.quic.connect", addr, "127.0.0.1")
+  if not ok then
+    error(name, 2)
+  end
+  local trust = trust_of(checked)
+  if callback then
+    options.argument("echo.quic.connect", "callback", callback, "function")
+    return task.call_back(callback, connect, name, port, checked, transport, trust)
+  end
+  return task.block(connect, name, port, checked, transport, trust)
+end
+
+return M
