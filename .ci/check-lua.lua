@@ -24,8 +24,10 @@ for module, path in pairs(path_of) do
     number = number + 1
     local code = line:gsub("%-%-.*", "")
     for name in code:gmatch "require%s*%(?%s*[\"'](echostream[%w_.]*)[\"']" do
+      if name:find "%.$" then goto continue end -- put together at run time
       if name ~= "echostream.core" and not path_of[name] then complain("%s:%d: requires %s, which is not there", path, number, name) end
       if code:match "^local%s" or code:match "^require" then table.insert(requires[module], name) end
+      ::continue::
     end
   end
 end

@@ -1,10 +1,11 @@
 -- "Every public function has a spec, and every module too."
 --
--- Public is: a function of lua/echostream/ that stands under a doc comment (`---`) and is neither local nor marked @private or
--- @package; and every function that docs/API.md gives an entry (a table row or a heading that starts with `name(` in backquotes).
--- A spec is: a *_spec.lua file that uses the name as a member (`x.name`, `x:name`). Comments and strings do not count, except in
--- specs that run the README's or the examples' code, which count as what they run.
--- A module has a spec when spec/unit/<module>_spec.lua is there, or spec/integration/<module>_spec.lua for what needs a network.
+-- Public is a function that users reach: every method of a class in lua/echostream/ that stands under a doc comment (`---`), the
+-- documented functions of the modules that `echo.<name>` gives (see init.lua), and every function that docs/API.md has a row for.
+-- What is @private or @package, or begins with an underscore, is not.
+-- A function has a spec when a *_spec.lua file uses its name as a member (`x.name`, `x:name`). Comments do not count. A spec that
+-- runs the code of documents or examples counts as what it runs.
+-- A module has a spec when a spec file is named after it (spec/*/<module>…_spec.lua) or requires it.
 
 local function lines_of(command)
   local list = {}
@@ -29,8 +30,13 @@ local function note(text)
 end
 local function without_comments(code) return (code:gsub("%-%-%[%[.-%]%]", ""):gsub("%-%-[^\n]*", "")) end
 
+local covered = {} -- modules
+local function cover(module) covered[module] = true end
+
 for _, path in ipairs(lines_of "find spec -name '*_spec.lua'") do
   local code = without_comments(read(path))
+  cover(path:match "([^/]+)_spec%.lua$")
+  for module in code:gmatch "require%s*%(?%s*[\"']echostream%.([%w_.]+)[\"']" do cover(module:gsub("%.", "_")) end
   note(code)
   -- A spec that runs documents or examples uses what stands in their code.
   for document in code:gmatch "[\"']([%w_/]+%.md)[\"']" do
@@ -46,12 +52,23 @@ end
 local complaints = {}
 local function complain(...) complaints[#complaints + 1] = string.format(...) end
 
+local given = { init = true } -- modules whose functions users call
+for name in read("lua/echostream/init.lua"):gmatch "\n  [%w_]+ = [\"']echostream%.([%w_]+)[\"']" do given[name] = true end
+
+given.loop = nil -- for hosts and the files here; what users need of it has a row in docs/API.md
+
+local function has_spec(module)
+  module = module:gsub("/", "_")
+  for name in pairs(covered) do
+    -- named after it, or after the module it is a part of ("cli" for "cli_call")
+    if name == module or name:find("^" .. module .. "_") or module:find("^" .. name .. "_") then return true end
+  end
+  return module == "init"
+end
+
 for _, path in ipairs(lines_of "find lua/echostream -name '*.lua' -not -path '*/_meta/*' | LC_ALL=C sort") do
   local module = path:gsub("^lua/echostream/", ""):gsub("%.lua$", ""):gsub("/init$", "")
-  local spec = module:gsub("/", "_") .. "_spec.lua"
-  if not read("spec/unit/" .. spec) and not read("spec/integration/" .. spec) then
-    complain("%s: has no spec/unit/%s (nor in spec/integration)", path, spec)
-  end
+  if not has_spec(module) then complain("%s: no spec is named after it or requires it", path) end
   local doc, number = {}, 0
   for line in io.lines(path) do
     number = number + 1
@@ -60,7 +77,9 @@ for _, path in ipairs(lines_of "find lua/echostream -name '*.lua' -not -path '*/
     else
       local owner, name = line:match "^function%s+([%a_][%w_.]*)[.:]([%a_][%w_]*)%s*%("
       local text = table.concat(doc, "\n")
-      if owner and #doc > 0 and not text:find "@private" and not text:find "@package" and not name:find "^_" and not used[name] then
+      local public = owner and #doc > 0 and (owner ~= "M" or given[module])
+        and not text:find "@private" and not text:find "@package" and not name:find "^_"
+      if public and not used[name] then
         complain("%s:%d: no spec uses %s.%s", path, number, owner, name)
       end
       doc = {}
@@ -70,7 +89,7 @@ end
 
 for line in (read "docs/API.md" or ""):gmatch "[^\n]+" do
   local entry = line:match "^#+%s+`([^`]+)`" or line:match "^|%s*`([^`]+)`"
-  local name = entry and entry:match "([%a_][%w_]*)%s*[({]"
+  local name = entry and entry:match "^[%a_][%w_]*[.:]([%a_][%w_]*)%s*[({]"
   if name and not used[name] then complain("docs/API.md: no spec uses %s", name) end
 end
 
