@@ -119,23 +119,18 @@ void call_in_refuse(struct es_call *c, const struct es_failure *f, uint64_t stop
     call_in_end(c);
 }
 
-/* Nobody waits for the answer. Whoever relies on our clock alone is told that time is up; for the others a
- * reset ends the stream. */
+/* Nobody waits for the answer, but the stream has to end. */
 static void end_unwanted(struct es_call *c)
 {
-    struct es_link_stream *ls = c->st.ls;
+    int timed_out = c->cancel_code == ES_APP_DEADLINE;
     struct es_failure f;
 
-    if (ls != NULL && c->st.session->link != NULL) {
-        if (c->cancel_code == ES_APP_DEADLINE) {
-            failure_set(&f, ES_STATUS_TIMEOUT, c->admitted ? ES_PROCESSED_MAYBE : ES_PROCESSED_NO,
-                        "the deadline passed");
-            f.codec = c->codec;
-            (void)answer_failure(c->st.session, ls, c->st.fin, &f, ES_APP_DEADLINE);
-        } else {
-            es_link_reset(ls, ES_APP_CANCELLED);
-            close_stream(ls, c->st.fin, 0, ES_APP_CANCELLED);
-        }
+    if (c->st.ls != NULL && c->st.session->link != NULL) {
+        failure_set(&f, timed_out ? ES_STATUS_TIMEOUT : ES_STATUS_CANCELLED,
+                    c->admitted ? ES_PROCESSED_MAYBE : ES_PROCESSED_NO,
+                    timed_out ? "the deadline passed" : "cancelled");
+        f.codec = c->codec;
+        (void)answer_failure(c->st.session, c->st.ls, c->st.fin, &f, ES_APP_NO_MORE_WANTED);
     }
     call_in_end(c);
 }

@@ -276,9 +276,7 @@ void call_in_reset(struct es_call *c, uint64_t code)
         call_in_cancel(c, code);
         return;
     }
-    es_link_reset(c->st.ls, ES_APP_CANCELLED);
-    es_link_stream_done(c->st.ls);
-    call_in_free(c);
+    refuse_with(c, ES_STATUS_CANCELLED, "cancelled before it was let in", code);
 }
 
 void call_in_cancel(struct es_call *c, uint64_t code)

@@ -1,6 +1,7 @@
 /* Named streams: what the binding does with them. channel_in.c is what the peer does. */
 #include "channel.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* ---- telling the binding ---- */
@@ -137,15 +138,29 @@ static void abandon_ours(struct es_channel *c, uint64_t code)
         es_link_reset(c->st.ls, code);
 }
 
-void channel_abandon(struct es_channel *c, uint64_t code)
+/* The responder's way: a status, which a reset would drop before it arrived. */
+static void abandon_theirs(struct es_channel *c, uint64_t code, const char *message)
 {
-    if (c->st.ls != NULL && c->st.session->link != NULL) {
-        if (c->ours) {
+    struct es_failure f;
+
+    if (!c->recv_over)
+        es_link_stop(c->st.ls, code);
+    if (c->send_over)
+        return;
+    failure_set(&f, code == ES_APP_DEADLINE ? ES_STATUS_TIMEOUT : ES_STATUS_CANCELLED, ES_PROCESSED_MAYBE,
+                message);
+    if (answer_failure(c->st.session, c->st.ls, 1, &f, 0) != 0)
+        es_link_reset(c->st.ls, code);
+    c->answered = 1;
+}
+
+void channel_abandon(struct es_channel *c, uint64_t code, const char *message)
+{
+    if (c->st.ls != NULL && session_may_send(c->st.session)) {
+        if (c->ours)
             abandon_ours(c, code);
-        } else {
-            es_link_stop(c->st.ls, code);
-            es_link_reset(c->st.ls, code);
-        }
+        else
+            abandon_theirs(c, code, message);
     }
     c->send_over = c->recv_over = 1;
 }
@@ -316,7 +331,9 @@ static int write_message(struct es_channel *c, const struct es_msg_out *m)
         return rc;
     rc = es_link_write_ref(c->st.ls, m->data, m->len, 0, m->release, m->arg);
     if (rc != 0) { /* half a message is out: the stream cannot go on */
-        channel_abandon(c, ES_APP_INTERNAL);
+        es_link_stop(c->st.ls, ES_APP_INTERNAL);
+        es_link_reset(c->st.ls, ES_APP_INTERNAL);
+        c->send_over = c->recv_over = 1;
         channel_set_error_text(c, ES_STATUS_INTERNAL, ES_PROCESSED_MAYBE, "out of memory");
         (void)channel_tell_over(c);
     }
@@ -424,9 +441,14 @@ int es_channel_end(struct es_channel *c, const struct es_failure *f)
 
 void es_channel_reset(struct es_channel *c, uint64_t code)
 {
+    char text[64] = "the stream was reset";
+
     if (c->send_over && c->recv_over)
         return;
-    channel_abandon(c, code);
+    if (code >= ES_APP_USER)
+        snprintf(text, sizeof text, "the stream was reset with code %llu",
+                 (unsigned long long)(code - ES_APP_USER));
+    channel_abandon(c, code, text);
     channel_set_error_text(c, ES_STATUS_CANCELLED, ES_PROCESSED_MAYBE, "the stream was reset here");
     c->deaf = 1;
     channel_drop_blocks(c);
@@ -441,7 +463,7 @@ void es_channel_release(struct es_channel *c)
 
     if (ls != NULL && c->st.session->link != NULL) {
         if (!c->send_over) {
-            channel_abandon(c, ES_APP_CANCELLED);
+            channel_abandon(c, ES_APP_CANCELLED, "the stream was given up");
         } else if (!c->recv_over) {
             /* What we sent is to arrive in peace; only nothing more is read. */
             es_link_stop(ls, ES_APP_NO_MORE_WANTED);

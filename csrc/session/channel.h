@@ -9,8 +9,8 @@ void channel_free(struct es_channel *c); /* the session may be gone after */
 void channel_uncount(struct es_channel *c);
 void channel_leave_method(struct es_channel *c);
 void channel_drop_blocks(struct es_channel *c); /* messages that nobody will read */
-/* Stops and resets both directions; the opener sends CANCEL too. */
-void channel_abandon(struct es_channel *c, uint64_t code);
+/* Gives up both directions. The opener sends CANCEL and resets; the responder answers with `message`. */
+void channel_abandon(struct es_channel *c, uint64_t code, const char *message);
 
 /* The first error of a channel is kept. ES_ERR_NOMEM: without its words. */
 int channel_set_error(struct es_channel *c, const struct es_failure *f);

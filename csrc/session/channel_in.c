@@ -292,7 +292,7 @@ static void too_large(struct es_channel *c)
     struct es_failure f;
 
     if (c->ours) {
-        channel_abandon(c, ES_APP_TOO_LARGE);
+        channel_abandon(c, ES_APP_TOO_LARGE, why);
     } else if (!c->send_over) {
         failure_set(&f, ES_STATUS_RESOURCE_EXHAUSTED, ES_PROCESSED_MAYBE, why);
         (void)answer_failure(c->st.session, c->st.ls, 0, &f, ES_APP_TOO_LARGE);
@@ -429,11 +429,14 @@ static void given_up(struct es_channel *c, uint64_t code)
         return;
     failure_of_code(&f, code, ES_PROCESSED_MAYBE, text, sizeof text);
     (void)channel_set_error(c, &f);
-    if (!c->send_over)
-        es_link_reset(c->st.ls, ES_APP_CANCELLED);
-    if (!c->recv_over)
-        es_link_stop(c->st.ls, ES_APP_CANCELLED);
-    c->recv_over = c->send_over = 1;
+    if (!c->ours) {
+        channel_abandon(c, code, "cancelled");
+    } else {
+        es_link_stop(c->st.ls, ES_APP_NO_MORE_WANTED);
+        if (!c->send_over)
+            es_link_reset(c->st.ls, ES_APP_NO_MORE_WANTED);
+        c->recv_over = c->send_over = 1;
+    }
     strand_forget(&c->st);
     channel_settle(c);
     es_wheel_remove(&c->st.session->host->wheel, &c->st.deadline);
@@ -477,10 +480,7 @@ void channel_expired(struct es_channel *c)
     s->host->stats.calls_timed_out++;
     failure_set(&f, ES_STATUS_TIMEOUT, ES_PROCESSED_MAYBE, "the deadline passed");
     if (c->st.ls != NULL && session_may_send(s)) {
-        if (c->ours || c->send_over)
-            channel_abandon(c, ES_APP_DEADLINE);
-        else
-            (void)answer_failure(s, c->st.ls, c->recv_over, &f, ES_APP_DEADLINE);
+        channel_abandon(c, ES_APP_DEADLINE, f.message);
     }
     c->answered = 1;
     fail_text(c, f.status, f.processed, f.message);

@@ -202,10 +202,10 @@ void control_data(struct es_strand *st, const uint8_t *p, size_t n, int fin)
     }
     if (rc == ES_ERR_NOMEM)
         session_oom(s);
-    else if (rc == ES_ERR_TOO_LARGE)
-        session_violation(s, ES_APP_TOO_LARGE, "a control frame is too long");
+    else if (rc < 0 && !s->hello_seen)
+        session_violation(s, ES_APP_HELLO, st->reader.why);
     else if (rc < 0)
-        session_violation(s, s->hello_seen ? ES_APP_PROTOCOL : ES_APP_HELLO, st->reader.why);
+        session_violation(s, rc == ES_ERR_TOO_LARGE ? ES_APP_TOO_LARGE : ES_APP_PROTOCOL, st->reader.why);
     else if (fin)
         session_violation(s, ES_APP_CLOSED_CRITICAL, "the control stream was closed");
     else

@@ -33,6 +33,18 @@ static int encode_hello(struct es_session *s, struct es_buf *out)
     return rc == 0 ? es_hello_encode(out, &h) : rc;
 }
 
+/* How long the peer may take. Its HELLO rides on the first flight after the handshake, but over a slow and
+ * lossy path every repetition of a lost one costs several round trips. */
+static uint64_t patience(const struct es_session *s)
+{
+    struct es_link_stats st;
+    uint64_t more;
+
+    es_link_stats_get(s->link, &st);
+    more = st.rtt_smoothed < ES_HELLO_TIMEOUT ? 30 * st.rtt_smoothed : ES_HELLO_TIMEOUT_MAX;
+    return more < ES_HELLO_TIMEOUT_MAX - ES_HELLO_TIMEOUT ? ES_HELLO_TIMEOUT + more : ES_HELLO_TIMEOUT_MAX;
+}
+
 int hello_send(struct es_session *s)
 {
     struct es_buf *b = &s->host->scratch;
@@ -47,7 +59,7 @@ int hello_send(struct es_session *s)
         rc = es_link_write(s->control_out.ls, b->p, b->n, 0);
     es_buf_free(&s->credentials); /* said once */
     if (rc == 0)
-        rc = es_wheel_add(&s->host->wheel, &s->hello_timer.deadline, session_now(s) + ES_HELLO_TIMEOUT);
+        rc = es_wheel_add(&s->host->wheel, &s->hello_timer.deadline, session_now(s) + patience(s));
     return rc;
 }
 
@@ -67,7 +79,7 @@ void hello_received(struct es_session *s, const struct es_raw_frame *f)
     const char *why = NULL;
 
     if (es_hello_decode(&h, f->body, f->len, &why) != 0) {
-        session_violation(s, ES_APP_PROTOCOL, why);
+        session_violation(s, ES_APP_HELLO, why);
         return;
     }
     if (h.min_minor > 0) { /* we speak minor 0 only */

@@ -43,7 +43,7 @@ static struct es_lane_in *lane_new(struct es_uni_in *u)
     for (i = 0; i < ES_MAX_LANES && s->lanes_in[i] != NULL; i++)
         ;
     if (i == ES_MAX_LANES) {
-        session_violation(s, ES_APP_EXCESSIVE_LOAD, "more than 8 event lanes");
+        session_violation(s, ES_APP_PROTOCOL, "more than 8 event lanes");
         return NULL;
     }
     l = es_calloc(1, sizeof *l);
