@@ -210,6 +210,13 @@ static int is_dark(const struct es_sim *s, uint64_t at)
 
 /* ---- sending ---- */
 
+static void trace(struct es_sim *s, enum es_sim_fate fate, const union es_addr *from, const union es_addr *to,
+                  const uint8_t *data, size_t len)
+{
+    if (s->trace)
+        s->trace(s->trace_user, fate, from, to, data, len);
+}
+
 struct fate {
     int lost, duplicate, corrupt;
     uint64_t extra[2]; /* ns on top of the delay, of the datagram and its duplicate */
@@ -322,11 +329,13 @@ int es_sim_net_send(struct es_sim *s, struct sim_socket *sock, const union es_ad
     draw(s, path, &f);
     if (len > (path->p.mtu ? path->p.mtu : 65535) || is_dark(s, s->poller.timers.now)) {
         s->stats.lost++;
+        trace(s, ES_SIM_LOST, &sock->ext, to, data, len);
         return 0;
     }
     at = depart(s, path, len);
     if (at == ES_NEVER) {
         s->stats.queue_dropped++;
+        trace(s, ES_SIM_QUEUE_DROPPED, &sock->ext, to, data, len);
         return 0;
     }
     at += path->p.delay;
@@ -334,10 +343,12 @@ int es_sim_net_send(struct es_sim *s, struct sim_socket *sock, const union es_ad
         struct fate clean = {0};
 
         s->stats.duplicated++;
+        trace(s, ES_SIM_DUPLICATED, &sock->ext, to, data, len);
         rc = enqueue(s, sock, to, ecn, data, len, at + f.extra[1], &clean);
         if (rc != 0)
             return rc;
     }
+    trace(s, f.lost ? ES_SIM_LOST : ES_SIM_SENT, &sock->ext, to, data, len);
     if (f.lost) {
         s->stats.lost++;
         return 0;
@@ -359,10 +370,13 @@ size_t es_sim_net_deliver(struct es_sim *s, size_t budget)
         sock = es_map_get(&s->sockets, &key, sizeof key);
         if (is_dark(s, k->at)) {
             s->stats.lost++;
+            trace(s, ES_SIM_LOST, &k->from, &k->to, k->data, k->len);
         } else if (!sock) {
             s->stats.no_listener++;
+            trace(s, ES_SIM_NO_LISTENER, &k->from, &k->to, k->data, k->len);
         } else {
             s->stats.delivered++;
+            trace(s, ES_SIM_DELIVERED, &k->from, &k->to, k->data, k->len);
             es_endpoint_input(sock->ep, &sock->bound, &k->from, k->ecn, k->data, k->len);
         }
         packet_free(s, k);

@@ -354,3 +354,12 @@ void es_sim_stats_get(const struct es_sim *s, struct es_sim_stats *out)
 {
     *out = s->stats;
 }
+
+void es_sim_trace(struct es_sim *s,
+                  void (*fn)(void *user, enum es_sim_fate fate, const union es_addr *from,
+                             const union es_addr *to, const uint8_t *data, size_t len),
+                  void *user)
+{
+    s->trace = fn;
+    s->trace_user = user;
+}

@@ -15,6 +15,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+union es_addr;
 struct es_sim;
 struct es_poller;
 struct es_endpoint;
@@ -41,6 +42,15 @@ struct es_sim_stats {
     uint64_t sent, delivered, lost, duplicated, reordered, corrupted, queue_dropped, no_listener;
 };
 
+enum es_sim_fate {
+    ES_SIM_SENT, /* under way */
+    ES_SIM_DUPLICATED,
+    ES_SIM_LOST, /* by chance, in a blackout, over the mtu */
+    ES_SIM_QUEUE_DROPPED,
+    ES_SIM_DELIVERED,
+    ES_SIM_NO_LISTENER
+};
+
 void es_sim_config_default(struct es_sim_config *c);
 int es_sim_new(struct es_sim **out, const struct es_sim_config *c);
 void es_sim_del(struct es_sim *s); /* its endpoints must be gone */
@@ -52,6 +62,12 @@ void es_sim_blackout(struct es_sim *s, uint64_t from_ns,
 /* The endpoint's address changes as behind a NAT: what it sends from now on comes from `port` of the same IP
  * (0: a new one). */
 int es_sim_rebind(struct es_sim *s, struct es_endpoint *ep, uint16_t port);
+/* For looking at a run: fn is called for every datagram when it is sent and when it arrives. NULL: nobody
+ * looks. */
+void es_sim_trace(struct es_sim *s,
+                  void (*fn)(void *user, enum es_sim_fate fate, const union es_addr *from,
+                             const union es_addr *to, const uint8_t *data, size_t len),
+                  void *user);
 void es_sim_stats_get(const struct es_sim *s, struct es_sim_stats *out);
 
 #endif

@@ -77,6 +77,9 @@ struct es_sim {
     uint16_t next_host; /* for sockets bound to the unspecified address */
     int kicked;
     struct es_sim_stats stats;
+    void (*trace)(void *user, enum es_sim_fate fate, const union es_addr *from, const union es_addr *to,
+                  const uint8_t *data, size_t len);
+    void *trace_user; /* borrowed */
 };
 
 /* net.c */

@@ -121,6 +121,7 @@ struct world {
     /* what this seed promises */
     int must_survive; /* no session may die by itself */
     int small_limits; /* resource_exhausted is an honest answer */
+    int rebinds;      /* how many times a client's address still changes */
     int abrupt;       /* a session is closed in the middle */
     uint64_t rtt;     /* ns */
     size_t max_size;  /* of payloads */

@@ -156,19 +156,26 @@ static void draw_transport(struct world *w, struct es_transport_config *t, int s
     t->disable_mtu_discovery = chance(w, 30);
 }
 
+/* A server can reach a silent client behind a new mapping only after the client spoke, so these clients keep
+ * their connections alive; and until the handshake is confirmed QUIC needs a stable address (RFC 9000, 9). */
 static void on_rebind(struct es_timer *t)
 {
     struct world *w = t->user;
     int i = (int)below(w, (uint64_t)w->n_clients);
+    struct peer *p = &w->client[i];
 
-    if (!w->client[i].ep || w->client[i].closed)
+    later(w, t, 4 * w->rtt + below(w, 2 * ES_SECOND));
+    if (!p->ep || session_is_over(p) || !p->opened || !p->other->opened)
         return;
+    if (w->rebinds-- == 0) {
+        es_timer_stop(w->timers, t);
+        return;
+    }
     say(w, "client %d rebinds", i);
     if (chance(w, 50))
-        es_sim_rebind(w->sim, w->client[i].ep, 0);
-    else
-        es_endpoint_rebind(w->client[i].ep);
-    later(w, t, 4 * w->rtt + below(w, 2 * ES_SECOND));
+        es_sim_rebind(w->sim, p->ep, 0);
+    else if (es_endpoint_rebind(p->ep) != 0)
+        violation(w, "es_endpoint_rebind failed");
 }
 
 void ask_close(struct peer *p, uint64_t code)
@@ -286,6 +293,8 @@ static int make_client(struct world *w, int i)
     cc.app = &w->app[0];
     cc.app_arg = &dial;
     draw_transport(w, &cc.transport, 0);
+    if (w->rebinds)
+        cc.transport.keep_alive = ES_SECOND + w->rtt;
     if (es_endpoint_connect(p->ep, &cc, &link, err, sizeof err) != 0) {
         violation(w, "connect: %s", err);
         return -1;
@@ -293,6 +302,16 @@ static int make_client(struct world *w, int i)
     p->session = dial.session;
     totals.sessions++;
     return 0;
+}
+
+static void on_datagram(void *user, enum es_sim_fate fate, const union es_addr *from, const union es_addr *to,
+                        const uint8_t *data, size_t len)
+{
+    static const char *const names[] = {"sent", "duplicated", "LOST", "QUEUE FULL", "arrives", "NO LISTENER"};
+    char a[64], b[64];
+
+    say(user, "    %s > %s %zu bytes %02x: %s", es_addr_format(from, a, sizeof a),
+        es_addr_format(to, b, sizeof b), len, len ? data[0] : 0, names[fate]);
 }
 
 int world_make(struct world *w)
@@ -304,8 +323,14 @@ int world_make(struct world *w)
     w->must_survive = chance(w, 60);
     w->abrupt = chance(w, 12);
     draw_network(w, &c);
+    if (chance(w, 20))
+        w->rebinds = (int)(1 + below(w, chance(w, 20) ? 60 : 6));
+    if (w->rebinds && (c.path.loss > 0.05 || c.path.corrupt > 0.02))
+        w->must_survive = 0; /* a path that cannot be validated in time ends the connection */
     if (es_sim_new(&w->sim, &c) != 0)
         return -1;
+    if (w->verbose > 1)
+        es_sim_trace(w->sim, on_datagram, w);
     w->poller = es_sim_poller(w->sim);
     w->timers = es_poller_timers(w->poller);
     w->n_clients = chance(w, 25) ? 1 + (int)below(w, MAX_CLIENTS) : 1;
@@ -326,8 +351,8 @@ int world_make(struct world *w)
     draw_script(w);
     es_timer_init(&w->rebind_timer, on_rebind, w);
     es_timer_init(&w->abrupt_timer, on_abrupt, w);
-    if (chance(w, 20))
-        later(w, &w->rebind_timer, below(w, 2 * ES_SECOND));
+    if (w->rebinds)
+        later(w, &w->rebind_timer, 2 * w->rtt + below(w, 2 * ES_SECOND));
     if (w->abrupt)
         later(w, &w->abrupt_timer, below(w, 4 * w->rtt + ES_SECOND));
     return 0;

@@ -11,7 +11,7 @@
 /* The campaign: sessions between a server and one to three clients over a bad simulated network, seed by
  * seed.
  *
- *   sim_campaign FIRST COUNT [--verbose]
+ *   sim_campaign FIRST COUNT [--verbose | --packets]
  *
  * Each seed draws a network (loss, bursts, duplication, reordering, corruption, delay, rate, rebinding) and a
  * mixed script of calls, events and named streams in both directions. Then it must hold: every call ends
@@ -69,7 +69,7 @@ void say(struct world *w, const char *fmt, ...)
 
 uint64_t now_of(const struct world *w)
 {
-    return w->timers->now;
+    return w->timers ? w->timers->now : 0;
 }
 
 void later(struct world *w, struct es_timer *t, uint64_t ns)
@@ -98,9 +98,15 @@ size_t draw_size(struct world *w)
     }
 }
 
+static int is_over(const struct peer *p)
+{
+    /* The end of its calls is told before CLOSED, so the session itself is asked too. */
+    return p->closed || p->close_asked || (p->opened && !es_session_is_open(p->session));
+}
+
 int session_is_over(const struct peer *p)
 {
-    return p->closed || p->close_asked || (p->other && (p->other->closed || p->other->close_asked));
+    return is_over(p) || is_over(p->other);
 }
 
 struct op *op_by_id(struct world *w, uint64_t id)
@@ -543,12 +549,12 @@ int main(int argc, char **argv)
 {
     uint64_t first, count, i, failed = 0, t0;
     struct es_sim_rand r;
-    int verbose = argc > 3 && strcmp(argv[3], "--verbose") == 0;
+    int verbose = argc <= 3 ? 0 : strcmp(argv[3], "--packets") == 0 ? 2 : strcmp(argv[3], "--verbose") == 0;
     size_t j;
     double secs;
 
     if (argc < 3) {
-        fprintf(stderr, "usage: sim_campaign FIRST COUNT [--verbose]\n");
+        fprintf(stderr, "usage: sim_campaign FIRST COUNT [--verbose | --packets]\n");
         return 2;
     }
     first = strtoull(argv[1], NULL, 10);
