@@ -298,6 +298,20 @@ static int on_remove_cid(ngtcp2_conn *nc, const ngtcp2_cid *cid, void *user_data
     return 0;
 }
 
+static int on_peer_cid(ngtcp2_conn *nc, es_compat_cid_status status, uint64_t seq, const ngtcp2_cid *cid,
+                       const uint8_t *token, void *user_data)
+{
+    if (token == NULL) {
+        return 0;
+    }
+    if (status == NGTCP2_CONNECTION_ID_STATUS_TYPE_ACTIVATE) {
+        es_conn_add_token(self(user_data), token);
+    } else {
+        es_conn_remove_token(self(user_data), token);
+    }
+    return 0;
+}
+
 static int on_path_challenge(ngtcp2_conn *nc, uint8_t *data, void *user_data)
 {
     struct es_endpoint *ep = self(user_data)->ep;
@@ -342,7 +356,7 @@ const ngtcp2_mem es_conn_mem = {NULL, mem_malloc, mem_free, mem_calloc, mem_real
     .extend_max_stream_data = on_extend_stream_data, .handshake_confirmed = on_handshake_confirmed,          \
     .delete_crypto_aead_ctx = ngtcp2_crypto_delete_crypto_aead_ctx_cb,                                       \
     .delete_crypto_cipher_ctx = ngtcp2_crypto_delete_crypto_cipher_ctx_cb, .recv_datagram = on_datagram,     \
-    .get_path_challenge_data = on_path_challenge,                                                            \
+    .dcid_status = on_peer_cid, .get_path_challenge_data = on_path_challenge,                                \
     .version_negotiation = ngtcp2_crypto_version_negotiation_cb
 
 const ngtcp2_callbacks es_conn_client_callbacks = {

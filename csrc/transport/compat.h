@@ -35,6 +35,8 @@ typedef ngtcp2_conn_stat ngtcp2_conn_info;
  * such stream sends. We close it ourselves; ngtcp2 keeps some 300 bytes for it until the connection ends. */
 #define ES_COMPAT_REMOTE_UNI_LINGERS 1
 
+typedef int es_compat_cid_status;
+
 static inline void es_compat_peer_close(ngtcp2_conn *nc, ngtcp2_ccerr *out)
 {
     ngtcp2_conn_get_connection_close_error(nc, out);
@@ -72,6 +74,8 @@ static inline void es_compat_set_original_dcid(ngtcp2_transport_params *p, const
 
 #define ES_COMPAT_KEEP_ALIVE_OFF     UINT64_MAX
 #define ES_COMPAT_REMOTE_UNI_LINGERS 0
+
+typedef ngtcp2_connection_id_status_type es_compat_cid_status;
 
 static inline void es_compat_peer_close(ngtcp2_conn *nc, ngtcp2_ccerr *out)
 {

@@ -43,6 +43,26 @@ void es_conn_remove_cid(struct es_conn *c, const uint8_t *cid, size_t len)
     }
 }
 
+/* A stateless reset carries none of our ids: it is known by its last 16 bytes. */
+void es_conn_add_token(struct es_conn *c, const uint8_t *token)
+{
+    if (c->n_tokens < ES_TOKENS_MAX &&
+        es_map_put(&c->ep->by_token, token, NGTCP2_STATELESS_RESET_TOKENLEN, c) == 0) {
+        memcpy(c->tokens[c->n_tokens++], token, NGTCP2_STATELESS_RESET_TOKENLEN);
+    }
+}
+
+void es_conn_remove_token(struct es_conn *c, const uint8_t *token)
+{
+    for (size_t i = 0; i < c->n_tokens; i++) {
+        if (memcmp(c->tokens[i], token, NGTCP2_STATELESS_RESET_TOKENLEN) == 0) {
+            es_map_remove(&c->ep->by_token, token, NGTCP2_STATELESS_RESET_TOKENLEN);
+            memmove(c->tokens[i], c->tokens[--c->n_tokens], NGTCP2_STATELESS_RESET_TOKENLEN);
+            return;
+        }
+    }
+}
+
 /* ---- birth and death ---- */
 
 static ngtcp2_conn *get_conn(ngtcp2_crypto_conn_ref *ref)
@@ -126,6 +146,11 @@ void es_conn_del(struct es_conn *c)
     while (c->n_cids > 0) {
         struct es_cid cid = c->cids[c->n_cids - 1];
         es_conn_remove_cid(c, cid.b, cid.len);
+    }
+    while (c->n_tokens > 0) {
+        uint8_t token[NGTCP2_STATELESS_RESET_TOKENLEN];
+        memcpy(token, c->tokens[c->n_tokens - 1], sizeof token);
+        es_conn_remove_token(c, token);
     }
     es_free(c->cids);
     es_buf_free(&c->close_packet);

@@ -73,6 +73,7 @@ static void init_containers(struct es_endpoint *ep)
 
     ep->p->io.rand(ep->p->io.ctx, seed, sizeof seed);
     es_map_init(&ep->by_cid, seed);
+    es_map_init(&ep->by_token, seed);
     es_list_init(&ep->dirty);
     es_list_init(&ep->conns);
     es_list_init(&ep->dirty_conns);
@@ -93,6 +94,7 @@ static void free_memory(struct es_endpoint *ep)
     es_pool_free(&ep->streams);
     es_pool_free(&ep->refs);
     es_map_free(&ep->by_cid);
+    es_map_free(&ep->by_token);
     es_tls_unref(ep->tls);
     es_free(ep->apps);
     es_free(ep->out);
@@ -339,6 +341,10 @@ void es_endpoint_input(struct es_endpoint *ep, const union es_addr *local, const
         return;
     }
     c = rv == 0 ? lookup(ep, vc.dcid, vc.dcidlen) : NULL;
+    if (c == NULL && !(data[0] & 0x80) && len >= 5 + NGTCP2_STATELESS_RESET_TOKENLEN) {
+        c = es_map_get(&ep->by_token, data + len - NGTCP2_STATELESS_RESET_TOKENLEN,
+                       NGTCP2_STATELESS_RESET_TOKENLEN);
+    }
     if (c != NULL) {
         es_conn_input(c, local, remote, ecn, data, len);
     } else {

@@ -34,6 +34,7 @@
 #define ES_TICKET_TOTAL  (64 * 1024) /* CRYPTO bytes a server may send us after the handshake, in all */
 #define ES_RETRY_ABOVE   128         /* half-open connections above which newcomers must show their address */
 #define ES_UNI_LEFT_MAX  65536       /* see ES_COMPAT_REMOTE_UNI_LINGERS: no more credit after that many */
+#define ES_TOKENS_MAX    6           /* stateless reset tokens of the peer that are looked for */
 #define ES_DATAGRAMS_MAX 256         /* unreliable datagrams waiting to be sent */
 
 /* ---- streams (stream.c) ---- */
@@ -121,6 +122,8 @@ struct es_conn {
     struct es_cid *cids;         /* owned array: the ids under which the table knows us */
     size_t n_cids, cap_cids;
     struct es_cid odcid; /* server: the id the client chose, in the table until the handshake is over */
+    uint8_t tokens[ES_TOKENS_MAX][NGTCP2_STATELESS_RESET_TOKENLEN]; /* of the peer's ids in use */
+    size_t n_tokens;
 
     struct es_close_info info;  /* valid once `ending` or state >= ENDED */
     struct es_buf close_packet; /* CONNECTION_CLOSE, to be repeated while lingering */
@@ -170,6 +173,7 @@ struct es_endpoint {
     int deleting;
 
     struct es_map by_cid;      /* connection id -> es_conn, borrowed */
+    struct es_map by_token;    /* stateless reset token of a peer -> es_conn, borrowed */
     struct es_conn *last_conn; /* of the last lookup; NULL: none */
     uint8_t last_cid[ES_CID_LEN];
     struct es_list conns, dirty_conns;
@@ -228,6 +232,8 @@ void es_conn_finish(struct es_conn *c);     /* delivers closed() now, frees the 
 int es_conn_established(struct es_conn *c); /* from callbacks.c: 0 or NGTCP2_ERR_CALLBACK_FAILURE */
 void es_conn_set_keep_alive(struct es_conn *c);
 int es_conn_add_cid(struct es_conn *c, const uint8_t *cid, size_t len);
+void es_conn_add_token(struct es_conn *c, const uint8_t *token);
+void es_conn_remove_token(struct es_conn *c, const uint8_t *token);
 void es_conn_remove_cid(struct es_conn *c, const uint8_t *cid, size_t len);
 
 /* close.c */

@@ -30,17 +30,19 @@ static void apply_stream(struct es_conn *c, struct es_qstream *s)
         (void)ngtcp2_conn_extend_max_stream_offset(c->nc, s->s.id, s->credit);
         s->credit = 0;
     }
+    /* STOP_SENDING has to stand before RESET_STREAM in the packet, and 0.12 puts what it is told last first:
+     * a 0.12 peer that sees a reset before anything else of a stream never opens it, ignores the STOP_SENDING
+     * behind it, and we would wait for its half of the stream for ever. */
+    if (s->want_reset && !s->did_reset) {
+        s->did_reset = 1;
+        (void)es_compat_shutdown_write(c->nc, s->s.id, s->reset_code);
+    }
     if (s->want_stop && !s->did_stop) {
         s->did_stop = 1;
         (void)es_compat_shutdown_read(c->nc, s->s.id, s->stop_code);
         if (s->uni && ES_COMPAT_REMOTE_UNI_LINGERS) {
             es_conn_forget_uni(c, s);
-            return;
         }
-    }
-    if (s->want_reset && !s->did_reset) {
-        s->did_reset = 1;
-        (void)es_compat_shutdown_write(c->nc, s->s.id, s->reset_code);
     }
 }
 

@@ -10,6 +10,7 @@
 #include "../../csrc/base/err.h"
 #include "../../csrc/base/mem.h"
 #include "../../csrc/link/link.h"
+#include "../../csrc/transport/driver.h"
 #include "../../csrc/transport/endpoint.h"
 #include "../../csrc/transport/poller.h"
 #include "../../csrc/transport/tls.h"
