@@ -267,6 +267,7 @@ local function pump_luv(rec, done, on_signal)
     end
   end)
   ignore_signals()
+  settle() -- whoever runs luv next (the idle prompt, the user's own uv.run) must find the poll referenced as it should be
   if not ok then
     error(err, 0)
   end
