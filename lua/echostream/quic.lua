@@ -157,7 +157,7 @@ end
 ---
 --- Options: `alpn` (a list of protocol names, in order of preference), `cert` and `key` (files or PEM text; without them a key is
 --- made and kept as `echo.server` does), `state_dir`, `names`, `ca` (clients must show a certificate of it), `transport` (see
---- docs/API.md).
+--- docs/API.md; here a connection is kept alive by the client's side, by ours when `keep_alive` gives the seconds).
 ---@param addr string|integer  "127.0.0.1:5000"; port 0: any; ":5000" and 5000 mean every IPv4 address
 ---@param opts table
 ---@param callback? fun(listener: echostream.quic.listener?, err: echostream.error?)
@@ -289,9 +289,6 @@ local function dial(rec, remote, tls, opts, transport, timeout)
     loop.close_endpoint(rec, endpoint)
     return nil, reason or err
   end
-  if transport.keep_alive then
-    conn:keep_alive(true)
-  end
   return connections.new(conn, opts.alpn[1], false, loop.now, function()
     loop.close_endpoint(rec, endpoint)
   end)
@@ -335,7 +332,8 @@ end
 ---
 --- Options: `alpn` (a list with the one protocol to speak), one of `pin` ("sha256:…" or a list), `ca` (a PEM file, or "system"),
 --- `skip_verification` (true: nobody is checked); `cert` and `key` when the server asks for a certificate, `server_name`,
---- `timeout` (seconds, 30), `bind` (local address), `transport` (see docs/API.md; a `keep_alive` given there is switched on).
+--- `timeout` (seconds, 30), `bind` (local address), `transport` (see docs/API.md; the connection is kept alive unless
+--- `keep_alive = false` there lets it end when it is idle).
 ---@param addr string|integer "127.0.0.1:5000", "example.org:5000", "[::1]:5000"
 ---@param opts table
 ---@param callback? fun(connection: echostream.quic.connection?, err: echostream.error?)
