@@ -164,6 +164,7 @@ void es_channel_consume(struct es_channel *c)
     if (b->whole || b->off == b->buf.n)
         block_free(c, b);
     channel_settle(c);
+    session_feed_starved(c->st.session);
 }
 
 void channel_settle(struct es_channel *c)

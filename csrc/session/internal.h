@@ -239,6 +239,7 @@ void strand_forget(struct es_strand *st);
 void strand_free(struct es_strand *st); /* detach, deadline and memory */
 void strand_retry(struct es_strand *st);
 void session_feed_starved(struct es_session *s);
+void session_look_again(struct es_session *s); /* by the clock, for frames and calls that wait for room */
 uint64_t session_max_body(const struct es_session *s);
 
 /* ---- hello.c, control.c, goaway.c ---- */

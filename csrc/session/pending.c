@@ -8,6 +8,13 @@ static int needs_hello(const struct es_session *s, size_t payload_len)
     return !s->hello_seen && payload_len > ES_EARLY_MESSAGE;
 }
 
+/* Requests wait here rather than in the link when much is unacknowledged already: the link stops giving the
+ * peer credit above its cap, and the answers could not come. */
+static int has_room(const struct es_session *s, size_t payload_len)
+{
+    return s->n_calls_out == 0 || s->link->held + payload_len <= s->link->hold_cap / 4 * 3;
+}
+
 /* Keeps what is to be sent later. */
 static int stash(struct es_call *c, const struct es_bytes *method, const struct es_kv *kv,
                  const uint8_t *payload, size_t len, void (*release)(void *), void *arg)
@@ -41,6 +48,10 @@ static int send_stashed(struct es_call *c)
 
     if (needs_hello(s, c->payload_len))
         return ES_ERR_LIMIT;
+    if (!has_room(s, c->payload_len)) {
+        session_look_again(s);
+        return ES_ERR_LIMIT;
+    }
     if (c->payload_len > s->peer_max_message) {
         failure_set(&f, ES_STATUS_RESOURCE_EXHAUSTED, ES_PROCESSED_NO,
                     "the request is larger than the peer's max_message");
@@ -116,7 +127,8 @@ static int place(struct es_call *c, const struct es_bytes *method, const struct 
     struct es_session *s = c->st.session;
     int rc = ES_ERR_LIMIT;
 
-    if (s->established && es_list_empty(&s->pending) && !needs_hello(s, len) && !s->refused)
+    if (s->established && es_list_empty(&s->pending) && !needs_hello(s, len) && has_room(s, len) &&
+        !s->refused)
         rc = call_out_send(c, method, kv, payload, len, release, arg);
     if (rc == 0) {
         es_list_push(&s->calls_out, &c->node);
@@ -134,6 +146,8 @@ static int place(struct es_call *c, const struct es_bytes *method, const struct 
     }
     es_list_push(&s->pending, &c->node);
     s->n_pending++;
+    if (!has_room(s, len))
+        session_look_again(s);
     return 0;
 }
 

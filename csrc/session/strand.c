@@ -61,11 +61,21 @@ int strand_feed(struct es_strand *st, const uint8_t **p, size_t *n, struct es_ra
     return rc;
 }
 
+/* Not everything that makes room tells us. Without memory for the timer the next event of the connection does
+ * it. */
+void session_look_again(struct es_session *s)
+{
+    if (s->starved_timer.deadline.at == 0)
+        (void)es_wheel_add(&s->host->wheel, &s->starved_timer.deadline, session_now(s) + ES_STARVED_RETRY);
+}
+
 static int has_room(const struct es_session *s, uint64_t length)
 {
     if (!s->hello_seen)
         return 0;
-    if (es_link_would_hold(s->link, (size_t)length))
+    /* Against what was received only, not es_link_would_hold(), which counts our unacknowledged bytes too:
+     * two sides that both have much to send would each wait for the other to take it first. */
+    if (s->held + length <= s->link->hold_cap)
         return 1;
     /* A message longer than the cap is let in alone, else it would wait for ever. */
     return length > s->link->hold_cap && s->reserved == 0;
@@ -78,11 +88,7 @@ static void back_frame(struct es_strand *st, uint64_t length)
     if (length > ES_SMALL_FRAME && !has_room(s, length)) {
         if (es_list_empty(&st->starved)) {
             es_list_push(&s->starved, &st->starved);
-            /* Acknowledgements make room without telling us; so look again by the clock too. Without memory
-             * for the timer the next event of the connection does it. */
-            if (s->starved_timer.deadline.at == 0)
-                (void)es_wheel_add(&s->host->wheel, &s->starved_timer.deadline,
-                                   session_now(s) + ES_STARVED_RETRY);
+            session_look_again(s);
         }
         return;
     }

@@ -145,7 +145,7 @@ static void on_sent(void *user, struct es_link_stream *ls)
         ((struct es_call *)st)->fin_acked = 1;
     else if (st != NULL && st->kind == ES_STRAND_CHANNEL)
         ((struct es_channel *)st)->fin_acked = 1;
-    session_feed_starved(s);
+    pending_run(s);
 }
 
 static void on_stream_closed(void *user, struct es_link_stream *ls)
@@ -205,7 +205,7 @@ static void on_stream_credit(void *user, int dir)
 
 static void on_hold_low(void *user)
 {
-    session_feed_starved(session_of(user));
+    pending_run(session_of(user));
 }
 
 static void on_closed(void *user, const struct es_close_info *info)
@@ -257,8 +257,10 @@ void session_expired(struct es_deadline *d)
     case ES_STRAND_STARVED_TIMER:
         if (s->dead)
             (void)session_report(s);
-        else
+        if (!s->closing) {
             session_feed_starved(s);
+            pending_run(s);
+        }
         break;
     default:
         break;
