@@ -16,7 +16,7 @@ connect) n=${2:-500} ;;
 *) n=${2:-500} ;;
 esac
 in_flight=${3:-128}
-export BENCH_DIR LUA_PATH="bench/?.lua;lua/?.lua;lua/?/init.lua;;" LUA_CPATH="$BENCH_DIR/?.so;lua/?.so;;"
+export BENCH_DIR LUA_PATH="bench/?.lua;lua/?.lua;lua/?/init.lua;;" LUA_CPATH="${BENCH_CPATH:-lua/?.so};$BENCH_DIR/?.so;;"
 mkdir -p "$BENCH_DIR"
 log=$BENCH_DIR/profile-server.log
 

@@ -68,5 +68,5 @@ build bench_heap.so bench/heap.c "" "-shared -fPIC $(pkg-config --cflags lua5.4 
 BENCH_COMMIT=$(git rev-parse --short HEAD 2>/dev/null || echo unknown)
 export LUA BENCH_DIR BENCH_DOCS BENCH_PIDS BENCH_COMMIT
 export LUA_PATH="bench/?.lua;lua/?.lua;lua/?/init.lua;;"
-export LUA_CPATH="$BENCH_DIR/?.so;lua/?.so;;"
+export LUA_CPATH="${BENCH_CPATH:-lua/?.so};$BENCH_DIR/?.so;;"
 "$LUA" bench/run.lua "$@"

@@ -193,15 +193,14 @@ static void on_failed(lua_State *L, struct es_lloop *lp, struct es_ev_failed *f)
     w->call = NULL;
     lp->unended_waiter = w;
     const char *code = (const char *)f->data, *message = code + f->code_len;
-    int details = 0, n = 0;
+    int details = 0;
     lua_pushnil(L);
     int nil_at = lua_gettop(L);
     if (f->details_len &&
-        es_codec_decode(L, f->codec, f->data + f->code_len + f->message_len, f->details_len, &n) == 0 &&
-        n > 0) {
-        lua_settop(L, nil_at + 1);
+        es_codec_unpack(L, f->codec, f->data + f->code_len + f->message_len, f->details_len) == 0)
         details = nil_at + 1;
-    }
+    else
+        lua_settop(L, nil_at); /* details that cannot be read leave the error without them */
     es_lua_push_failure(L, code, f->code_len, message, f->message_len, f->processed, f->retry_after_ms,
                         details);
     if (details)

@@ -80,7 +80,7 @@ static void read_failure(lua_State *L, int idx, struct es_lloop *lp, struct es_f
     if (!lua_isnil(L, -1)) {
         int at = lua_gettop(L);
         es_buf_clear(&lp->scratch);
-        if (es_mp_encode(L, at, 1, &lp->scratch) == 0) {
+        if (es_codec_pack(L, ES_CODEC_MSGPACK, at, &lp->scratch) == 0) {
             f->codec = ES_CODEC_MSGPACK;
             f->details = lp->scratch.p;
             f->details_len = lp->scratch.n;

@@ -100,7 +100,7 @@ var checks = []check{
 	{"HELLO twice closes the connection", checkHelloTwice},
 	{"a frame before HELLO closes the connection", checkNoHello},
 	{"a body that ends early closes the connection", checkShortBody},
-	{"an announced length over the limit closes the connection", checkTooLarge},
+	{"a request over the limit is refused before it has come", checkTooLarge},
 	{"still alive at the end", func(t *client) error { return wantCall(t, []any{int64(3)}, "math.add", 1, 2) }},
 }
 

@@ -65,9 +65,27 @@ func checkShortBody(t *client) error {
 	return closes(t, exchangeBytes(putFrame(nil, frameRequest, whole[:5])), codeProtocol)
 }
 
+// A request over the limit is refused by its announced length: section 5 has the status for it, section 11 the code.
 func checkTooLarge(t *client) error {
+	c, err := t.dial()
+	if err != nil {
+		return err
+	}
+	defer c.conn.CloseWithError(0, "")
+	s, err := c.conn.OpenStream()
+	if err != nil {
+		return err
+	}
 	limit := t.theirs.number(1, 65536) + 64*1024
-	return closes(t, exchangeBytes(putVarint(putVarint(nil, frameRequest), limit)), codeTooLarge)
+	if _, err = s.Write(putVarint(putVarint(nil, frameRequest), limit)); err != nil {
+		return err
+	}
+	x := &exchange{p: c.peer, stream: s, frames: newFrameReader(s)}
+	if a, err := x.finish(); err == nil {
+		_, err = a.values()
+		return wantFailure(err, statusExhausted, "resource_exhausted")
+	}
+	return wantClosed(c.conn, codeTooLarge)
 }
 
 func checkNoHello(t *client) error {

@@ -56,6 +56,7 @@ const (
 	statusUnknown   = 2
 	statusTimeout   = 4
 	statusNotFound  = 5
+	statusExhausted = 8
 	statusNoMethod  = 12
 
 	maxBody = 65536 + 20*1024
