@@ -129,12 +129,19 @@ local function listen(name, port, opts, transport)
   local self = setmetatable({
     _queue = {}, _waiters = connections.waiters(), _rec = rec, _closed = false, _keep_alive = transport.keep_alive,
   }, Listener)
+  -- The core keeps these functions as long as the endpoint: if they kept the listener, which has the endpoint, none of them
+  -- could ever be collected. A listener nobody holds has nobody who accepts.
+  local weak = setmetatable({ self }, { __mode = "v" })
   local apps = {}
   for i, alpn in ipairs(opts.alpn) do
     apps[i] = {
       alpn = alpn,
       raw = function(conn)
-        self:_offer(conn, alpn)
+        if weak[1] then
+          weak[1]:_offer(conn, alpn)
+        else
+          conn:close(0, "nobody accepts")
+        end
       end,
     }
   end
