@@ -142,6 +142,21 @@ local function local_address(self, remote)
   return remote:sub(1, 1) == "[" and "[::]:0" or "0.0.0.0:0"
 end
 
+-- TLS alerts that mean: this certificate will not do.
+local certificate_alerts = { [41] = true, [42] = true, [43] = true, [44] = true, [45] = true, [46] = true, [48] = true,
+  [49] = true, [51] = true, [116] = true }
+
+-- A handshake that failed over a certificate is `unauthenticated`, whoever disliked it (RFC 9001, section 4.8: a TLS
+-- alert is the transport error 0x100 + alert).
+local function name_failure(err)
+  local details = err and err.details
+  if type(details) == "table" and details.cause == "handshake" and math.type(details.code) == "integer"
+    and certificate_alerts[details.code - 0x100] then
+    err.code = "unauthenticated"
+  end
+  return err
+end
+
 -- One attempt at one address. Returns the session.
 local function dial(self, remote, tls, timeout)
   local endpoint, problem = loop.endpoint { bind = local_address(self, remote) }
@@ -171,7 +186,7 @@ local function dial(self, remote, tls, timeout)
   end, timeout)
   if not ok then
     loop.close_endpoint(self._rec, endpoint)
-    return nil, err
+    return nil, name_failure(err)
   end
   self._endpoint = endpoint
   return ud

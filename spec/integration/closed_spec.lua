@@ -63,7 +63,7 @@ net.each(function(env)
     env.it("wake whoever waits on them", function()
       local server, client = env.pair(function(server)
         server:add_rpc("never", function() echo.sleep(100) end)
-        server:add_stream("s", function() echo.sleep(100) end)
+        server:add_stream("s", function() echo.sleep(1) end)
       end)
       local stream = assert(client:create_stream("s"))
       local tasks = {

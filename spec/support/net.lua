@@ -9,6 +9,7 @@
 --
 -- Every spec runs in a task, has a time limit, and closes what it made; afterwards nothing may be alive.
 
+local busted = require "busted"
 local echo = require "echostream"
 local loop = require "echostream.loop"
 local log = require "echostream.log"
@@ -151,7 +152,7 @@ local function make_env(kind)
 
   -- Declares one spec. `options`: of the simulation.
   function env.it(name, fn, options)
-    it(name, function()
+    busted.it(name, function()
       env.logs, env.opened = {}, {}
       log.set(function(record)
         table.insert(env.logs, record)
@@ -170,7 +171,7 @@ end
 -- Calls `declare(env)` for each kind of network.
 function M.each(declare)
   for _, kind in ipairs { "quic", "sim" } do
-    describe(kind == "quic" and "(over sockets)" or "(simulated)", function()
+    busted.describe(kind == "quic" and "(over sockets)" or "(simulated)", function()
       declare(make_env(kind))
     end)
   end
@@ -178,7 +179,7 @@ end
 
 -- One kind only.
 function M.only(kind, declare)
-  describe(kind == "quic" and "(over sockets)" or "(simulated)", function()
+  busted.describe(kind == "quic" and "(over sockets)" or "(simulated)", function()
     declare(make_env(kind))
   end)
 end

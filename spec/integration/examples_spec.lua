@@ -1,0 +1,81 @@
+-- Every file in examples/ is executed here.
+
+local process = require "spec.support.process"
+
+local function example(name, arguments)
+  return ".ci/env lua5.4 examples/" .. name .. " " .. (arguments or "")
+end
+
+local function served(name, arguments)
+  local server = process.start(example(name, arguments or "127.0.0.1:0"), { seconds = 60 })
+  return server, server:expect "^listening on (%S+)", server:expect "^pin (%S+)"
+end
+
+local seen = {}
+
+local function describe_example(names, fn)
+  for _, name in ipairs(names) do
+    seen[name] = true
+  end
+  describe("examples/" .. table.concat(names, ", "), fn)
+end
+
+describe_example({ "demo_server.lua", "demo_client.lua" }, function()
+  it("show calls both ways, events both ways and a stream", function()
+    local server, address, pin = served "demo_server.lua"
+    local client = process.run(example("demo_client.lua", address .. " " .. pin), { seconds = 30 })
+    assert.equal(0, client.code, client.err .. client.out)
+    assert.matches("math.add%(10, 20%) = 30", client.out)
+    assert.matches("event news: the server says hello to demo", client.out)
+    assert.matches("both ways %-> BOTH WAYS", client.out)
+    assert.matches("method_not_found", client.out)
+    server:expect "event log: hello from the client"
+    local code = server:stop()
+    assert.equal(0, code)
+  end)
+end)
+
+describe_example({ "chat.lua" }, function()
+  it("lets two people talk", function()
+    local server, address, pin = served("chat.lua", "serve 127.0.0.1:0")
+    local ann = process.start(("sh -c '(sleep 3; echo hello from ann; sleep 1) | %s'")
+      :format(example("chat.lua", ("join %s %s ann"):format(address, pin))), { seconds = 30 })
+    ann:expect "in the room: ann"
+    local bob = process.run(("(sleep 1; echo hello from bob; sleep 4) | %s")
+      :format(example("chat.lua", ("join %s %s bob"):format(address, pin))), { seconds = 30 })
+    assert.equal(0, bob.code, bob.err .. bob.out)
+    assert.matches("in the room: ann, bob", bob.out)
+    assert.matches("bob: hello from bob", bob.out)
+    assert.matches("ann: hello from ann", bob.out)
+    ann:expect "bob is here"
+    ann:expect "bob: hello from bob"
+    ann:stop()
+    assert.equal(0, (server:stop()))
+  end)
+
+  it("lets nobody in without a name", function()
+    local server, address, pin = served("chat.lua", "serve 127.0.0.1:0")
+    local nobody = process.run(example("chat.lua", ("join %s %s ''"):format(address, pin)), { seconds = 30 })
+    assert.not_equal(124, nobody.code)
+    assert.matches("say who you are", nobody.out .. nobody.err)
+    assert.equal(0, (server:stop()))
+  end)
+end)
+
+describe_example({ "sim_loss.lua" }, function()
+  it("shows that loss costs time and nothing else", function()
+    local result = process.run(example "sim_loss.lua", { seconds = 60 })
+    assert.equal(0, result.code, result.err)
+    assert.matches("  0 %%     500 ", result.out)
+    assert.matches(" 20 %%     500 ", result.out)
+  end)
+end)
+
+describe("examples/", function()
+  it("has no file that is not executed here", function()
+    local list = process.run "ls examples"
+    for name in list.out:gmatch "[%w_]+%.lua" do
+      assert.is_true(seen[name], name .. " is not in this spec")
+    end
+  end)
+end)
