@@ -290,9 +290,11 @@ local conn = {}
 ---@param options { remote: string, tls: echostream.core.tls, alpn: string, transport?: echostream.core.transport }
 ---@return echostream.core.conn|nil conn, table|nil err
 function core.quic_dial(endpoint, options) end
---- "connecting", "open", or "closed" and the close information { cause, app, code, reason }
----@return string status, table|nil close
+--- "connecting", "open", or "closed" and the close information { cause, app, code, reason } and the same as an error object
+---@return string status, table|nil close, table|nil err
 function conn:status() end
+--- Keepalive by this side; on for the dialling side unless transport.keep_alive is false.
+function conn:keep_alive(on) end
 --- fn(what), not in a task, must not block: what = "open", "bidi" (a stream to accept), "uni", "datagram", "credit" (more streams may be opened), "closed".
 function conn:notify(fn) end
 ---@param dir "bidi"|"uni"
@@ -338,7 +340,9 @@ function qstream:close() end
 core.codec = {}
 
 ---@class echostream.core.frame
---- encode{ type = "request", ... } -> bytes; decode(bytes, from?) -> frame, next | nil, "again" | nil, err; reader(max) -> reader:feed(bytes) -> iterator
+--- encode{ type = "request", ... } -> bytes; decode(bytes, from?) -> frame, next | nil, "again" | nil, err; decode_datagram(bytes) -> frame;
+--- reader(max) -> reader:feed(bytes) -> iterator over frames (a failure comes last, as false, err), reader:missing() -> missing, held;
+--- varint(n) -> bytes; read_varint(bytes, from?) -> n, next | nil, "again". The fields are listed in frame.lua.
 core.frame = {}
 
 --- Marks a table: array keeps an empty table an array; map makes a sequence a map.
