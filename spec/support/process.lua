@@ -80,7 +80,8 @@ Running.__index = Running
 ---@return process.running
 function M.start(command, opts)
   opts = opts or {}
-  local pipe = assert(io.popen(("cd %s && echo $$ && exec %s timeout -k 5 %g %s 2>&1 </dev/null"):format(
+  -- In the foreground, timeout passes a signal on once, and not to the group as well.
+  local pipe = assert(io.popen(("cd %s && echo $$ && exec %s timeout --foreground -k 5 %g %s 2>&1 </dev/null"):format(
     M.quote(opts.cwd or root), environment(opts.env), opts.seconds or 60, command)))
   return setmetatable({ _pipe = pipe, pid = pipe:read "l", text = "" }, Running)
 end

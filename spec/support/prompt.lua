@@ -27,7 +27,13 @@ end
 ---@param opts? { seconds?: number }  how long one step may take (default 20)
 ---@return prompt
 function M.new(opts)
-  local self = setmetatable({ script = {}, steps = 0, dir = process.directory(), seconds = opts and opts.seconds or 20 }, Prompt)
+  local self = setmetatable({
+    script = {},
+    steps = 0,
+    commands = 0,
+    dir = process.directory(),
+    seconds = opts and opts.seconds or 20,
+  }, Prompt)
   self:_add [[
 log_user 0
 set stty_init "columns 400 rows 50"
@@ -106,8 +112,10 @@ end
 ---@param command string
 ---@return prompt self
 function Prompt:meanwhile(command)
-  process.write(("%s/command.%d"):format(self.dir, self.steps), command)
-  self:_add(("catch { exec sh %s/command.%d >>& %s/meanwhile }"):format(self.dir, self.steps, self.dir))
+  self.commands = self.commands + 1
+  local file = ("%s/command.%d"):format(self.dir, self.commands)
+  process.write(file, command)
+  self:_add(("catch { exec sh %s >>& %s/meanwhile }"):format(file, self.dir))
   return self
 end
 
