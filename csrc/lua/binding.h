@@ -89,6 +89,7 @@ struct es_lloop {
     struct es_evq *events;              /* owned */
     struct es_list ready, idle, parked; /* of es_task.node */
     size_t n_idle, n_tasks;             /* tasks with a job: ready, running, parked */
+    struct es_list timers;              /* es_ltimer.node that run */
     struct es_list fired;               /* es_ltimer.node that are due */
     size_t n_timers;
     struct es_list endpoints;     /* es_lendpoint.node */

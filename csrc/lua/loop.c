@@ -13,7 +13,7 @@
 
 struct es_ltimer { /* userdata; user value 1: the function */
     struct es_timer timer;
-    struct es_list node;   /* in loop->fired when due */
+    struct es_list node;   /* in loop->timers while running, in loop->fired when due */
     struct es_lloop *loop; /* referenced */
     int anchor_ref;        /* ourselves while running: a timer nobody holds still fires */
 };
@@ -48,6 +48,21 @@ void es_lloop_unref(struct es_lloop *lp)
     es_free(lp);
 }
 
+/* The loop closes: its timers never fire, and nothing keeps them. */
+static void timers_forget(lua_State *L, struct es_lloop *lp, struct es_list *list)
+{
+    es_list_foreach(it, list)
+    {
+        struct es_ltimer *lt = es_container_of(it, struct es_ltimer, node);
+        es_list_remove(it);
+        es_timer_stop(es_poller_timers(lp->poller), &lt->timer);
+        if (!lp->lua->closing)
+            luaL_unref(L, LUA_REGISTRYINDEX, lt->anchor_ref);
+        lt->anchor_ref = LUA_NOREF;
+    }
+    lp->n_timers = 0;
+}
+
 static void on_kick(struct es_timer *t)
 {
     (void)t; /* being due is all it is for: the step that follows drains */
@@ -80,10 +95,8 @@ static void loop_close(lua_State *L, struct es_lloop *lp)
      * more. */
     es_lua_drop_events(L, lp);
     lp->closed = 1;
-    es_list_foreach(it, &lp->fired)
-    {
-        es_list_remove(it);
-    }
+    timers_forget(L, lp, &lp->timers);
+    timers_forget(L, lp, &lp->fired);
     es_task_close_all(L, lp);
     size_t it_cb = 0;
     uint64_t handle;
@@ -139,7 +152,7 @@ static struct es_lloop *loop_new(lua_State *L, const struct es_sim_config *sim)
     lp->refs = 1;
     lp->lua = es_lua_get(L);
     lp->lua->refs++;
-    struct es_list *lists[] = {&lp->ready, &lp->idle,      &lp->parked,
+    struct es_list *lists[] = {&lp->ready, &lp->idle,      &lp->parked,       &lp->timers,
                                &lp->fired, &lp->endpoints, &lp->flush_waiters};
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
         es_list_init(lists[i]);
@@ -361,6 +374,7 @@ static int loop_alive(lua_State *L)
 static void ltimer_fire(struct es_timer *t)
 {
     struct es_ltimer *lt = es_container_of(t, struct es_ltimer, timer);
+    es_list_remove(&lt->node);
     es_list_push(&lt->loop->fired, &lt->node);
 }
 
@@ -394,6 +408,7 @@ static int loop_timer(lua_State *L)
         return luaL_error(L, "out of memory");
     lua_pushvalue(L, -1);
     lt->anchor_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+    es_list_push(&lp->timers, &lt->node);
     lp->n_timers++;
     if (!lp->busy)
         es_poller_rearm(lp->poller);
