@@ -364,6 +364,8 @@ int es_channel_send(struct es_channel *c, const struct es_msg_out *m)
     if (rc == 0) {
         c->messages_out++;
         c->bytes_out += m->len;
+    } else if (rc == ES_ERR_CLOSED && session_may_send(s)) {
+        channel_stopped(c, ES_APP_NO_MORE_WANTED); /* the link knows it already */
     }
     return rc;
 }
@@ -391,9 +393,9 @@ int es_channel_finish(struct es_channel *c)
     if (!can_send(c))
         return ES_ERR_CLOSED;
     rc = c->ours ? es_link_write(c->st.ls, NULL, 0, 1) : write_success(c);
-    if (rc != 0)
+    if (rc != 0 && rc != ES_ERR_CLOSED)
         return rc;
-    c->send_over = 1;
+    c->send_over = 1; /* also when the peer wanted no more before */
     if (!c->ours) {
         c->answered = 1;
         es_link_stream_done(c->st.ls);
@@ -436,7 +438,7 @@ int es_channel_end(struct es_channel *c, const struct es_failure *f)
     channel_settle(c);
     channel_leave_method(c);
     (void)channel_tell_over(c);
-    return live ? rc : ES_ERR_CLOSED;
+    return c->answered ? rc : ES_ERR_CLOSED;
 }
 
 void es_channel_reset(struct es_channel *c, uint64_t code)

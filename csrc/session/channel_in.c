@@ -247,6 +247,10 @@ static int fill_channel(struct es_channel *ch, const struct es_request *r, struc
     rc = es_wheel_add(&s->host->wheel, &ch->st.deadline, ch->deadline);
     if (rc == 0)
         rc = write_head(ch);
+    if (rc == ES_ERR_CLOSED) { /* an opener that only sends told us to stop before we began */
+        ch->send_over = 1;
+        rc = 0;
+    }
     return rc == 0 ? push_request(ch, r) : rc;
 }
 
