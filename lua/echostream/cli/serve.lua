@@ -79,8 +79,11 @@ function M.run(options, words)
       return cli.FAILED
     end
   end
-  io.stdout:write(("listening on %s\npin %s\n"):format(server.address, server.pin))
-  io.stdout:flush()
+  -- Said by the running loop: who reads it may send a signal at once, and from here on that stops the server gracefully.
+  echo.spawn(function()
+    io.stdout:write(("listening on %s\npin %s\n"):format(server.address, server.pin))
+    io.stdout:flush()
+  end)
   local finished, err = server:run()
   if not finished and err then
     cli.complain("%s", tostring(err))
