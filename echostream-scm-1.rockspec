@@ -104,6 +104,7 @@ build = {
         "csrc/transport/tls.c",
         "csrc/transport/tls_verify.c",
         "csrc/transport/udp.c",
+        "csrc/transport/version.c",
         "csrc/transport/write.c",
       },
       defines = { "_GNU_SOURCE" },

@@ -166,6 +166,14 @@ LUALIB_API int luaopen_echostream_core(lua_State *L)
     int core = lua_gettop(L);
     lua_pushliteral(L, "scm-1");
     lua_setfield(L, core, "version");
+    lua_createtable(L, 0, 3);
+    lua_pushstring(L, es_transport_ngtcp2_version());
+    lua_setfield(L, -2, "ngtcp2");
+    lua_pushstring(L, es_transport_gnutls_version());
+    lua_setfield(L, -2, "gnutls");
+    lua_pushliteral(L, LUA_RELEASE);
+    lua_setfield(L, -2, "lua");
+    lua_setfield(L, core, "libraries");
     es_lua_open_errors(L, core);
     es_lua_open_codec(L, core);
     es_lua_open_frame(L, core);

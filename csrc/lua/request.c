@@ -259,6 +259,11 @@ static int core_call_info(lua_State *L)
     lua_setfield(L, -2, "kind");
     lua_pushlstring(L, t->method->name, t->method->name_len);
     lua_setfield(L, -2, "name");
+    struct es_lsession *ls = t->session ? es_session_user(t->session) : NULL;
+    if (ls && ls->obj_ref != LUA_NOREF) { /* nil once the session is over */
+        lua_rawgeti(L, LUA_REGISTRYINDEX, ls->obj_ref);
+        lua_setfield(L, -2, "session");
+    }
     lua_Integer attempt = 1, id = 0;
     if (t->job == ES_JOB_CALL) {
         kv = es_call_metadata(t->call, &n);

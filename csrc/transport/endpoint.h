@@ -29,7 +29,8 @@ struct es_transport_config { /* per connection */
     uint64_t handshake_timeout; /* ns; default server 10 s, client 30 s */
     uint64_t max_streams_bidi;  /* the peer's allowance; default 1,024 */
     uint64_t max_streams_uni;   /* default 16 */
-    uint64_t stream_window;     /* bytes; default 256 KiB: initial credit of each stream */
+    uint64_t stream_window;     /* bytes; default 256 KiB: initial credit of each stream. While the protocol
+                                   takes bytes as fast as the path brings them, it doubles, up to 4 MiB */
     uint64_t connection_window; /* bytes; default 8 MiB */
     uint64_t hold_cap;          /* bytes; default ES_LINK_HOLD_CAP */
     uint64_t max_datagram;      /* bytes accepted; default 65,535; 0: no datagrams */
@@ -89,6 +90,9 @@ int es_endpoint_rebind(struct es_endpoint *ep);
 
 /* The peer's certificate, for a link made by an endpoint: SPKI hash. ES_ERR_NOT_FOUND when it sent none. */
 int es_link_peer_pin(struct es_link *l, uint8_t spki[32]);
+/* Versions of the libraries loaded in this process, such as "0.12.1" and "3.7.9". */
+const char *es_transport_ngtcp2_version(void);
+const char *es_transport_gnutls_version(void);
 /* Keepalive on or off for this connection (a session with an idle handler wants it on). */
 void es_link_keep_alive(struct es_link *l, int on);
 

@@ -249,7 +249,7 @@ function session:on_writable(fn) end
 function session:open_channel(name, options) end
 
 --- The incoming call that the running task serves: nil outside handlers.
----@return { id: integer, kind: string, name: string, metadata: table<string,string>, deadline: number|nil, attempt: integer }|nil info deadline on loop:now()'s clock
+---@return { id: integer, kind: string, name: string, session: table|nil, metadata: table<string,string>, deadline: number|nil, attempt: integer }|nil info deadline on loop:now()'s clock
 function core.call_info() end
 ---@return boolean|nil cancelled nil outside handlers
 function core.call_cancelled() end
