@@ -34,6 +34,8 @@ typedef ngtcp2_conn_stat ngtcp2_conn_info;
 /* 0.12 never closes a one-way stream of the peer's: its check waits for the acknowledgement of a FIN that no
  * such stream sends. We close it ourselves; ngtcp2 keeps some 300 bytes for it until the connection ends. */
 #define ES_COMPAT_REMOTE_UNI_LINGERS 1
+/* 0.12 arms no probe time-out for packets that carry nothing but datagrams: see datagram_may_go(). */
+#define ES_COMPAT_DATAGRAMS_UNPROBED 1
 
 typedef int es_compat_cid_status;
 
@@ -74,6 +76,7 @@ static inline void es_compat_set_original_dcid(ngtcp2_transport_params *p, const
 
 #define ES_COMPAT_KEEP_ALIVE_OFF     UINT64_MAX
 #define ES_COMPAT_REMOTE_UNI_LINGERS 0
+#define ES_COMPAT_DATAGRAMS_UNPROBED 0
 
 typedef ngtcp2_connection_id_status_type es_compat_cid_status;
 

@@ -469,6 +469,9 @@ void es_conn_arm(struct es_conn *c)
         }
         at = ngtcp2_conn_get_expiry(c->nc);
     }
+    if (c->n_dgrams > 0 && c->dgram_until != 0 && c->dgram_until < at) {
+        at = c->dgram_until;
+    }
     if (at < ts->now + MIN_TIMER) {
         at = ts->now + MIN_TIMER;
     }
@@ -491,7 +494,11 @@ static void on_timer(struct es_timer *t)
     case ES_CONN_HANDSHAKE:
     case ES_CONN_OPEN:
         if (ngtcp2_conn_get_expiry(c->nc) > now) {
-            es_conn_arm(c);
+            if (c->n_dgrams > 0 && c->dgram_until != 0 && c->dgram_until <= now) {
+                es_conn_mark(c);
+            } else {
+                es_conn_arm(c);
+            }
             break;
         }
         rv = ngtcp2_conn_handle_expiry(c->nc, now);

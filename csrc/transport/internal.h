@@ -35,7 +35,8 @@
 #define ES_RETRY_ABOVE   128         /* half-open connections above which newcomers must show their address */
 #define ES_UNI_LEFT_MAX  65536       /* see ES_COMPAT_REMOTE_UNI_LINGERS: no more credit after that many */
 #define ES_TOKENS_MAX    6           /* stateless reset tokens of the peer that are looked for */
-#define ES_DATAGRAMS_MAX 256         /* unreliable datagrams waiting to be sent */
+#define ES_WINDOW_MAX    (4 * 1024 * 1024) /* to which a stream's window grows by itself */
+#define ES_DATAGRAMS_MAX 256               /* unreliable datagrams waiting to be sent */
 
 /* ---- streams (stream.c) ---- */
 
@@ -66,6 +67,9 @@ struct es_qstream {
     size_t head_off;        /* bytes of `head` already acknowledged */
     size_t unsent, unacked; /* bytes */
     size_t credit;          /* stream credit to give with the next flush */
+    uint64_t window;        /* bytes the peer may be ahead of the consumer; grows with a fast one */
+    uint64_t round;         /* bytes consumed since round_at */
+    uint64_t round_at;      /* ns */
     uint64_t reset_code, stop_code;
     uint8_t prio;
     unsigned fin : 1; /* FIN is queued */
@@ -144,7 +148,8 @@ struct es_conn {
     unsigned tls_alert;       /* our own alert, more exact than GnuTLS's; 0: none */
     unsigned flush_again : 1; /* the flush stopped at its limit, not because it had nothing */
     unsigned refused : 1;     /* the protocol did not want it: no up-calls */
-    unsigned dgram_tries;     /* packets the first waiting datagram did not fit into */
+    uint64_t dgram_until; /* ns: when the first waiting datagram may go beyond its share; 0: need not wait */
+    unsigned dgram_tries; /* packets the first waiting datagram did not fit into */
     uint8_t peer_pin[32];
     char tls_reason[256]; /* why the handshake fails, for people */
 

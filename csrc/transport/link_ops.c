@@ -67,12 +67,39 @@ static void op_priority(struct es_link_stream *ls, int prio)
     }
 }
 
+/* A consumer that takes half a window within two round trips is held up by the window: it is doubled, while
+ * the connection as a whole holds little. A slow consumer never gets more than it was given at first. */
+static void tune_window(struct es_qstream *s, size_t n)
+{
+    struct es_conn *c = es_conn_of(s->s.link);
+    ngtcp2_conn_info info;
+    uint64_t took;
+
+    s->round += n;
+    if (s->round < s->window / 2) {
+        return;
+    }
+    took = es_conn_now(c) - s->round_at;
+    s->round = 0;
+    s->round_at = es_conn_now(c);
+    if (s->window * 2 > ES_WINDOW_MAX || c->link.held > c->link.hold_cap / 4) {
+        return;
+    }
+    ngtcp2_conn_get_conn_info(c->nc, &info);
+    /* The shortest round trip, or the queues that a larger window makes would call for a larger window. */
+    if (info.min_rtt != UINT64_MAX && took < 2 * info.min_rtt) {
+        s->credit += s->window;
+        s->window *= 2;
+    }
+}
+
 static void op_credit(struct es_link_stream *ls, size_t n)
 {
     struct es_qstream *s = es_qstream_of(ls);
 
     if (n > 0 && es_conn_of(ls->link)->state < ES_CONN_ENDED) {
         s->credit += n;
+        tune_window(s, n);
         es_qstream_op(s);
     }
 }

@@ -79,6 +79,8 @@ struct es_qstream *es_qstream_new(struct es_conn *c, int64_t id, int remote)
     s->s.link = &c->link;
     s->s.id = id;
     s->prio = ES_PRIO_DEFAULT;
+    s->window = c->cfg.stream_window;
+    s->round_at = es_conn_now(c);
     s->remote = remote != 0;
     s->uni = !ngtcp2_is_bidi_stream(id);
     s->inl.p = s->inline_buf;

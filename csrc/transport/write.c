@@ -127,6 +127,36 @@ static void drop_datagram(struct es_conn *c)
     es_chunk_put(c->ep, k);
 }
 
+/* 0.12 neither repeats nor probes for packets with nothing but datagrams in them. When their acknowledgements
+ * are lost they count as in flight until a later packet is acknowledged; once they fill the congestion window
+ * there is no later packet, not even a keep-alive, and the connection is dead. So datagrams take half the
+ * window, less a packet: after the window was halved by a loss there is still room for what is probed for.
+ * And when nothing was heard for three round trips one more may go, so that datagrams alone get going again.
+ */
+static int datagram_may_go(struct es_conn *c)
+{
+    uint64_t now = es_conn_now(c), with;
+    ngtcp2_conn_info info;
+
+    if (!ES_COMPAT_DATAGRAMS_UNPROBED) {
+        return 1;
+    }
+    ngtcp2_conn_get_conn_info(c->nc, &info);
+    with = info.bytes_in_flight + ES_PACKET_MAX + c->dgram_head->len;
+    if (info.bytes_in_flight == 0 || with <= info.cwnd / 2) {
+        c->dgram_until = 0;
+        return 1;
+    }
+    if (c->dgram_until == 0) {
+        c->dgram_until = now + 3 * (info.smoothed_rtt > ES_MILLI ? info.smoothed_rtt : ES_MILLI);
+    }
+    if (now < c->dgram_until || with > info.cwnd) {
+        return 0;
+    }
+    c->dgram_until = 0;
+    return 1;
+}
+
 /* As ngtcp2_conn_writev_datagram, or NGTCP2_ERR_WRITE_MORE when the datagram is dealt with. */
 static ngtcp2_ssize write_datagram(struct es_conn *c, ngtcp2_path *path, ngtcp2_pkt_info *pi, uint8_t *dest)
 {
@@ -166,7 +196,7 @@ static ngtcp2_ssize write_packet(struct es_conn *c, ngtcp2_path *path, ngtcp2_pk
         uint32_t flags = NGTCP2_WRITE_STREAM_FLAG_MORE;
         int fin;
 
-        if (c->dgram_head != NULL && c->established) {
+        if (c->dgram_head != NULL && c->established && datagram_may_go(c)) {
             n = write_datagram(c, path, pi, dest);
             if (n == NGTCP2_ERR_WRITE_MORE) {
                 continue;
@@ -284,7 +314,7 @@ static int write_packets(struct es_conn *c)
         ngtcp2_pkt_info pi = {0};
         ngtcp2_ssize n;
 
-        if (total >= FLUSH_MAX) {
+        if (total >= FLUSH_MAX && b.len == 0) {
             c->flush_again = 1;
             break;
         }
