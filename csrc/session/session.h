@@ -31,6 +31,8 @@
  *       es_session_pop(q);      // and not es_evq_pop: it gives back what the record held
  *   }
  *
+ * Before the queue is deleted it has to be drained like that, or what its records hold is lost.
+ *
  * Whatever is called while draining (answers, cancels, closes, releases), records further back that became
  * pointless by it turn into ES_EV_DROPPED, so no record ever holds a dead es_call or es_channel.
  */
@@ -198,7 +200,10 @@ void es_call_opts_default(struct es_call_opts *o);
  * once, later, never from inside; not called when this fails). `user` comes back in the event. Errors
  * (nothing was sent): ES_ERR_CLOSED, ES_ERR_TOO_LARGE (over the peer's max_message; metadata limits),
  * ES_ERR_LIMIT (max_pending calls wait for the peer's stream allowance), ES_ERR_INVAL (name, metadata),
- * ES_ERR_NOMEM. When the allowance is used up the call waits inside, within its deadline. */
+ * ES_ERR_NOMEM. The call waits inside, within its deadline and in order, for
+ * the end of the handshake, for the peer's HELLO (payloads over 64 KiB), for the peer's stream allowance, and
+ * while three quarters of the link's cap of held bytes are unacknowledged. After the peer's GOAWAY it fails
+ * at once, with an event (unavailable, processed no). */
 int es_session_request(struct es_session *s, const char *method, size_t method_len,
                        const struct es_call_opts *opts, const uint8_t *payload, size_t payload_len,
                        void (*release)(void *), void *arg, void *user, struct es_call **out);
@@ -247,10 +252,11 @@ struct es_failure {
 int es_call_fail(struct es_call *c, const struct es_failure *f);
 
 /* ---- events ---- */
-/* Queues one event. lane 0-7 (a lane is opened on first use), or ES_LANE_DATAGRAM. ES_ERR_AGAIN: the lane's
- * queue is over its high mark (1 MiB unsent): wait for ES_EV_SESSION_WRITABLE; ES_ERR_TOO_LARGE (a datagram:
- * es_link_stats.max_datagram less the frame's head), ES_ERR_CLOSED, ES_ERR_UNSUPPORTED. wall_time_us 0:
- * absent. */
+/* Queues one event. lane 0-7 (a lane is opened on first use), or ES_LANE_DATAGRAM. wall_time_us 0: absent.
+ * ES_ERR_AGAIN: the lane's queue is over its high mark (1 MiB unsent), or the handshake, or the peer's HELLO
+ * where it matters, has not come: wait for ES_EV_SESSION_WRITABLE. ES_ERR_TOO_LARGE (a datagram:
+ * es_link_stats.max_datagram less the frame's head), ES_ERR_LIMIT (256 datagrams wait already: drop it),
+ * ES_ERR_CLOSED, ES_ERR_UNSUPPORTED, ES_ERR_INVAL. */
 int es_session_emit(struct es_session *s, const char *name, size_t name_len, int lane, int codec,
                     const struct es_pair_kv *metadata, size_t n_metadata, uint64_t wall_time_us,
                     const uint8_t *payload, size_t len);
@@ -260,9 +266,11 @@ void es_session_event_done(struct es_session *s, int lane, struct es_method *m);
 
 /* ---- channels: named streams ---- */
 /* Opens one (REQUEST with MORE|STREAM). ES_ERR_LIMIT: max_named_streams of the peer or its stream allowance
- * are used up. `user`: es_channel_set_user. The opener may send at once. An error of the other side (no such
- * stream, refused) is what es_channel_recv reports. codec is that of every message on it: ES_CODEC_RAW unless
- * both ends agreed on another. */
+ * are used up; ES_ERR_AGAIN: before ES_EV_SESSION_OPEN; ES_ERR_CLOSED, ES_ERR_INVAL, ES_ERR_NOMEM. opts may
+ * be NULL; ES_DEADLINE_DEFAULT means none here, a deadline is that of the whole stream. `user`:
+ * es_channel_set_user. The opener may send at once. An error of the other side (no such stream, refused) is
+ * what es_channel_recv reports. codec is that of every message on it: ES_CODEC_RAW unless both ends agreed on
+ * another. */
 int es_channel_open(struct es_session *s, const char *name, size_t len, const struct es_call_opts *opts,
                     void *user, struct es_channel **out);
 void es_channel_set_user(struct es_channel *c, void *user);
@@ -304,10 +312,11 @@ int es_channel_finish(struct es_channel *c);
 /* Responder: the handler ended. f NULL: like finish if not done, and STOP_SENDING when the peer has not
  * finished; f: fails with that status. The channel is still readable by nobody: recv gives ES_ERR_CLOSED. */
 int es_channel_end(struct es_channel *c, const struct es_failure *f);
-/* Abandon both directions with a code (ES_APP_USER + n for a user's n). */
+/* Abandon both directions with a code (ES_APP_USER + n for a user's n). The opener sends CANCEL and resets,
+ * the responder answers with status cancelled, which names n, and tells the peer to stop. */
 void es_channel_reset(struct es_channel *c, uint64_t code);
-/* The binding's last word: frees it when both directions are over, else once they are (an open one is reset
- * with ES_APP_CANCELLED). */
+/* The binding's last word, the pointer is dead after. One that did not finish sending is reset with
+ * ES_APP_CANCELLED; after es_channel_finish() what was sent still arrives. */
 void es_channel_release(struct es_channel *c);
 
 struct es_channel_stats {
