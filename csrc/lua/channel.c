@@ -205,7 +205,7 @@ static int on_ready(lua_State *L, int writing)
     if (lc && writing) {
         struct es_channel_stats st;
         es_channel_stats_get(lc->c, &st);
-        now = !st.open || st.finished || st.queued <= ES_LINK_HIGH / 2;
+        now = !st.open || st.finished || st.queued <= ES_LINK_HIGH; /* send says "again" only above it */
     }
     if (now && any) {
         lua_pushvalue(L, 2);
