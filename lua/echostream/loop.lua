@@ -211,8 +211,8 @@ local function deadlocked(rec)
   if not rec.core:alive() then
     return not uv.loop_alive()
   end
-  if next(rec.endpoints) ~= nil or package.loaded["echostream.quic"] then
-    return false -- the network can wake it (raw QUIC keeps no list of its endpoints here)
+  if next(rec.endpoints) ~= nil then
+    return false -- the network can wake it
   end
   poll:unref()
   local others = uv.loop_alive()
@@ -246,9 +246,26 @@ local function ignore_signals()
   signal_term:stop()
 end
 
+-- timeout(1) and some supervisors send a signal twice in a row, to the process and to its group: that is one wish.
+local SAME_SIGNAL = 0.25
+
+-- Calls `stop` for the first signal; a second one ends the process at once.
+local function stop_then_exit(rec, stop)
+  local first
+  return function(name)
+    local now = rec.core:now()
+    if not first then
+      first = now
+      stop(name)
+    elseif now - first > SAME_SIGNAL then
+      os.exit(name == "sigterm" and 143 or 130, false)
+    end
+  end
+end
+
 local function pump_luv(rec, done, on_signal)
   local interrupted = false
-  listen_for_signals(on_signal ~= nil, on_signal or function()
+  listen_for_signals(on_signal ~= nil, on_signal and stop_then_exit(rec, on_signal) or function()
     interrupted = true
   end)
   local ok, err = pcall(function()
@@ -288,7 +305,8 @@ end
 
 --- Runs the current loop until `done()` is true. For the main thread only; tasks wait by yielding (task.lua).
 ---@param done fun(): boolean
----@param on_signal? fun(name: "sigint"|"sigterm")  takes SIGINT and SIGTERM; default: Ctrl-C raises "interrupted!"
+---@param on_signal? fun(name: "sigint"|"sigterm")  takes the first SIGINT or SIGTERM, and a second one ends the process at
+--- once; without it SIGTERM is left alone and Ctrl-C raises "interrupted!"
 ---@return true|nil ok, echostream.error? err  code `deadlock` when nothing could ever make it true
 function M.pump(done, on_signal)
   local may, reason = M.can_pump()
@@ -327,12 +345,6 @@ function M.stop()
     rec.core:timer(0, function() end) -- called from a luv callback: the pump looks again when the core was stepped
     M.note(rec)
   end
-end
-
---- Ends the process now: a second Ctrl-C while a graceful stop is under way.
----@param name "sigint"|"sigterm"
-function M.exit_by_signal(name)
-  os.exit(name == "sigterm" and 143 or 130, false)
 end
 
 --- Resolves a host name to numeric addresses. `done(addresses, err)` is called once, from the loop.

@@ -427,14 +427,9 @@ function Server:run()
   if task.current() or self._rec.sim then
     return task.block(wait_until_stopped, self)
   end
-  local signalled = false
   return loop.pump(function()
     return self.state == "stopped"
-  end, function(name)
-    if signalled then
-      loop.exit_by_signal(name)
-    end
-    signalled = true
+  end, function()
     task.spawn(function()
       for server in pairs(self._rec.anchors) do
         if server.stop and server ~= self then

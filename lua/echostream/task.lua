@@ -361,18 +361,14 @@ function M.run(seconds)
     error("echo.run: the loop runs already; a task waits with echo.sleep, task:wait or server:run", 2)
   end
   local rec = loop.current()
-  local over, signalled = false, nil
+  local over = false
   rec.stop_asked = false
   local timer = seconds and rec.core:timer(seconds, function()
     over = true
   end)
   local ok, err = loop.pump(function()
     return over or rec.stop_asked
-  end, function(name)
-    if signalled then
-      loop.exit_by_signal(name)
-    end
-    signalled = name
+  end, function()
     M.spawn(function()
       for thing in pairs(rec.anchors) do
         if thing.stop then
