@@ -68,6 +68,7 @@ end
 ---@return bench.server
 function M.start(name, argv)
   local log = ("%s/%s.log"):format(M.dir, name)
+  os.remove(log) -- the background shell makes it a moment later; an older one would be believed
   local command = ("exec taskset -c %s %s >%s 2>&1 </dev/null & echo $!"):format(M.server_cpu, join(argv), quote(log))
   local pipe = assert(io.popen(command, "r"))
   local pid = assert(pipe:read("l"), "the shell gave no pid")

@@ -18,6 +18,7 @@ esac
 in_flight=${3:-128}
 export BENCH_DIR LUA_PATH="bench/?.lua;lua/?.lua;lua/?/init.lua;;" LUA_CPATH="${BENCH_CPATH:-lua/?.so};$BENCH_DIR/?.so;;"
 mkdir -p "$BENCH_DIR"
+export XDG_STATE_HOME="$PWD/$BENCH_DIR"
 log=$BENCH_DIR/profile-server.log
 
 taskset -c 0 "$LUA" bench/server.lua >"$log" 2>&1 &
@@ -27,7 +28,8 @@ for _ in $(seq 100); do
     grep -q '^ready' "$log" && break
     sleep 0.05
 done
-read -r _ address pin <"$log"
+address=$(sed -n "s/^ready \([^ ]*\) .*/\1/p" "$log")
+pin=$(sed -n "s/^ready [^ ]* //p" "$log")
 
 perf record -q -F 5000 -g -o "$BENCH_DIR/server.perf" -p $server 2>/dev/null &
 perf_server=$!

@@ -66,7 +66,8 @@ build floor bench/floor.c "libngtcp2 libngtcp2_crypto_gnutls gnutls"
 build bench_heap.so bench/heap.c "" "-shared -fPIC $(pkg-config --cflags lua5.4 2>/dev/null || pkg-config --cflags lua-5.4)"
 
 BENCH_COMMIT=$(git rev-parse --short HEAD 2>/dev/null || echo unknown)
-export LUA BENCH_DIR BENCH_DOCS BENCH_PIDS BENCH_COMMIT
+XDG_STATE_HOME=$PWD/$BENCH_DIR # the made key stays out of the user's own state directory
+export XDG_STATE_HOME LUA BENCH_DIR BENCH_DOCS BENCH_PIDS BENCH_COMMIT
 export LUA_PATH="bench/?.lua;lua/?.lua;lua/?/init.lua;;"
 export LUA_CPATH="${BENCH_CPATH:-lua/?.so};$BENCH_DIR/?.so;;"
 "$LUA" bench/run.lua "$@"
