@@ -62,6 +62,17 @@ describe_example({ "chat.lua" }, function()
   end)
 end)
 
+describe_example({ "quic_echo.lua" }, function()
+  it("sends streams and datagrams back", function()
+    local server, address, pin = served("quic_echo.lua", "serve 127.0.0.1:0")
+    local client = process.run(example("quic_echo.lua", ("say %s %s one two"):format(address, pin)), { seconds = 30 })
+    assert.equal(0, client.code, client.err .. client.out)
+    assert.matches("stream: one\nstream: two\ndatagram: a datagram", client.out)
+    server:expect "it is gone"
+    assert.equal(0, (server:stop()))
+  end)
+end)
+
 describe_example({ "sim_loss.lua" }, function()
   it("shows that loss costs time and nothing else", function()
     local result = process.run(example "sim_loss.lua", { seconds = 60 })
