@@ -157,7 +157,7 @@ local function name_failure(err)
   return err
 end
 
--- One attempt at one address. Returns the session.
+-- One attempt at one address: the core's session, its endpoint and our session; or nil, err.
 local function dial(self, remote, tls, timeout)
   local endpoint, problem = loop.endpoint { bind = local_address(self, remote) }
   if not endpoint then
@@ -168,7 +168,7 @@ local function dial(self, remote, tls, timeout)
     transport[key] = value
   end
   transport.handshake_timeout = transport.handshake_timeout or timeout
-  local ud
+  local ud, peer
   local ok, err = task.await(function(resume)
     local dial_err
     ud, dial_err = core.dial(endpoint, {
@@ -180,6 +180,7 @@ local function dial(self, remote, tls, timeout)
       transport = transport,
       done = resume,
     })
+    peer, self._dialled = self._dialled, nil -- made by the `open` hook
     if not ud then
       resume(nil, dial_err)
     end
@@ -188,8 +189,43 @@ local function dial(self, remote, tls, timeout)
     loop.close_endpoint(self._rec, endpoint)
     return nil, name_failure(err)
   end
-  self._endpoint = endpoint
-  return ud
+  return ud, endpoint, peer
+end
+
+-- Seconds after which the next address of a name is tried beside the one that has not answered (RFC 8305, section 5).
+local STAGGER = 0.25
+
+-- Tries the addresses of a name, a little after one another; the first that answers wins, the others are given up.
+local function dial_any(self, addresses, port, tls, timeout)
+  if #addresses == 1 then
+    return dial(self, address.join(addresses[1], port), tls, timeout)
+  end
+  local attempts, failed, first_err, won = {}, 0, nil, false
+  local ud, endpoint, peer = task.await(function(resume)
+    for i, ip in ipairs(addresses) do
+      attempts[i] = task.spawn(function()
+        if i > 1 and not task.sleep((i - 1) * STAGGER) then
+          return
+        end
+        local a, b, c = dial(self, address.join(ip, port), tls, math.max(timeout - (i - 1) * STAGGER, 0.001))
+        if not a then
+          failed = failed + 1
+          first_err = first_err or b
+          if failed == #addresses then
+            resume(nil, first_err)
+          end
+        elseif won or not resume(a, b, c) then
+          loop.close_endpoint(self._rec, b)
+        else
+          won = true
+        end
+      end)
+    end
+  end)
+  for _, attempt in ipairs(attempts) do
+    attempt:cancel()
+  end
+  return ud, endpoint, peer
 end
 
 local function resolve(name, timeout)
@@ -213,24 +249,19 @@ local function connect(self, name, port)
   local timeout = self._options.connect_timeout or self._options.timeout or 30
   local deadline = loop.now() + timeout
   local tls, err = make_tls(self, name)
-  local addresses, ud
+  local addresses, ud, endpoint, peer
   if tls then
     addresses, err = resolve(name, timeout)
   end
-  for i, ip in ipairs(addresses or {}) do
-    -- An address that does not answer must not eat the time of the others.
-    local left = math.max(deadline - loop.now(), 0.001)
-    ud, err = dial(self, address.join(ip, port), tls, left / (#addresses - i + 1))
-    if ud then
-      break
-    end
+  if addresses then
+    ud, endpoint, peer = dial_any(self, addresses, port, tls, math.max(deadline - loop.now(), 0.001))
+    err = not ud and endpoint or nil
   end
   if not ud then
     self.state = "closed"
     return nil, err
   end
-  local peer = self._dialled -- made by the `open` hook
-  self._dialled = nil
+  self._endpoint = endpoint
   session.refresh(peer)
   self._ud, self.session, self.state = ud, peer, "connected"
   self._sessions[peer] = true

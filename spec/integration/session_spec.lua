@@ -236,6 +236,30 @@ net.each(function(env)
       assert.equal(client, got)
     end)
 
+    env.it("tries the addresses of a name side by side, and keeps the one that answers", function()
+      local server = env.server({}, function(server)
+        server:add_rpc("x", function() return 1 end)
+      end)
+      local loop = require "echostream.loop"
+      local resolve = loop.resolve
+      finally(function() loop.resolve = resolve end)
+      loop.resolve = function(_, done) done { "127.0.0.9", "127.0.0.1", "127.0.0.8" } end
+      local client = env.client(server)
+      local began = echo.now()
+      assert(client:connect("some.name:" .. server.address:match("%d+$")))
+      assert.is_true(echo.now() - began < 1)
+      assert.equal(server.address, client.session.peer_addr)
+      assert.equal(1, client:request("x"))
+      client:close()
+      loop.resolve = function(_, done) done { "127.0.0.9", "127.0.0.8" } end
+      local nobody = env.client(server, { timeout = 0.6 })
+      began = echo.now()
+      local ok, err = nobody:connect("some.name:9")
+      assert.is_nil(ok)
+      assert.is_true(echo.is_error(err))
+      assert.is_true(echo.now() - began < 1.2)
+    end)
+
     env.it("reaches a server by name", function()
       local server = env.server({}, function(server)
         server:add_rpc("x", function() return 1 end)
