@@ -229,6 +229,7 @@ struct es_lchannel { /* userdata "echostream.channel" points here; es_channel_us
     struct es_lloop *loop; /* referenced */
     struct es_channel *c;  /* NULL once released */
     int incoming;
+    int blocked; /* send said "again" and WRITABLE has not come since */
     int readable_ref, writable_ref; /* tables of functions */
 };
 void es_lua_open_channel(lua_State *L, int core);

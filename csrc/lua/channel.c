@@ -77,8 +77,10 @@ static int closed(lua_State *L)
 
 void es_lchannel_event(lua_State *L, struct es_lchannel *lc, unsigned type)
 {
-    if (type == ES_EV_CHANNEL_WRITABLE || type == ES_EV_CHANNEL_CLOSED)
+    if (type == ES_EV_CHANNEL_WRITABLE || type == ES_EV_CHANNEL_CLOSED) {
+        lc->blocked = 0;
         es_lua_list_run(L, lc->loop, &lc->writable_ref);
+    }
     if (type == ES_EV_CHANNEL_READABLE || type == ES_EV_CHANNEL_CLOSED)
         es_lua_list_run(L, lc->loop, &lc->readable_ref);
 }
@@ -157,8 +159,10 @@ static int channel_send(lua_State *L)
     }
     if (a)
         anchor_release(a);
-    if (rc == ES_ERR_AGAIN)
+    if (rc == ES_ERR_AGAIN) {
+        lc->blocked = 1;
         return again(L);
+    }
     if (rc == ES_ERR_CLOSED)
         return push_failure(L, lc);
     return es_lua_fail(L, rc, "stream");
@@ -202,11 +206,8 @@ static int on_ready(lua_State *L, int writing)
     struct es_msg_in m;
     if (lc && !writing)
         now = es_channel_recv(lc->c, &m) != ES_ERR_AGAIN;
-    if (lc && writing) {
-        struct es_channel_stats st;
-        es_channel_stats_get(lc->c, &st);
-        now = !st.open || st.finished || st.queued <= ES_LINK_HIGH; /* send says "again" only above it */
-    }
+    if (lc && writing)
+        now = !lc->blocked;
     if (now && any) {
         lua_pushvalue(L, 2);
         es_task_call(L, any->loop, 0);

@@ -138,18 +138,12 @@ function Stream:frames()
 end
 
 local function send_waiting(self, bytes, seq, wall_time)
-  local rounds = 0
   while true do
     local ok, err = self._channel:send(bytes, seq, wall_time)
     if err ~= "again" then
       return ok, err
     end
-    rounds = rounds + 1
     ok, err = wait_writable(self._channel)
-    if ok and rounds > 1 then
-      -- Room in the queue is not all a message may wait for: a long one also waits for the peer's HELLO.
-      ok, err = task.sleep(0.001)
-    end
     if not ok then
       return nil, err
     end
