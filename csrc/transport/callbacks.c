@@ -101,6 +101,7 @@ static int on_handshake_completed(ngtcp2_conn *nc, void *user_data)
 static int on_handshake_confirmed(ngtcp2_conn *nc, void *user_data)
 {
     self(user_data)->tls_due = 1;
+    self(user_data)->confirmed = 1;
     return 0;
 }
 

@@ -44,6 +44,17 @@ static inline void es_compat_peer_close(ngtcp2_conn *nc, ngtcp2_ccerr *out)
     ngtcp2_conn_get_connection_close_error(nc, out);
 }
 
+/* 1: the congestion window is full and nothing is probed for. 0.12 gets there when the peer's address changes
+ * while the window is full: the limit on what may be sent to an unvalidated address stops the probe timer,
+ * and nothing starts it again. Never seen with the newer generation, which does not tell either. */
+static inline int es_compat_dead_end(ngtcp2_conn *nc)
+{
+    ngtcp2_conn_stat st;
+
+    ngtcp2_conn_get_conn_stat(nc, &st);
+    return st.bytes_in_flight >= st.cwnd && st.loss_detection_timer == UINT64_MAX;
+}
+
 static inline int es_compat_shutdown_read(ngtcp2_conn *nc, int64_t id, uint64_t code)
 {
     return ngtcp2_conn_shutdown_stream_read(nc, id, code);
@@ -79,6 +90,11 @@ static inline void es_compat_set_original_dcid(ngtcp2_transport_params *p, const
 #define ES_COMPAT_DATAGRAMS_UNPROBED 0
 
 typedef ngtcp2_connection_id_status_type es_compat_cid_status;
+
+static inline int es_compat_dead_end(ngtcp2_conn *nc)
+{
+    return 0;
+}
 
 static inline void es_compat_peer_close(ngtcp2_conn *nc, ngtcp2_ccerr *out)
 {

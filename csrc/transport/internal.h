@@ -141,6 +141,7 @@ struct es_conn {
     unsigned handshaking : 1; /* counted in ep->handshaking */
     unsigned close_asked : 1; /* es_link_close: CONNECTION_CLOSE goes with the next flush */
     unsigned got_reset : 1;   /* stateless reset */
+    unsigned confirmed : 1;   /* client: the server has the whole handshake */
     unsigned tls_due : 1;     /* the TLS session may be freed at the next flush */
     unsigned keep_alive_on : 1;
     unsigned want_hold_low : 1;
@@ -148,6 +149,7 @@ struct es_conn {
     unsigned tls_alert;       /* our own alert, more exact than GnuTLS's; 0: none */
     unsigned flush_again : 1; /* the flush stopped at its limit, not because it had nothing */
     unsigned refused : 1;     /* the protocol did not want it: no up-calls */
+    uint64_t dead_end_at;     /* ns: since when nothing can be sent any more; 0: it can */
     uint64_t dgram_until; /* ns: when the first waiting datagram may go beyond its share; 0: need not wait */
     unsigned dgram_tries; /* packets the first waiting datagram did not fit into */
     uint8_t peer_pin[32];

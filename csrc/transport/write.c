@@ -10,11 +10,13 @@
 #include <string.h>
 #include "internal.h"
 
-#define SMALL_BATCH   3           /* packets */
-#define BULK_FROM     (24 * 1024) /* queued bytes that make it bulk */
-#define BURST_PACKETS 10
-#define FLUSH_MAX     (256 * 1024) /* bytes of one flush; reading and the other connections get their turn */
-#define VECS          8
+#define SMALL_BATCH       3           /* packets */
+#define BULK_FROM         (24 * 1024) /* queued bytes that make it bulk */
+#define BURST_PACKETS     10
+#define FLUSH_MAX         (256 * 1024) /* bytes of one flush; reading and the other connections get their turn */
+#define VECS              8
+#define SEGMENTS_MAX      60 /* of one GSO send; the kernel takes 64 */
+#define DEAD_END_PATIENCE (5 * ES_SECOND)
 
 struct batch {
     size_t len, segment, limit;
@@ -127,30 +129,43 @@ static void drop_datagram(struct es_conn *c)
     es_chunk_put(c->ep, k);
 }
 
-/* 0.12 neither repeats nor probes for packets with nothing but datagrams in them. When their acknowledgements
- * are lost they count as in flight until a later packet is acknowledged; once they fill the congestion window
- * there is no later packet, not even a keep-alive, and the connection is dead. So datagrams take half the
- * window, less a packet: after the window was halved by a loss there is still room for what is probed for.
- * And when nothing was heard for three round trips one more may go, so that datagrams alone get going again.
- */
-static int datagram_may_go(struct es_conn *c)
+/* ngtcp2 stops everything but probes when the congestion window is full, and probes only for some packets.
+ * Twice that makes a dead end, when what fills the window is not probed for and its acknowledgements do not
+ * come. Then such packets get half of the window, less a packet: after a loss has halved it there is still
+ * room for what gets the connection going again. */
+static int in_its_share(struct es_conn *c, size_t n, ngtcp2_conn_info *info)
 {
-    uint64_t now = es_conn_now(c), with;
+    ngtcp2_conn_get_conn_info(c->nc, info);
+    return info->bytes_in_flight == 0 || info->bytes_in_flight + ES_PACKET_MAX + n <= info->cwnd / 2;
+}
+
+/* A client whose last handshake message was lost cannot repeat it while its first requests fill the window,
+ * and they stay unacknowledged because the server cannot read them without that message. */
+static int stream_may_go(struct es_conn *c)
+{
     ngtcp2_conn_info info;
 
-    if (!ES_COMPAT_DATAGRAMS_UNPROBED) {
+    return c->link.is_server || c->confirmed || in_its_share(c, ES_PACKET_MAX, &info);
+}
+
+/* 0.12 does not probe for packets with nothing but datagrams in them. When nothing was heard for three round
+ * trips one more may go, so that datagrams alone get going again too. */
+static int datagram_may_go(struct es_conn *c)
+{
+    uint64_t now = es_conn_now(c);
+    ngtcp2_conn_info info;
+
+    if (!ES_COMPAT_DATAGRAMS_UNPROBED && (c->link.is_server || c->confirmed)) {
         return 1;
     }
-    ngtcp2_conn_get_conn_info(c->nc, &info);
-    with = info.bytes_in_flight + ES_PACKET_MAX + c->dgram_head->len;
-    if (info.bytes_in_flight == 0 || with <= info.cwnd / 2) {
+    if (in_its_share(c, c->dgram_head->len, &info)) {
         c->dgram_until = 0;
         return 1;
     }
     if (c->dgram_until == 0) {
         c->dgram_until = now + 3 * (info.smoothed_rtt > ES_MILLI ? info.smoothed_rtt : ES_MILLI);
     }
-    if (now < c->dgram_until || with > info.cwnd) {
+    if (now < c->dgram_until || info.bytes_in_flight + ES_PACKET_MAX + c->dgram_head->len > info.cwnd) {
         return 0;
     }
     c->dgram_until = 0;
@@ -203,7 +218,7 @@ static ngtcp2_ssize write_packet(struct es_conn *c, ngtcp2_path *path, ngtcp2_pk
             }
             return n;
         }
-        s = blocked ? NULL : pick(c);
+        s = blocked || !stream_may_go(c) ? NULL : pick(c);
         if (s == NULL) {
             return ngtcp2_conn_writev_stream(c->nc, path, pi, dest, ES_PACKET_MAX, NULL,
                                              NGTCP2_WRITE_STREAM_FLAG_MORE, -1, NULL, 0, now);
@@ -294,7 +309,7 @@ static int add_packet(struct es_conn *c, struct batch *b, size_t n, const ngtcp2
         ngtcp2_path_copy(&b->ps.path, &ps->path);
     }
     b->len += n;
-    if (n < b->segment || b->len + b->segment > b->limit) {
+    if (n < b->segment || b->len + b->segment > b->limit || b->len >= SEGMENTS_MAX * b->segment) {
         return send_batch(c, b);
     }
     return 0;
@@ -371,6 +386,26 @@ static void deliver_due(struct es_conn *c)
     }
 }
 
+/* A connection that will never send again, though its peer may go on for ever with keep-alives, is better
+ * closed: calls fail at once and a client may dial anew. */
+static void end_if_stuck(struct es_conn *c)
+{
+    static const char text[] = "the peer's address changed and the new one cannot be validated";
+    uint64_t now = es_conn_now(c);
+
+    if (!c->established || !es_compat_dead_end(c->nc)) {
+        c->dead_end_at = 0;
+        return;
+    }
+    if (c->dead_end_at == 0) {
+        c->dead_end_at = now;
+    }
+    if (now - c->dead_end_at > DEAD_END_PATIENCE + 3 * ngtcp2_conn_get_pto(c->nc)) {
+        es_conn_set_info(c, ES_CLOSE_ERROR, ES_ERR_IO, 0, NGTCP2_NO_VIABLE_PATH, text, sizeof text - 1);
+        es_conn_end(c, 1);
+    }
+}
+
 int es_conn_flush(struct es_conn *c)
 {
     int full;
@@ -387,6 +422,7 @@ int es_conn_flush(struct es_conn *c)
     full = write_packets(c);
     if (c->state < ES_CONN_ENDED) {
         deliver_due(c);
+        end_if_stuck(c);
     }
     es_qstream_sweep(c);
     if (c->tls_due && c->tls != NULL && c->state == ES_CONN_OPEN) {

@@ -30,26 +30,42 @@ static int sim_poller_new(struct es_poller **out)
 
 static struct rig rig;
 
-static struct side *up(void)
+static struct side *dial(struct rig_options *o)
 {
-    struct rig_options o;
-    struct side *c;
-
-    rig_options(&o);
-    o.bind = "10.0.0.1:0";
-    o.client_bind = "10.0.0.2:0";
-    if (rig_open(&rig, &o) != 0) {
+    o->bind = "10.0.0.1:0";
+    o->client_bind = "10.0.0.2:0";
+    if (rig_open(&rig, o) != 0) {
         test_fail(__FILE__, __LINE__, "rig: %s", rig.err);
         return NULL;
     }
     rig.echo = 0;
-    c = rig_dial(&rig, &o);
+    return rig_dial(&rig, o);
+}
+
+static struct side *up_with(struct rig_options *o)
+{
+    struct side *c = dial(o);
+
     if (!c || !UNTIL(&rig, 5, c->established && rig.n_s == 1 && rig.s[0].established)) {
         test_fail(__FILE__, __LINE__, "no connection: %s", rig.err);
         return NULL;
     }
     UNTIL(&rig, 1, 0); /* the handshake is confirmed */
     return c;
+}
+
+static struct side *up(void)
+{
+    struct rig_options o;
+
+    rig_options(&o);
+    return up_with(&o);
+}
+
+static void lose(const char *from, const char *to, double loss)
+{
+    path.loss = loss;
+    es_sim_set_path(sim, from, to, &path);
 }
 
 static void down(void)
@@ -69,11 +85,9 @@ TEST(a_stream_given_up_before_any_of_it_came_is_over_on_both_sides)
     REQUIRE(c != NULL);
     REQUIRE(es_link_open(c->link, ES_DIR_BIDI, NULL, &s) == 0);
     CHECK_INT(es_link_write(s, data, sizeof data, 1), ==, 0);
-    path.loss = 1;
-    es_sim_set_path(sim, NULL, NULL, &path);
+    lose(NULL, NULL, 1);
     es_poller_flush(rig.p);
-    path.loss = 0;
-    es_sim_set_path(sim, NULL, NULL, &path);
+    lose(NULL, NULL, 0);
     es_link_stop(s, ES_APP_CANCELLED);
     es_link_reset(s, ES_APP_CANCELLED);
     CHECK(UNTIL(&rig, 5, c->stream_closed == 1));
@@ -95,4 +109,88 @@ TEST(a_stream_given_up_before_a_byte_was_written_is_over_on_both_sides)
     CHECK(UNTIL(&rig, 5, c->stream_closed == 1));
     CHECK(UNTIL(&rig, 5, rig.s[0].stream_closed == 1));
     down();
+}
+
+/* ngtcp2 0.12 does not probe for datagrams: unacknowledged ones must not fill the congestion window. */
+TEST(datagrams_whose_acknowledgements_are_lost_do_not_stop_the_connection)
+{
+    static const char data[1000];
+    struct es_link_stream *s;
+    struct side *c = up();
+
+    REQUIRE(c != NULL);
+    lose("10.0.0.1", "10.0.0.2", 1);
+    for (int i = 0; i < 100; i++) {
+        es_link_datagram(c->link, data, sizeof data);
+        turn(&rig);
+    }
+    UNTIL(&rig, 2, 0);
+    lose(NULL, NULL, 0.3); /* some of what comes later is lost too: the window shrinks */
+    UNTIL(&rig, 1, 0);
+    lose(NULL, NULL, 0);
+    REQUIRE(es_link_open(c->link, ES_DIR_BIDI, NULL, &s) == 0);
+    CHECK_INT(es_link_write(s, data, sizeof data, 1), ==, 0);
+    CHECK(UNTIL(&rig, 5, c->closed || rig.s[0].received == sizeof data));
+    CHECK(UNTIL(&rig, 20, c->closed || rig.s[0].datagrams > 90)); /* and they get going again */
+    CHECK_INT(c->closed, ==, 0);
+    down();
+}
+
+/* The server cannot read requests without the client's last handshake message, so they stay unacknowledged.
+ */
+TEST(a_lost_end_of_the_handshake_is_repeated_though_requests_fill_the_window)
+{
+    static const char data[60000];
+    struct es_link_stream *s;
+    struct rig_options o;
+    struct side *c;
+
+    rig_options(&o);
+    c = dial(&o);
+    REQUIRE(c != NULL);
+    path.delay = 1300 * ES_MILLI;
+    lose(NULL, NULL, 0);
+    es_poller_flush(rig.p); /* Initial */
+    lose("10.0.0.2", "10.0.0.1", 1);
+    REQUIRE(UNTIL(&rig, 5, c->established)); /* Finished is lost */
+    lose("10.0.0.2", "10.0.0.1", 0);
+    REQUIRE(es_link_open(c->link, ES_DIR_BIDI, NULL, &s) == 0);
+    CHECK_INT(es_link_write(s, data, sizeof data, 1), ==, 0);
+    CHECK(UNTIL(&rig, 60, c->closed || (rig.n_s == 1 && rig.s[0].received == sizeof data)));
+    CHECK_INT(c->closed, ==, 0);
+    down();
+}
+
+/* The address changes while the server has a window's worth under way and the client is silent but for
+ * keep-alives: the data arrives, or both sides are told that the connection is over. */
+TEST(a_change_of_address_under_a_full_window_never_leaves_a_connection_that_hangs)
+{
+    static const char data[300000];
+    int arrived = 0;
+
+    for (int i = 0; i < 40; i++) {
+        struct es_link_stream *s;
+        struct rig_options o;
+        struct side *c;
+
+        rig_options(&o);
+        o.client.keep_alive = 400 * ES_MILLI;
+        c = up_with(&o);
+        REQUIRE(c != NULL);
+        path.delay = 50 * ES_MILLI;
+        lose(NULL, NULL, 0);
+        REQUIRE(es_link_open(rig.s[0].link, ES_DIR_BIDI, NULL, &s) == 0);
+        CHECK_INT(es_link_write(s, data, sizeof data, 1), ==, 0);
+        for (int j = 0; j < 4; j++) {
+            UNTIL(&rig, 0.03 * (i % 8 + 1), 0);
+            if (es_sim_rebind(sim, rig.client, 0) != 0)
+                test_fail(__FILE__, __LINE__, "rebind");
+            if (i % 3 == 0 && rig.s[0].link != NULL) /* the next packets meet nobody */
+                UNTIL(&rig, 0.12, 0);
+        }
+        CHECK(UNTIL(&rig, 120, c->received == sizeof data || c->closed));
+        arrived += c->received == sizeof data;
+        down();
+    }
+    CHECK_INT(arrived, >=, 20);
 }
