@@ -33,8 +33,8 @@ static int encode_hello(struct es_session *s, struct es_buf *out)
     return rc == 0 ? es_hello_encode(out, &h) : rc;
 }
 
-/* How long the peer may take. Its HELLO rides on the first flight after the handshake, but over a slow and
- * lossy path every repetition of a lost one costs several round trips. */
+/* How long the peer may take, from the handshake on. Its HELLO rides on the first flight after it, but over a
+ * slow and lossy path every repetition of a lost one costs several round trips. */
 static uint64_t patience(const struct es_session *s)
 {
     struct es_link_stats st;
@@ -43,6 +43,22 @@ static uint64_t patience(const struct es_session *s)
     es_link_stats_get(s->link, &st);
     more = st.rtt_smoothed < ES_HELLO_TIMEOUT ? 30 * st.rtt_smoothed : ES_HELLO_TIMEOUT_MAX;
     return more < ES_HELLO_TIMEOUT_MAX - ES_HELLO_TIMEOUT ? ES_HELLO_TIMEOUT + more : ES_HELLO_TIMEOUT_MAX;
+}
+
+static int await_hello(struct es_session *s)
+{
+    return es_wheel_add(&s->host->wheel, &s->hello_timer.deadline, s->established_at + patience(s));
+}
+
+/* The round trip is known better by now than when the handshake ended. */
+void hello_expired(struct es_session *s)
+{
+    if (s->hello_seen || s->closing || s->link == NULL)
+        return;
+    if (s->established_at + patience(s) <= session_now(s))
+        session_violation(s, ES_APP_HELLO, "no HELLO came");
+    else if (await_hello(s) != 0)
+        session_oom(s);
 }
 
 int hello_send(struct es_session *s)
@@ -58,8 +74,10 @@ int hello_send(struct es_session *s)
     if (rc == 0)
         rc = es_link_write(s->control_out.ls, b->p, b->n, 0);
     es_buf_free(&s->credentials); /* said once */
-    if (rc == 0)
-        rc = es_wheel_add(&s->host->wheel, &s->hello_timer.deadline, session_now(s) + patience(s));
+    if (rc == 0) {
+        s->established_at = session_now(s);
+        rc = await_hello(s);
+    }
     return rc;
 }
 

@@ -161,6 +161,7 @@ struct es_session {
     struct es_link *link; /* borrowed; NULL after closed() */
     void *user;           /* borrowed: the binding's */
     uint64_t created;
+    uint64_t established_at; /* ns on the timers' clock: the end of the handshake */
     uint8_t is_server;
     uint8_t established, hello_seen, accepted;
     uint8_t opened;              /* OPEN was appended */
@@ -245,6 +246,7 @@ uint64_t session_max_body(const struct es_session *s);
 /* ---- hello.c, control.c, goaway.c ---- */
 /* Opens our control stream and sends HELLO. ES_ERR_LIMIT: the peer allows no such stream. */
 int hello_send(struct es_session *s);
+void hello_expired(struct es_session *s);
 void hello_received(struct es_session *s, const struct es_raw_frame *f);
 void session_let_in(
     struct es_session *s); /* HELLO has come and the session is accepted: parked calls go on */

@@ -251,8 +251,7 @@ void session_expired(struct es_deadline *d)
         channel_expired((struct es_channel *)st);
         break;
     case ES_STRAND_HELLO_TIMER:
-        if (!s->hello_seen)
-            session_violation(s, ES_APP_HELLO, "no HELLO came");
+        hello_expired(s);
         break;
     case ES_STRAND_STARVED_TIMER:
         if (s->dead)
