@@ -80,6 +80,7 @@ build = {
         "csrc/session/calls_out.c",
         "csrc/session/channel.c",
         "csrc/session/channel_in.c",
+        "csrc/session/channel_open.c",
         "csrc/session/control.c",
         "csrc/session/emit.c",
         "csrc/session/hello.c",

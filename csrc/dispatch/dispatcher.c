@@ -74,6 +74,21 @@ void es_host_unref(struct es_host *h)
         host_free(h);
 }
 
+/* Whether the name means a stream already, of the other sort: a streaming method and a named stream are asked
+ * for with the same flags. */
+static int stream_exists(const struct es_host *h, enum es_kind kind, const char *name, size_t len,
+                         unsigned flags)
+{
+    const struct es_method *m;
+
+    if (kind == ES_KIND_RPC && flags & ES_METHOD_STREAM)
+        return es_map_get(&h->methods[ES_KIND_STREAM], name, len) != NULL;
+    if (kind != ES_KIND_STREAM)
+        return 0;
+    m = es_map_get(&h->methods[ES_KIND_RPC], name, len);
+    return m != NULL && m->flags & ES_METHOD_STREAM;
+}
+
 int es_host_add(struct es_host *h, enum es_kind kind, const char *name, size_t len, int ref, unsigned flags,
                 uint32_t concurrent)
 {
@@ -82,7 +97,7 @@ int es_host_add(struct es_host *h, enum es_kind kind, const char *name, size_t l
 
     if ((unsigned)kind >= ES_KINDS || !es_name_valid(name, len) || ref == ES_NO_REF)
         return ES_ERR_INVAL;
-    if (es_map_get(&h->methods[kind], name, len) != NULL)
+    if (es_map_get(&h->methods[kind], name, len) != NULL || stream_exists(h, kind, name, len, flags))
         return ES_ERR_EXISTS;
     m = es_calloc(1, sizeof *m + len + 1);
     if (m == NULL)

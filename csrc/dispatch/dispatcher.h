@@ -19,7 +19,13 @@
 
 enum es_kind { ES_KIND_RPC = 0, ES_KIND_EVENT = 1, ES_KIND_STREAM = 2, ES_KINDS = 3 };
 
-enum es_method_flags { ES_METHOD_IDEMPOTENT = 1 };
+enum es_method_flags {
+    ES_METHOD_IDEMPOTENT = 1,
+    /* Of kind RPC; none of them: a plain method, both: two-way. */
+    ES_METHOD_STREAM_IN = 2, /* the caller sends messages after its arguments */
+    ES_METHOD_STREAM_OUT = 4 /* the handler sends messages before its results */
+};
+#define ES_METHOD_STREAM (ES_METHOD_STREAM_IN | ES_METHOD_STREAM_OUT)
 
 #define ES_NO_REF                                                                                            \
     (-2) /* = LUA_NOREF: the method was removed while a call to it was queued; refuse the call */
@@ -71,7 +77,8 @@ int es_host_new(struct es_host **out, const struct es_host_config *cfg);
 void es_host_ref(struct es_host *h);
 void es_host_unref(struct es_host *h);
 
-/* Names: 1-256 bytes of [A-Za-z0-9._/:-]. ES_ERR_EXISTS, ES_ERR_INVAL, ES_ERR_NOMEM. */
+/* Names: 1-256 bytes of [A-Za-z0-9._/:-]. ES_ERR_EXISTS (a streaming method and a named stream cannot share a
+ * name either: a peer could not say which it means), ES_ERR_INVAL, ES_ERR_NOMEM. */
 int es_host_add(struct es_host *h, enum es_kind kind, const char *name, size_t len, int ref, unsigned flags,
                 uint32_t concurrent);
 /* The ref that was there (to be released by the binding), or ES_ERR_NOT_FOUND. Calls under way finish. */

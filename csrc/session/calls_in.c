@@ -20,8 +20,51 @@ void call_in_opened(struct es_session *s, struct es_link_stream *ls)
 
 /* ---- delivering ---- */
 
-int refuse_reason(struct es_session *s, const struct es_request *r, enum es_kind kind, struct es_failure *f,
-                  char *text, size_t n, struct es_method **method)
+/* What a method of these flags is, for people. */
+static const char *method_sort(unsigned flags)
+{
+    switch (flags & ES_METHOD_STREAM) {
+    case 0:
+        return "a plain method: it is called without a stream";
+    case ES_METHOD_STREAM_IN:
+        return "a client-streaming method: it is called with a stream to it";
+    case ES_METHOD_STREAM_OUT:
+        return "a server-streaming method: it is called with a stream from it";
+    default:
+        return "a two-way streaming method: it is called with a stream both ways";
+    }
+}
+
+/* A request with both flags means a named stream, or any streaming method: its caller is ready for either
+ * direction. With one flag or none it means a method of exactly that sort. */
+static struct es_method *find_method(struct es_session *s, const struct es_request *r, struct es_failure *f,
+                                     char text[REFUSAL_TEXT])
+{
+    const char *name = (const char *)r->method.p;
+    uint64_t asked = r->flags & (ES_FLAG_MORE | ES_FLAG_STREAM);
+    int both = asked == (ES_FLAG_MORE | ES_FLAG_STREAM);
+    struct es_method *m = both ? es_host_find(s->host, ES_KIND_STREAM, name, r->method.n) : NULL;
+    unsigned has;
+
+    if (m != NULL)
+        return m;
+    m = es_host_find(s->host, ES_KIND_RPC, name, r->method.n);
+    if (m == NULL) {
+        snprintf(text, REFUSAL_TEXT, "no %s %.*s", both ? "stream" : "method", (int)r->method.n, name);
+        failure_set(f, ES_STATUS_METHOD_NOT_FOUND, ES_PROCESSED_NO, text);
+        return NULL;
+    }
+    has = (m->flags & ES_METHOD_STREAM_IN ? ES_FLAG_MORE : 0) |
+          (m->flags & ES_METHOD_STREAM_OUT ? ES_FLAG_STREAM : 0);
+    if (has == asked || (both && has != 0))
+        return m;
+    snprintf(text, REFUSAL_TEXT, "%.*s is %s", (int)r->method.n, name, method_sort(m->flags));
+    failure_set(f, ES_STATUS_INVALID_ARGUMENT, ES_PROCESSED_NO, text);
+    return NULL;
+}
+
+int refuse_reason(struct es_session *s, const struct es_request *r, struct es_failure *f,
+                  char text[REFUSAL_TEXT], struct es_method **method)
 {
     uint64_t code;
 
@@ -48,14 +91,8 @@ int refuse_reason(struct es_session *s, const struct es_request *r, enum es_kind
         failure_set(f, ES_STATUS_ALREADY_EXISTS, ES_PROCESSED_NO, "the request id is in use");
         return 1;
     }
-    *method = es_host_find(s->host, kind, (const char *)r->method.p, r->method.n);
-    if (*method == NULL) {
-        snprintf(text, n, "no %s %.*s", kind == ES_KIND_RPC ? "method" : "stream", (int)r->method.n,
-                 (const char *)r->method.p);
-        failure_set(f, ES_STATUS_METHOD_NOT_FOUND, ES_PROCESSED_NO, text);
-        return 1;
-    }
-    return 0;
+    *method = find_method(s, r, f, text);
+    return *method == NULL;
 }
 
 /* Appends ES_EV_REQUEST. 0, or ES_ERR_NOMEM (the session is closing). */
@@ -101,9 +138,9 @@ static void dispatch(struct es_call *c, const struct es_request *r)
     struct es_session *s = c->st.session;
     struct es_method *m = NULL;
     struct es_failure f;
-    char text[ES_MAX_NAME + 16];
+    char text[REFUSAL_TEXT];
 
-    if (refuse_reason(s, r, ES_KIND_RPC, &f, text, sizeof text, &m)) {
+    if (refuse_reason(s, r, &f, text, &m)) {
         f.codec = r->codec <= ES_CODEC_JSON ? (int)r->codec : ES_CODEC_RAW;
         call_in_refuse(c, &f,
                        f.status == ES_STATUS_RESOURCE_EXHAUSTED ? ES_APP_TOO_LARGE : ES_APP_NO_MORE_WANTED);

@@ -1,4 +1,5 @@
-/* Named streams: what the binding does with them. channel_in.c is what the peer does. */
+/* Named streams and streaming calls: what the binding does with them once they are open. channel_open.c opens
+ * them, channel_in.c is what the peer does. */
 #include "channel.h"
 
 #include <stdio.h>
@@ -103,19 +104,21 @@ int channel_set_error(struct es_channel *c, const struct es_failure *f)
     c->error = *f;
     c->error.code = code;
     c->error.code_len = code_len;
-    c->error.details = NULL;
-    c->error.details_len = 0;
     if (es_buf_put(&c->error_text, code, code_len) != 0 ||
-        es_buf_put(&c->error_text, f->message, f->message_len) != 0) {
+        es_buf_put(&c->error_text, f->message, f->message_len) != 0 ||
+        es_buf_put(&c->error_text, f->details, f->details_len) != 0) {
         /* The status without its words. */
         c->error.code = es_status_code(f->status);
         c->error.code_len = strlen(c->error.code);
         c->error.message = "";
         c->error.message_len = 0;
+        c->error.details = NULL;
+        c->error.details_len = 0;
         return ES_ERR_NOMEM;
     }
     c->error.code = (const char *)c->error_text.p;
     c->error.message = (const char *)c->error_text.p + code_len;
+    c->error.details = c->error_text.p + code_len + f->message_len;
     return 0;
 }
 
@@ -142,6 +145,7 @@ static void abandon_ours(struct es_channel *c, uint64_t code)
 static void abandon_theirs(struct es_channel *c, uint64_t code, const char *message)
 {
     struct es_failure f;
+    uint8_t room[RESET_DETAILS_ROOM];
 
     if (!c->recv_over)
         es_link_stop(c->st.ls, code);
@@ -149,6 +153,7 @@ static void abandon_theirs(struct es_channel *c, uint64_t code, const char *mess
         return;
     failure_set(&f, code == ES_APP_DEADLINE ? ES_STATUS_TIMEOUT : ES_STATUS_CANCELLED, ES_PROCESSED_MAYBE,
                 message);
+    failure_reset_code(&f, code, room);
     if (answer_failure(c->st.session, c->st.ls, 1, &f, 0) != 0)
         es_link_reset(c->st.ls, code);
     c->answered = 1;
@@ -165,7 +170,7 @@ void channel_abandon(struct es_channel *c, uint64_t code, const char *message)
     c->send_over = c->recv_over = 1;
 }
 
-/* ---- opening ---- */
+/* ---- birth and death ---- */
 
 struct es_channel *channel_new(struct es_session *s, struct es_link_stream *ls)
 {
@@ -179,6 +184,7 @@ struct es_channel *channel_new(struct es_session *s, struct es_link_stream *ls)
     es_list_push(&s->channels, &c->node);
     c->armed = 1;
     c->deadline = ES_NEVER;
+    c->active = session_now(s);
     s->n_channels++;
     es_session_ref(s);
     return c;
@@ -203,6 +209,7 @@ void channel_free(struct es_channel *c)
     channel_leave_method(c);
     es_buf_free(&c->metadata);
     es_buf_free(&c->error_text);
+    es_buf_free(&c->result);
     s->n_channels--;
     es_pool_put(&s->host->channels, c);
     session_check_idle(s);
@@ -218,91 +225,11 @@ void channel_leave_method(struct es_channel *c)
     c->method = NULL;
 }
 
-static int send_request(struct es_channel *c, const char *name, size_t len, const struct es_call_opts *o)
-{
-    struct es_session *s = c->st.session;
-    struct es_host *h = s->host;
-    struct es_request r = {0};
-    uint64_t now = session_now(s);
-    int rc;
-
-    r.flags = ES_FLAG_MORE | ES_FLAG_STREAM | (o->idempotent ? ES_FLAG_IDEMPOTENT : 0) |
-              (o->retry ? ES_FLAG_RETRY : 0);
-    r.codec = c->codec;
-    r.request_id = c->request_id;
-    r.method.p = (const uint8_t *)name;
-    r.method.n = len;
-    r.priority = c->priority;
-    if (c->deadline != ES_NEVER)
-        r.deadline_ms = c->deadline > now ? (c->deadline - now + ES_MILLI - 1) / ES_MILLI : 1;
-    es_buf_clear(&h->scratch_kv);
-    es_buf_clear(&h->scratch);
-    rc = kv_put(&h->scratch_kv, o->metadata, o->n_metadata, &r.metadata);
-    if (rc == 0)
-        rc = es_request_encode_head(&h->scratch, &r, 0);
-    if (rc == 0 && c->deadline != ES_NEVER)
-        rc = es_wheel_add(&h->wheel, &c->st.deadline, c->deadline);
-    if (rc == 0)
-        rc = es_link_open(s->link, ES_DIR_BIDI, &c->st, &c->st.ls);
-    if (rc != 0)
-        return rc;
-    if (c->priority != 3)
-        es_link_priority(c->st.ls, ES_PRIO_FIRST + c->priority);
-    rc = es_link_write(c->st.ls, h->scratch.p, h->scratch.n, 0);
-    if (rc != 0) {
-        es_link_stop(c->st.ls, ES_APP_CANCELLED);
-        es_link_reset(c->st.ls, ES_APP_CANCELLED);
-    }
-    return rc;
-}
-
-int es_channel_open(struct es_session *s, const char *name, size_t len, const struct es_call_opts *opts,
-                    void *user, struct es_channel **out)
-{
-    struct es_call_opts defaults;
-    struct es_channel *c;
-    int rc;
-
-    if (opts == NULL) {
-        es_call_opts_default(&defaults);
-        defaults.codec = ES_CODEC_RAW;
-        opts = &defaults;
-    }
-    if (!session_may_send(s) || s->draining)
-        return ES_ERR_CLOSED;
-    if (!s->established)
-        return ES_ERR_AGAIN;
-    if (!es_name_valid(name, len) || opts->priority > 7 || opts->codec > ES_CODEC_JSON)
-        return ES_ERR_INVAL;
-    if (s->n_channels_out >= s->peer_max_named_streams)
-        return ES_ERR_LIMIT;
-    c = channel_new(s, NULL);
-    if (c == NULL)
-        return ES_ERR_NOMEM;
-    c->ours = 1;
-    c->user = user;
-    c->codec = opts->codec;
-    c->priority = opts->priority;
-    c->request_id = opts->request_id != 0 ? opts->request_id : session_next_request_id(s);
-    /* A stream may live for hours: only a deadline that was asked for counts. */
-    c->deadline = opts->deadline != ES_DEADLINE_DEFAULT ? opts->deadline : ES_NEVER;
-    rc = send_request(c, name, len, opts);
-    if (rc != 0) {
-        channel_free(c);
-        return rc;
-    }
-    c->counted = 1;
-    s->n_channels_out++;
-    s->host->stats.streams_out++;
-    *out = c;
-    return 0;
-}
-
 /* ---- sending ---- */
 
 static int can_send(const struct es_channel *c)
 {
-    return c->st.ls != NULL && !c->send_over && session_may_send(c->st.session);
+    return c->st.ls != NULL && !c->send_over && !c->mute && session_may_send(c->st.session);
 }
 
 static int write_message(struct es_channel *c, const struct es_msg_out *m)
@@ -323,6 +250,7 @@ static int write_message(struct es_channel *c, const struct es_msg_out *m)
         rc = es_buf_put(b, m->data, m->len);
         rc = rc == 0 ? es_link_write(c->st.ls, b->p, b->n, 0) : rc;
         /* The link copied it: a message of megabytes is not to stay here as well. */
+        es_buf_clear(b);
         es_buf_shrink(b, ES_LINK_HIGH);
         return rc;
     }
@@ -345,6 +273,8 @@ int es_channel_send(struct es_channel *c, const struct es_msg_out *m)
     struct es_session *s = c->st.session;
     int rc;
 
+    if (!c->sends)
+        return ES_ERR_UNSUPPORTED;
     if (!can_send(c))
         return ES_ERR_CLOSED;
     if (m->codec > ES_CODEC_JSON || (m->has_seq && m->seq > ES_VARINT_MAX) ||
@@ -364,35 +294,57 @@ int es_channel_send(struct es_channel *c, const struct es_msg_out *m)
     if (rc == 0) {
         c->messages_out++;
         c->bytes_out += m->len;
+        c->active = session_now(s);
     } else if (rc == ES_ERR_CLOSED && session_may_send(s)) {
         channel_stopped(c, ES_APP_NO_MORE_WANTED); /* the link knows it already */
     }
     return rc;
 }
 
+struct results {
+    int codec;
+    const uint8_t *p;
+    size_t n;
+    void (*release)(void *); /* NULL: copied */
+    void *arg;
+};
+
 /* RESPONSE with status 0, and FIN. */
-static int write_success(struct es_channel *c)
+static int write_success(struct es_channel *c, const struct results *res)
 {
     struct es_buf *b = &c->st.session->host->scratch;
     struct es_response r = {0};
     int rc;
 
     r.flags = c->method != NULL && c->method->flags & ES_METHOD_IDEMPOTENT ? ES_FLAG_METHOD_IDEMPOTENT : 0;
-    r.codec = c->codec;
+    r.codec = (uint64_t)res->codec;
     es_buf_clear(b);
-    rc = es_response_encode_head(b, &r, 0);
-    return rc == 0 ? es_link_write(c->st.ls, b->p, b->n, 1) : rc;
+    rc = es_response_encode_head(b, &r, res->n);
+    if (rc == 0 && res->release == NULL)
+        rc = es_buf_put(b, res->p, res->n);
+    if (rc == 0)
+        rc = es_link_write(c->st.ls, b->p, b->n, res->release == NULL);
+    if (rc == 0 && res->release != NULL)
+        rc = es_link_write_ref(c->st.ls, res->p, res->n, 1, res->release, res->arg);
+    return rc;
 }
 
 int es_channel_finish(struct es_channel *c)
 {
+    struct results none = {.codec = c->codec};
     int rc;
 
     if (c->send_over)
         return c->failed ? ES_ERR_CLOSED : 0;
+    if (c->mute)
+        return 0;
     if (!can_send(c))
         return ES_ERR_CLOSED;
-    rc = c->ours ? es_link_write(c->st.ls, NULL, 0, 1) : write_success(c);
+    if (c->call && !c->ours) {
+        c->mute = 1;
+        return 0;
+    }
+    rc = c->ours ? es_link_write(c->st.ls, NULL, 0, 1) : write_success(c, &none);
     if (rc != 0 && rc != ES_ERR_CLOSED)
         return rc;
     c->send_over = 1; /* also when the peer wanted no more before */
@@ -407,38 +359,86 @@ int es_channel_finish(struct es_channel *c)
 
 /* ---- ending ---- */
 
-int es_channel_end(struct es_channel *c, const struct es_failure *f)
+/* Nothing more is read: what waits is dropped, and the peer told to stop. */
+static void stop_reading(struct es_channel *c, uint64_t code)
+{
+    if (!c->recv_over && c->st.ls != NULL && session_may_send(c->st.session))
+        es_link_stop(c->st.ls, code);
+    c->deaf = c->recv_over = 1;
+    channel_drop_blocks(c);
+    strand_forget(&c->st);
+    channel_settle(c);
+}
+
+/* The handler's end. *sent: the answer went out now. */
+static int end_incoming(struct es_channel *c, const struct es_failure *f, const struct results *res,
+                        int *sent)
 {
     struct es_session *s = c->st.session;
     int rc = 0, live = c->st.ls != NULL && session_may_send(s);
 
-    if (c->ours)
-        return ES_ERR_INVAL;
-    if (c->ended)
-        return 0;
     if (f != NULL && c->method != NULL)
         c->method->errors++;
-    c->ended = c->deaf = 1;
-    if (live && !c->send_over) {
-        rc = f != NULL ? answer_failure(s, c->st.ls, 1, f, 0) : write_success(c);
+    c->ended = 1;
+    *sent = live && !c->send_over;
+    if (*sent) {
+        rc = f != NULL ? answer_failure(s, c->st.ls, 1, f, 0) : write_success(c, res);
         if (rc != 0)
             es_link_reset(c->st.ls, ES_APP_INTERNAL);
         c->answered = 1;
         reset_forgiven(s);
     }
-    if (live) {
-        if (!c->recv_over)
-            es_link_stop(c->st.ls, ES_APP_NO_MORE_WANTED);
+    stop_reading(c, ES_APP_NO_MORE_WANTED);
+    if (live)
         es_link_stream_done(c->st.ls);
-    }
-    c->send_over = c->recv_over = 1;
+    c->send_over = 1;
     es_wheel_remove(&s->host->wheel, &c->st.deadline);
-    channel_drop_blocks(c);
-    strand_forget(&c->st);
-    channel_settle(c);
     channel_leave_method(c);
     (void)channel_tell_over(c);
+    return rc;
+}
+
+int es_channel_end(struct es_channel *c, const struct es_failure *f)
+{
+    struct results none = {.codec = c->codec};
+    int rc, sent;
+
+    if (c->ours)
+        return ES_ERR_INVAL;
+    if (c->ended)
+        return 0;
+    rc = end_incoming(c, f, &none, &sent);
     return c->answered ? rc : ES_ERR_CLOSED;
+}
+
+int es_channel_respond(struct es_channel *c, int codec, const uint8_t *payload, size_t len,
+                       void (*release)(void *), void *arg)
+{
+    struct results res = {codec, payload, len, release, arg};
+    struct es_failure f;
+    int rc, sent;
+
+    if (c->ours || !c->call)
+        return ES_ERR_INVAL;
+    if (c->ended)
+        return ES_ERR_CLOSED;
+    if (len > c->st.session->peer_max_message) {
+        failure_set(&f, ES_STATUS_RESOURCE_EXHAUSTED, ES_PROCESSED_YES,
+                    "the answer is larger than the caller's max_message");
+        (void)end_incoming(c, &f, NULL, &sent);
+        return sent ? ES_ERR_TOO_LARGE : ES_ERR_CLOSED;
+    }
+    rc = end_incoming(c, NULL, &res, &sent);
+    return sent ? rc : ES_ERR_CLOSED;
+}
+
+void es_channel_shut(struct es_channel *c)
+{
+    if (c->ours || c->ended)
+        return;
+    c->mute = 1;
+    stop_reading(c, ES_APP_NO_MORE_WANTED);
+    (void)channel_tell_over(c);
 }
 
 void es_channel_reset(struct es_channel *c, uint64_t code)
@@ -464,7 +464,7 @@ void es_channel_release(struct es_channel *c)
     struct es_link_stream *ls = c->st.ls;
 
     if (ls != NULL && c->st.session->link != NULL) {
-        if (!c->send_over) {
+        if (!c->send_over || (c->ours && c->call && !c->recv_over)) {
             channel_abandon(c, ES_APP_CANCELLED, "the stream was given up");
         } else if (!c->recv_over) {
             /* What we sent is to arrive in peace; only nothing more is read. */
@@ -508,6 +508,43 @@ uint64_t es_channel_id(const struct es_channel *c)
     return c->request_id;
 }
 
+int es_channel_is_call(const struct es_channel *c)
+{
+    return c->call;
+}
+
+int es_channel_codec(const struct es_channel *c)
+{
+    return c->codec;
+}
+
+uint64_t es_channel_deadline(const struct es_channel *c)
+{
+    return c->deadline;
+}
+
+int es_channel_cancelled(const struct es_channel *c, uint64_t *code)
+{
+    if (code != NULL)
+        *code = c->cancel_code;
+    return c->cancelled;
+}
+
+int es_channel_result(const struct es_channel *c, struct es_msg_in *m)
+{
+    if (!c->ours)
+        return ES_ERR_INVAL;
+    if (c->failed)
+        return ES_ERR_CLOSED;
+    if (!c->answered)
+        return c->recv_over ? ES_ERR_CLOSED : ES_ERR_AGAIN;
+    memset(m, 0, sizeof *m);
+    m->data = c->result.p;
+    m->len = c->result.n;
+    m->codec = c->result_codec;
+    return 0;
+}
+
 int es_channel_error(const struct es_channel *c, struct es_failure *f)
 {
     if (!c->failed)
@@ -523,6 +560,8 @@ void es_channel_stats_get(const struct es_channel *c, struct es_channel_stats *o
     out->messages_out = c->messages_out;
     out->bytes_in = c->bytes_in;
     out->bytes_out = c->bytes_out;
+    out->unread = c->queued_bytes;
+    out->idle = session_now(c->st.session) - c->active;
     out->queued = c->st.ls != NULL ? es_link_queued(c->st.ls) : 0;
     out->finished = c->send_over;
     out->peer_finished = c->recv_over;

@@ -1,4 +1,5 @@
-/* Named streams: what the peer does with them, and the messages that wait for their reader.
+/* Named streams and streaming calls: what the peer does with them, and the messages that wait for their
+ * reader.
  *
  * A message that came in pieces was put together by the reader, whose buffer becomes its block: its bytes are
  * copied once. Small messages that came whole are copied one after another into a common block. Blocks'
@@ -178,9 +179,9 @@ static int refuse_channel(struct es_call *c, const struct es_request *r, struct 
 {
     struct es_session *s = c->st.session;
     struct es_failure f;
-    char text[ES_MAX_NAME + 16];
+    char text[REFUSAL_TEXT];
 
-    if (!refuse_reason(s, r, ES_KIND_STREAM, &f, text, sizeof text, m)) {
+    if (!refuse_reason(s, r, &f, text, m)) {
         if (s->n_channels_in < s->host->cfg.limits.max_named_streams)
             return 0;
         failure_set(&f, ES_STATUS_RESOURCE_EXHAUSTED, ES_PROCESSED_NO, "too many named streams are open");
@@ -235,6 +236,9 @@ static int fill_channel(struct es_channel *ch, const struct es_request *r, struc
     s->host->stats.streams_in++;
     ch->counted = 1;
     s->n_channels_in++;
+    ch->call = (m->flags & ES_METHOD_STREAM) != 0;
+    ch->sends = !ch->call || m->flags & ES_METHOD_STREAM_OUT;
+    ch->receives = (r->flags & ES_FLAG_MORE) != 0;
     ch->request_id = r->request_id;
     ch->codec = (uint8_t)r->codec;
     ch->priority = (uint8_t)r->priority;
@@ -250,6 +254,12 @@ static int fill_channel(struct es_channel *ch, const struct es_request *r, struc
     if (rc == ES_ERR_CLOSED) { /* an opener that only sends told us to stop before we began */
         ch->send_over = 1;
         rc = 0;
+    }
+    if (rc == 0 && ch->call && ch->receives && !(m->flags & ES_METHOD_STREAM_IN)) {
+        /* The opener was ready to send, the method takes nothing. */
+        ch->recv_over = 1;
+        if (!ch->st.fin)
+            es_link_stop(ch->st.ls, ES_APP_NO_MORE_WANTED);
     }
     return rc == 0 ? push_request(ch, r) : rc;
 }
@@ -309,13 +319,20 @@ static void too_large(struct es_channel *c)
     c->st.fin = 1; /* what still comes is not looked at */
 }
 
-/* RESPONSE ended what the peer sends; unless it is status 0 nothing of ours is wanted either. */
-static void answered(struct es_channel *c, const struct es_response *r)
+/* RESPONSE ended what the peer sends. Nothing of ours is wanted either when it says how the stream failed, or
+ * when it ends a call: its handler is done. 0 or ES_ERR_NOMEM. */
+static int answered(struct es_channel *c, const struct es_response *r)
 {
+    uint8_t codec = r->codec <= ES_CODEC_JSON ? (uint8_t)r->codec : UINT8_MAX; /* none that can be read */
     struct es_failure f = {0};
+    int rc;
 
     c->answered = c->recv_over = 1;
-    if (r->status != ES_STATUS_OK) {
+    if (r->status == ES_STATUS_OK) {
+        c->result_codec = codec;
+        if ((rc = es_buf_put(&c->result, r->payload.p, r->payload.n)) != 0)
+            return rc;
+    } else {
         f.status = (int)r->status;
         f.code = (const char *)r->code.p;
         f.code_len = r->code.n;
@@ -323,13 +340,19 @@ static void answered(struct es_channel *c, const struct es_response *r)
         f.message_len = r->message.n;
         f.processed = (int)r->processed;
         f.retry_after_ms = r->retry_after_ms;
+        f.codec = codec;
+        f.details = r->payload.p;
+        f.details_len = r->payload.n;
         (void)channel_set_error(c, &f);
+    }
+    if (c->failed || c->call) {
         if (!c->send_over)
             es_link_reset(c->st.ls, ES_APP_NO_MORE_WANTED);
         c->send_over = 1;
     }
     es_wheel_remove(&c->st.session->host->wheel, &c->st.deadline);
     (void)channel_tell_over(c);
+    return 0;
 }
 
 static int data_frame(struct es_channel *c, const struct es_raw_frame *f, const char **why)
@@ -347,6 +370,7 @@ static int data_frame(struct es_channel *c, const struct es_raw_frame *f, const 
     if (d.payload.n > s->host->cfg.limits.max_message)
         return ES_ERR_TOO_LARGE;
     c->bytes_in += d.payload.n;
+    c->active = session_now(s);
     if (c->deaf)
         return 0;
     rc = put_message(c, f);
@@ -363,6 +387,8 @@ static int channel_frame(struct es_channel *c, const struct es_raw_frame *f)
 
     if (c->answered && c->ours) {
         why = "a frame after RESPONSE";
+    } else if (f->type == ES_FRAME_DATA && !c->receives) {
+        why = "DATA on a stream whose REQUEST does not allow it";
     } else if (f->type == ES_FRAME_DATA) {
         c->head_seen = 1; /* HEAD may come before DATA only */
         rc = data_frame(c, f, &why);
@@ -372,7 +398,7 @@ static int channel_frame(struct es_channel *c, const struct es_raw_frame *f)
     } else if (c->ours && f->type == ES_FRAME_RESPONSE) {
         rc = es_response_decode(&r, f->body, f->len, c->st.session->caps, &why);
         if (rc == 0)
-            answered(c, &r);
+            rc = answered(c, &r);
     }
     if (rc == 0)
         return !c->st.session->closing;
@@ -425,15 +451,26 @@ void channel_data(struct es_channel *c, const uint8_t *p, size_t n, int fin)
 
 /* ---- the peer gives up ---- */
 
+static void set_cancelled(struct es_channel *c, uint64_t code)
+{
+    if (c->ours || c->ended)
+        return;
+    c->cancelled = 1;
+    c->cancel_code = code;
+}
+
 static void given_up(struct es_channel *c, uint64_t code)
 {
     struct es_failure f;
+    uint8_t room[RESET_DETAILS_ROOM];
     char text[80];
 
     if (c->recv_over && c->send_over)
         return;
     failure_of_code(&f, code, ES_PROCESSED_MAYBE, text, sizeof text);
+    failure_reset_code(&f, code, room);
     (void)channel_set_error(c, &f);
+    set_cancelled(c, code);
     if (!c->ours) {
         channel_abandon(c, code, "cancelled");
     } else {
@@ -487,6 +524,7 @@ void channel_expired(struct es_channel *c)
     if (c->st.ls != NULL && session_may_send(s)) {
         channel_abandon(c, ES_APP_DEADLINE, f.message);
     }
+    set_cancelled(c, ES_APP_DEADLINE);
     c->answered = 1;
     fail_text(c, f.status, f.processed, f.message);
 }
@@ -494,8 +532,10 @@ void channel_expired(struct es_channel *c)
 void channel_stream_closed(struct es_channel *c)
 {
     strand_detach(&c->st);
-    if (!c->recv_over)
+    if (!c->recv_over) {
         channel_set_error_text(c, ES_STATUS_UNAVAILABLE, ES_PROCESSED_MAYBE, "the stream was closed");
+        set_cancelled(c, ES_APP_CANCELLED);
+    }
     c->recv_over = c->send_over = 1;
     (void)channel_tell_over(c);
 }
@@ -509,6 +549,7 @@ int channel_report(struct es_channel *c)
         f.code = "connection_closed";
         f.code_len = strlen(f.code);
         (void)channel_set_error(c, &f);
+        set_cancelled(c, ES_APP_SESSION_CLOSED);
         c->recv_over = c->send_over = 1;
     }
     es_wheel_remove(&c->st.session->host->wheel, &c->st.deadline);

@@ -128,10 +128,18 @@ struct es_channel {
     uint64_t queued_bytes; /* of messages not consumed */
     uint64_t uncredited;   /* of them: credit still to return */
     struct es_buf metadata;   /* owned: the opener's */
-    struct es_buf error_text; /* owned: code and message of the failure */
+    struct es_buf error_text; /* owned: code, message and details of the failure */
+    struct es_buf result;     /* owned: ours: the payload of RESPONSE */
     struct es_failure error;
-    uint8_t codec, priority;
+    uint64_t active;      /* ns: a message was sent or came last */
+    uint64_t cancel_code; /* cancelled: why */
+    uint8_t codec, priority, result_codec;
     uint8_t ours;      /* we opened it */
+    uint8_t call;      /* of a streaming method; 0: a named stream */
+    uint8_t sends;     /* messages go out ... */
+    uint8_t receives;  /* ... and come in: the REQUEST's flags and the method allow it */
+    uint8_t mute;      /* the peer's call: no more messages from us, the answer is still to come */
+    uint8_t cancelled; /* the peer's: the opener gave up */
     uint8_t counted;   /* in session->n_channels_* */
     uint8_t in_map;    /* session->by_id points here */
     uint8_t head_seen; /* ours: HEAD came */
@@ -287,8 +295,10 @@ void call_in_refuse(struct es_call *c, const struct es_failure *f, uint64_t stop
 /* Queues RESPONSE + FIN on ls, STOP_SENDING unless the peer has finished, and gives the stream back. */
 int answer_failure(struct es_session *s, struct es_link_stream *ls, int fin, const struct es_failure *f,
                    uint64_t stop_code);
-int refuse_reason(struct es_session *s, const struct es_request *r, enum es_kind kind, struct es_failure *f,
-                  char *text, size_t n, struct es_method **method);
+/* The method that a request means, or 1 and why it is refused. text: room for the message. */
+#define REFUSAL_TEXT (ES_MAX_NAME + 96)
+int refuse_reason(struct es_session *s, const struct es_request *r, struct es_failure *f,
+                  char text[REFUSAL_TEXT], struct es_method **method);
 
 /* ---- lanes.c, emit.c ---- */
 void uni_opened(struct es_session *s, struct es_link_stream *ls);
@@ -303,7 +313,7 @@ void lane_out_free(struct es_lane_out *l);
 void datagram_received(struct es_session *s, const uint8_t *p, size_t n);
 void emit_writable(struct es_session *s);
 
-/* ---- channel.c, channel_in.c ---- */
+/* ---- channel.c, channel_open.c, channel_in.c ---- */
 /* The REQUEST of a named stream came on c's stream: refuses it, or makes a channel of it. c is gone after. */
 void channel_accept(struct es_call *c, const struct es_request *r);
 void channel_data(struct es_channel *c, const uint8_t *p, size_t n, int fin);
@@ -322,6 +332,9 @@ void channel_popped(struct es_channel *c, int kind);
 /* The failure that an application error code of the peer means. text: room for the message. */
 void failure_of_code(struct es_failure *f, uint64_t code, int processed, char *text, size_t n);
 void failure_set(struct es_failure *f, int status, int processed, const char *message);
+/* A user's code (ES_APP_USER and up) becomes the details { reset = n }, written into room. Else nothing. */
+#define RESET_DETAILS_ROOM 16
+void failure_reset_code(struct es_failure *f, uint64_t code, uint8_t room[RESET_DETAILS_ROOM]);
 /* Writes pairs into the empty *b (without the count) and describes them. As es_kv_add. */
 int kv_put(struct es_buf *b, const struct es_pair_kv *pairs, size_t n, struct es_kv *out);
 size_t utf8_cut(const char *s, size_t n, size_t max);

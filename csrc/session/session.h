@@ -264,20 +264,35 @@ int es_session_emit(struct es_session *s, const char *name, size_t name_len, int
  * once for every ES_EV_EVENT, also after CLOSED; m may be dead after. */
 void es_session_event_done(struct es_session *s, int lane, struct es_method *m);
 
-/* ---- channels: named streams ---- */
-/* Opens one (REQUEST with MORE|STREAM). ES_ERR_LIMIT: max_named_streams of the peer or its stream allowance
- * are used up; ES_ERR_AGAIN: before ES_EV_SESSION_OPEN; ES_ERR_CLOSED, ES_ERR_INVAL, ES_ERR_NOMEM. opts may
- * be NULL; ES_DEADLINE_DEFAULT means none here, a deadline is that of the whole stream. `user`:
+/* ---- channels: named streams, and streaming calls ---- */
+/* Opens a named stream (REQUEST with MORE|STREAM). ES_ERR_LIMIT: max_named_streams of the peer or its stream
+ * allowance are used up; ES_ERR_AGAIN: before ES_EV_SESSION_OPEN; ES_ERR_CLOSED, ES_ERR_INVAL, ES_ERR_NOMEM.
+ * opts may be NULL; ES_DEADLINE_DEFAULT means none here, a deadline is that of the whole stream. `user`:
  * es_channel_set_user. The opener may send at once. An error of the other side (no such stream, refused) is
  * what es_channel_recv reports. codec is that of every message on it: ES_CODEC_RAW unless both ends agreed on
  * another. */
 int es_channel_open(struct es_session *s, const char *name, size_t len, const struct es_call_opts *opts,
                     void *user, struct es_channel **out);
+/* Calls a streaming method: as es_channel_open, with arguments (copied) and with flags: ES_CHANNEL_IN, we are
+ * going to send messages, ES_CHANNEL_OUT, we take messages; both suit every streaming method. The codec of
+ * opts is that of arguments, messages and results. The answer ends both directions; then es_channel_result()
+ * has the results. ES_ERR_TOO_LARGE: the arguments are over the peer's max_message; ES_ERR_AGAIN also: over
+ * 64 KiB while the peer's HELLO has not come. */
+enum es_channel_flags { ES_CHANNEL_IN = 1, ES_CHANNEL_OUT = 2 }; /* = ES_FLAG_MORE, ES_FLAG_STREAM */
+int es_channel_call(struct es_session *s, const char *name, size_t len, const struct es_call_opts *opts,
+                    unsigned flags, const uint8_t *payload, size_t payload_len, void *user,
+                    struct es_channel **out);
 void es_channel_set_user(struct es_channel *c, void *user);
 void *es_channel_user(const struct es_channel *c);
 struct es_session *es_channel_session(const struct es_channel *c);
 const uint8_t *es_channel_metadata(const struct es_channel *c, size_t *len); /* incoming: the opener's */
 uint64_t es_channel_id(const struct es_channel *c);                          /* its request id */
+int es_channel_is_call(const struct es_channel *c);       /* of a streaming method, not a named stream */
+int es_channel_codec(const struct es_channel *c);         /* of the request */
+uint64_t es_channel_deadline(const struct es_channel *c); /* ns on timers->now's clock; ES_NEVER: none */
+/* Incoming: 1 when the opener gave up (cancelled, reset, its deadline or its connection is over) before the
+ * handler's end; *code (may be NULL): enum es_app_error. ES_EV_CHANNEL_CLOSED tells of it. */
+int es_channel_cancelled(const struct es_channel *c, uint64_t *code);
 
 struct es_msg_out {
     const uint8_t *data;
@@ -290,7 +305,7 @@ struct es_msg_out {
 };
 /* One message. ES_ERR_AGAIN: the queue is above ES_LINK_HIGH, nothing was taken, ES_EV_CHANNEL_WRITABLE
  * follows; ES_ERR_TOO_LARGE (peer's max_message); ES_ERR_CLOSED (finished, reset, session gone, or the peer
- * wants no more). */
+ * wants no more); ES_ERR_UNSUPPORTED: no messages go this way in a call of this kind. */
 int es_channel_send(struct es_channel *c, const struct es_msg_out *m);
 
 struct es_msg_in {
@@ -306,21 +321,36 @@ int es_channel_recv(struct es_channel *c, struct es_msg_in *m);
 void es_channel_consume(struct es_channel *c);
 /* How it failed; *f's pointers are valid while the channel lives. ES_ERR_NOT_FOUND: it did not. */
 int es_channel_error(const struct es_channel *c, struct es_failure *f);
-/* No more from us: FIN (the responder: RESPONSE status 0 + FIN). What is queued is delivered. Harmless twice.
- */
+/* Our call: its results, valid while the channel lives (data, len and codec are set). ES_ERR_AGAIN: the
+ * answer has not come; ES_ERR_CLOSED: the call failed, es_channel_error() says how; ES_ERR_INVAL: not ours.
+ * The answer comes behind the messages: while they are not read it may not get through. */
+int es_channel_result(const struct es_channel *c, struct es_msg_in *m);
+/* No more from us: FIN (the responder: RESPONSE status 0 + FIN; of a call: nothing yet, the answer is still
+ * to come). What is queued is delivered. Harmless twice. */
 int es_channel_finish(struct es_channel *c);
 /* Responder: the handler ended. f NULL: like finish if not done, and STOP_SENDING when the peer has not
  * finished; f: fails with that status. The channel is still readable by nobody: recv gives ES_ERR_CLOSED. */
 int es_channel_end(struct es_channel *c, const struct es_failure *f);
+/* The same for a call whose handler succeeded: RESPONSE with its results. Copied, or anchored when release is
+ * given (not called when this fails). ES_ERR_TOO_LARGE: over the peer's max_message, the caller is told;
+ * ES_ERR_CLOSED: answered, reset or given up before. */
+int es_channel_respond(struct es_channel *c, int codec, const uint8_t *payload, size_t len,
+                       void (*release)(void *), void *arg);
+/* A call of the peer's: messages are over in both directions, only the answer is still to come. */
+void es_channel_shut(struct es_channel *c);
 /* Abandon both directions with a code (ES_APP_USER + n for a user's n). The opener sends CANCEL and resets,
- * the responder answers with status cancelled, which names n, and tells the peer to stop. */
+ * the responder answers with status cancelled and tells the peer to stop. n reaches the other side in the
+ * details of its error, { reset = n } in MessagePack. */
 void es_channel_reset(struct es_channel *c, uint64_t code);
-/* The binding's last word, the pointer is dead after. One that did not finish sending is reset with
- * ES_APP_CANCELLED; after es_channel_finish() what was sent still arrives. */
+/* The binding's last word, the pointer is dead after. One that did not finish sending, or a call of ours that
+ * was not answered, is reset with ES_APP_CANCELLED; else what was sent before es_channel_finish() arrives. */
 void es_channel_release(struct es_channel *c);
 
 struct es_channel_stats {
-    uint64_t messages_in, messages_out, bytes_in, bytes_out, queued; /* queued: unsent bytes */
+    uint64_t messages_in, messages_out, bytes_in, bytes_out;
+    uint64_t queued; /* unsent bytes */
+    uint64_t unread; /* bytes of messages that came and were not consumed */
+    uint64_t idle;   /* ns since a message was sent or came last, or since the opening */
     int finished, peer_finished, open;
 };
 void es_channel_stats_get(const struct es_channel *c, struct es_channel_stats *out);

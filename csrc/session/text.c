@@ -14,6 +14,26 @@ void failure_set(struct es_failure *f, int status, int processed, const char *me
     f->processed = processed;
 }
 
+void failure_reset_code(struct es_failure *f, uint64_t code, uint8_t room[RESET_DETAILS_ROOM])
+{
+    static const uint8_t head[] = {0x81, 0xa5, 'r', 'e', 's', 'e', 't'}; /* MessagePack: { reset = ... } */
+    uint64_t n = code - ES_APP_USER;
+    size_t at = sizeof head, bytes = n < 0x80 ? 0 : n <= 0xff ? 1 : n <= 0xffff ? 2 : n <= 0xffffffff ? 4 : 8;
+
+    if (code < ES_APP_USER)
+        return;
+    memcpy(room, head, sizeof head);
+    if (bytes == 0)
+        room[at++] = (uint8_t)n;
+    else
+        room[at++] = bytes == 1 ? 0xcc : bytes == 2 ? 0xcd : bytes == 4 ? 0xce : 0xcf;
+    for (size_t i = bytes; i > 0; i--)
+        room[at++] = (uint8_t)(n >> (8 * (i - 1)));
+    f->codec = ES_CODEC_MSGPACK;
+    f->details = room;
+    f->details_len = at;
+}
+
 void failure_of_code(struct es_failure *f, uint64_t code, int processed, char *text, size_t n)
 {
     switch (code) {
