@@ -24,6 +24,7 @@ external_dependencies = {
   NGTCP2_CRYPTO_GNUTLS = { header = "ngtcp2/ngtcp2_crypto_gnutls.h", library = "ngtcp2_crypto_gnutls" },
   GNUTLS = { header = "gnutls/gnutls.h", library = "gnutls" },
   JANSSON = { header = "jansson.h", library = "jansson" },
+  ZSTD = { header = "zstd.h", library = "zstd" },
 }
 build = {
   type = "builtin",
@@ -43,6 +44,8 @@ build = {
         "csrc/dispatch/dispatcher.c",
         "csrc/dispatch/limits.c",
         "csrc/dispatch/wheel.c",
+        "csrc/framing/compress.c",
+        "csrc/framing/crc32c.c",
         "csrc/framing/decode.c",
         "csrc/framing/encode.c",
         "csrc/framing/hello.c",
@@ -111,11 +114,13 @@ build = {
       defines = { "_GNU_SOURCE" },
       incdirs = {
         "$(NGTCP2_INCDIR)", "$(NGTCP2_CRYPTO_GNUTLS_INCDIR)", "$(GNUTLS_INCDIR)", "$(JANSSON_INCDIR)",
+        "$(ZSTD_INCDIR)",
       },
       libdirs = {
         "$(NGTCP2_LIBDIR)", "$(NGTCP2_CRYPTO_GNUTLS_LIBDIR)", "$(GNUTLS_LIBDIR)", "$(JANSSON_LIBDIR)",
+        "$(ZSTD_LIBDIR)",
       },
-      libraries = { "ngtcp2_crypto_gnutls", "ngtcp2", "gnutls", "jansson" },
+      libraries = { "ngtcp2_crypto_gnutls", "ngtcp2", "gnutls", "jansson", "zstd" },
     },
   },
   -- The Lua files need no list: everything under lua/ is installed.

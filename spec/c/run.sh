@@ -8,7 +8,7 @@
 #
 # The head of a test file says what it is made of; nothing else is linked, which proves the layering:
 #   // needs: csrc/base csrc/framing/varint.c      rooms (every .c in them) or single files; may be repeated
-#   // libs: -lgnutls                              extra flags for the linker
+#   // libs: -lgnutls                              extra flags for the linker (a source of a room may say so too)
 #   // pkgs: libngtcp2 gnutls                      pkg-config names, for compiling and linking
 # Headers are included by relative path. A program prints "N passed, N failed" as its last line.
 # The last line here is the sum; the exit status is 1 when anything failed, crashed or did not build.
@@ -48,7 +48,7 @@ for src in spec/c/*_test.c; do
         *) files="$files $(echo "$need"/*.c)" ;;
         esac
     done
-    libs=$(sed -n 's|^// libs:||p' "$src")
+    libs=$(sed -n 's|^// libs:||p' "$src" $files)
     pkgs=$(sed -n 's|^// pkgs:||p' "$src")
     if [ -n "$pkgs" ]; then
         libs="$libs $(pkg-config --libs $pkgs)"

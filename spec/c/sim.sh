@@ -28,8 +28,8 @@ for need in $(sed -n 's|^// needs:||p' $src); do
     esac
 done
 
-pkgs=$(sed -n 's|^// pkgs:||p' $src)
-libs=$(sed -n 's|^// libs:||p' $src)
+pkgs=$(sed -n 's|^// pkgs:||p' $src | tr '\n' ' ')
+libs=$(sed -n 's|^// libs:||p' $src | tr '\n' ' ')
 
 # One object per file, so that a second run compiles only what changed.
 mkdir -p "$out/sim"

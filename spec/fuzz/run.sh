@@ -49,7 +49,7 @@ for target in $targets; do
         *) files="$files $(echo "$need"/*.c)" ;;
         esac
     done
-    libs=$(sed -n 's|^// libs:||p' "$src")
+    libs=$(sed -n 's|^// libs:||p' "$src" $files)
     pkgs=$(sed -n 's|^// pkgs:||p' "$src")
     if [ -n "$pkgs" ]; then
         libs="$libs $(pkg-config --libs $pkgs)"
