@@ -1,0 +1,58 @@
+local echo = require "echostream"
+local net = require "spec.support.net"
+
+net.each(function(env)
+  describe("the call a handler serves", function()
+    env.it("says how much time is left, live", function()
+      local _, client = env.pair(function(server)
+        server:add_rpc("left", function()
+          local call = echo.call()
+          local at_start = call:remaining()
+          echo.sleep(0.05)
+          return call.deadline, at_start, call:remaining()
+        end)
+      end)
+      local deadline, at_start, later = client:with { timeout = 2 }:request("left")
+      assert.is_true(deadline > 1.5 and deadline <= 2)
+      assert.is_true(at_start <= deadline)
+      assert.is_true(later < at_start - 0.04)
+    end)
+
+    env.it("has no time limit when the caller set none", function()
+      local _, client = env.pair(function(server)
+        server:add_rpc("left", function() return echo.call().deadline == nil, echo.call():remaining() == nil end)
+      end)
+      assert.same({ true, true }, { client:with { timeout = false }:request("left") })
+    end)
+
+    env.it("hands what is left of its time to the calls made inside", function()
+      local inner_deadline
+      local _, client = env.pair(function(server)
+        server:add_rpc("outer", function(session)
+          return session:request("inner")
+        end)
+      end)
+      client:add_rpc("inner", function()
+        inner_deadline = echo.call().deadline
+        return true
+      end)
+      assert.is_true(client:with { timeout = 1.5 }:request("outer"))
+      assert.is_true(inner_deadline <= 1.5)
+    end)
+
+    env.it("runs every on_cancel function when the caller gives up", function()
+      local codes = {}
+      local _, client = env.pair(function(server)
+        server:add_rpc("slow", function()
+          echo.call():on_cancel(function(code) codes[1] = code end):on_cancel(function(code) codes[2] = code end)
+          echo.sleep(10)
+        end)
+      end)
+      local asking = echo.spawn(function() return client:request("slow") end)
+      echo.sleep(0.05)
+      asking:cancel()
+      env.eventually(function() return #codes == 2 end)
+      assert.same({ 0x10, 0x10 }, codes)
+    end)
+  end)
+end)
