@@ -464,9 +464,9 @@ void es_conn_arm(struct es_conn *c)
             (void)es_conn_fail(c, rv);
             return;
         }
-        if (at <= ts->now) {
-            c->flush_again = 1; /* something was really due and may have made packets */
-        }
+        /* Something was really due and may have made packets: once more, and then it is the timer's turn. */
+        c->was_due = at <= ts->now && !c->was_due;
+        c->flush_again |= c->was_due;
         at = ngtcp2_conn_get_expiry(c->nc);
     }
     if (c->n_dgrams > 0 && c->dgram_until != 0 && c->dgram_until < at) {

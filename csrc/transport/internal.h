@@ -98,6 +98,13 @@ struct es_cid {
     uint8_t b[NGTCP2_MAX_CIDLEN];
 };
 
+/* Where a level's CRYPTO stream stands between TLS messages (callbacks.c). */
+struct es_tls_walk {
+    uint8_t head, type; /* bytes of the message's head seen so far; its type */
+    uint8_t finished;   /* Finished is complete: nothing may follow */
+    uint32_t left;      /* bytes of the message still to come; its length while the head is being read */
+};
+
 struct es_conn {
     struct es_link link;    /* first member: the base */
     struct es_endpoint *ep; /* borrowed */
@@ -149,14 +156,18 @@ struct es_conn {
     unsigned tls_alert;       /* our own alert, more exact than GnuTLS's; 0: none */
     unsigned flush_again : 1; /* the flush stopped at its limit, not because it had nothing */
     unsigned refused : 1;     /* the protocol did not want it: no up-calls */
-    uint64_t dead_end_at;     /* ns: since when nothing can be sent any more; 0: it can */
+    unsigned was_due : 1;     /* the last flush found an expiry that had passed */
+    uint64_t stuck_at;        /* ns: since when the congestion window is full and nothing changes in it */
+    uint64_t stuck_bytes;     /* in flight then; 0: it is not full */
+    uint64_t stuck_packets;   /* packets_in then */
     uint64_t dgram_until; /* ns: when the first waiting datagram may go beyond its share; 0: need not wait */
     unsigned dgram_tries; /* packets the first waiting datagram did not fit into */
     uint8_t peer_pin[32];
     char tls_reason[256]; /* why the handshake fails, for people */
 
-    struct es_buf ticket; /* a NewSessionTicket being collected (client) */
-    size_t ticket_total;  /* CRYPTO bytes received after the handshake */
+    struct es_tls_walk walk[2]; /* of the handshake's level, of the initial one */
+    struct es_buf ticket;       /* a NewSessionTicket being collected (client) */
+    size_t ticket_total;        /* CRYPTO bytes received after the handshake */
 };
 
 /* ---- endpoints (endpoint.c, accept.c) ---- */
