@@ -1,7 +1,9 @@
-/* Named streams in Lua. */
+/* Named streams and streaming calls in Lua. */
 #include "binding.h"
 #include <string.h>
 #include "../base/mem.h"
+#include "../framing/frame.h"
+#include "codec.h"
 #include "errors.h"
 #include "luaaux.h"
 
@@ -15,10 +17,12 @@ struct es_lchannel *es_lchannel_new(lua_State *L, struct es_lloop *lp, struct es
         luaL_error(L, "out of memory");
     lc->refs = 1;
     lc->loop = es_lloop_ref(lp);
-    lc->readable_ref = lc->writable_ref = LUA_NOREF;
+    lc->readable_ref = lc->writable_ref = lc->closed_ref = LUA_NOREF;
     lc->c = c;
-    if (c)
+    if (c) {
         es_channel_set_user(c, lc);
+        lc->codec = es_channel_codec(c);
+    }
     *box = lc;
     return lc;
 }
@@ -37,6 +41,7 @@ void es_lchannel_unref(lua_State *L, struct es_lchannel *lc)
     es_lchannel_release(lc);
     drop(L, lc, &lc->readable_ref);
     drop(L, lc, &lc->writable_ref);
+    drop(L, lc, &lc->closed_ref);
     es_lloop_unref(lc->loop);
     es_free(lc);
 }
@@ -83,17 +88,50 @@ void es_lchannel_event(lua_State *L, struct es_lchannel *lc, unsigned type)
     }
     if (type == ES_EV_CHANNEL_READABLE || type == ES_EV_CHANNEL_CLOSED)
         es_lua_list_run(L, lc->loop, &lc->readable_ref);
+    if (type == ES_EV_CHANNEL_CLOSED)
+        es_lua_list_run(L, lc->loop, &lc->closed_ref);
+}
+
+/* Pushes the error object of a channel that failed: 1; or nothing: 0. */
+static int push_error(lua_State *L, struct es_lchannel *lc)
+{
+    struct es_failure f;
+    if (es_channel_error(lc->c, &f) < 0)
+        return 0;
+    int top = lua_gettop(L), details = 0;
+    if (f.details_len && es_codec_unpack(L, f.codec, f.details, f.details_len) == 0)
+        details = top + 1;
+    else
+        lua_settop(L, top); /* details that cannot be read leave the error without them */
+    es_lua_push_failure(L, f.code, f.code_len, f.message ? f.message : "", f.message_len, f.processed,
+                        f.retry_after_ms, details);
+    if (details)
+        lua_remove(L, details);
+    return 1;
 }
 
 static int push_failure(lua_State *L, struct es_lchannel *lc)
 {
-    struct es_failure f;
     lua_pushnil(L);
-    if (es_channel_error(lc->c, &f) < 0)
+    if (!push_error(L, lc))
         es_lua_push_error(L, "connection_closed", "the stream is closed");
+    return 2;
+}
+
+/* Why a message cannot be sent (any more). */
+static int push_send_failure(lua_State *L, struct es_lchannel *lc, int rc)
+{
+    lua_pushnil(L);
+    if (rc == ES_ERR_UNSUPPORTED)
+        es_lua_push_error(L, "failed_precondition", "%s",
+                          lc->incoming ? "a client-streaming method sends nothing but its results"
+                                       : "no messages were announced for this stream");
+    else if (push_error(L, lc))
+        return 2;
+    else if (lc->finished)
+        es_lua_push_error(L, "failed_precondition", "this side of the stream is finished");
     else
-        es_lua_push_failure(L, f.code, f.code_len, f.message ? f.message : "", f.message_len, f.processed,
-                            f.retry_after_ms, 0);
+        es_lua_push_error(L, "cancelled", "the other side takes no more messages");
     return 2;
 }
 
@@ -140,6 +178,7 @@ static int channel_send(lua_State *L)
     }
     if (!lc)
         return closed(L);
+    m.codec = (uint8_t)lc->codec;
     struct anchor *a = NULL;
     if (m.len >= ES_ANCHOR_BYTES) {
         a = es_malloc(sizeof *a);
@@ -163,8 +202,8 @@ static int channel_send(lua_State *L)
         lc->blocked = 1;
         return again(L);
     }
-    if (rc == ES_ERR_CLOSED)
-        return push_failure(L, lc);
+    if (rc == ES_ERR_CLOSED || rc == ES_ERR_UNSUPPORTED)
+        return push_send_failure(L, lc, rc);
     return es_lua_fail(L, rc, "stream");
 }
 
@@ -186,7 +225,8 @@ static int channel_recv(lua_State *L)
             lua_pushnumber(L, (double)m.wall_time_us / 1e6);
         else
             lua_pushnil(L);
-        return 3;
+        lua_pushinteger(L, m.codec);
+        return 4;
     case ES_ERR_AGAIN:
         return again(L);
     case ES_ERR_NOT_FOUND:
@@ -227,11 +267,94 @@ static int channel_on_writable(lua_State *L)
     return on_ready(L, 1);
 }
 
+/* Nothing more can be sent or received, in fact or for this side. */
+static int is_over(struct es_lchannel *lc)
+{
+    struct es_channel_stats st;
+    if (!lc)
+        return 1;
+    es_channel_stats_get(lc->c, &st);
+    return !st.open;
+}
+
+static int channel_on_closed(lua_State *L)
+{
+    struct es_lchannel *lc = check(L);
+    luaL_checktype(L, 2, LUA_TFUNCTION);
+    struct es_lchannel *any = *(struct es_lchannel **)luaL_checkudata(L, 1, CHANNEL_MT);
+    if (!is_over(lc)) {
+        es_lua_list_add(L, &lc->closed_ref, 2);
+    } else if (any) {
+        lua_pushvalue(L, 2);
+        es_task_call(L, any->loop, 0);
+    }
+    return 0;
+}
+
+static int channel_error(lua_State *L)
+{
+    struct es_lchannel *lc = check(L);
+    if (lc)
+        return push_error(L, lc);
+    closed(L);
+    return 1;
+}
+
+static int channel_result(lua_State *L)
+{
+    struct es_lchannel *lc = check(L);
+    if (!lc)
+        return closed(L);
+    struct es_msg_in m;
+    int n = 0;
+    switch (es_channel_result(lc->c, &m)) {
+    case ES_OK:
+        break;
+    case ES_ERR_AGAIN:
+        return again(L);
+    default:
+        return push_failure(L, lc);
+    }
+    if (m.len && es_codec_decode(L, m.codec, m.data, m.len, &n) < 0) {
+        const char *why = lua_tostring(L, -1);
+        lua_pushnil(L);
+        es_lua_push_failure(L, "serialization", 13, why, strlen(why), ES_PROCESSED_YES, 0, 0);
+        return 2;
+    }
+    if (n > 0)
+        return n;
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+static int channel_is_call(lua_State *L)
+{
+    struct es_lchannel *lc = check(L);
+    lua_pushboolean(L, lc && es_channel_is_call(lc->c));
+    return 1;
+}
+
+/* The codec of the messages that are sent; with a name, sets it. */
+static int channel_codec(lua_State *L)
+{
+    struct es_lchannel *lc = check(L);
+    if (!lc)
+        return closed(L);
+    if (!lua_isnoneornil(L, 2)) {
+        int codec = es_codec_find(luaL_checkstring(L, 2));
+        luaL_argcheck(L, codec >= 0, 2, "no codec of that name");
+        lc->codec = codec;
+    }
+    lua_pushstring(L, es_codec_name(lc->codec));
+    return 1;
+}
+
 static int channel_finish(lua_State *L)
 {
     struct es_lchannel *lc = check(L);
     if (!lc)
         return closed(L);
+    lc->finished = 1;
     if (es_channel_finish(lc->c) < 0)
         return push_failure(L, lc);
     lua_pushboolean(L, 1);
@@ -256,13 +379,20 @@ static int channel_close(lua_State *L)
     struct es_lchannel *lc = check(L);
     if (!lc)
         return 0;
-    if (lc->incoming)
-        es_channel_end(lc->c, NULL);
-    else
-        es_channel_finish(lc->c);
-    es_lchannel_release(lc);
+    int call = es_channel_is_call(lc->c);
+    lc->finished = 1;
+    if (lc->incoming && call) {
+        es_channel_shut(lc->c); /* the handler's results are still to come */
+    } else {
+        if (lc->incoming)
+            es_channel_end(lc->c, NULL);
+        else if (!call) /* a call that was not answered is given up */
+            es_channel_finish(lc->c);
+        es_lchannel_release(lc);
+    }
     es_lua_list_run(L, lc->loop, &lc->readable_ref);
     es_lua_list_run(L, lc->loop, &lc->writable_ref);
+    es_lua_list_run(L, lc->loop, &lc->closed_ref);
     lua_pushboolean(L, 1);
     return 1;
 }
@@ -294,7 +424,7 @@ static int channel_stats(lua_State *L)
         return closed(L);
     struct es_channel_stats st;
     es_channel_stats_get(lc->c, &st);
-    lua_createtable(L, 0, 8);
+    lua_createtable(L, 0, 10);
 #define NUMBER(name) (lua_pushinteger(L, (lua_Integer)st.name), lua_setfield(L, -2, #name))
 #define FLAG(name)   (lua_pushboolean(L, st.name), lua_setfield(L, -2, #name))
     NUMBER(messages_in);
@@ -302,12 +432,53 @@ static int channel_stats(lua_State *L)
     NUMBER(bytes_in);
     NUMBER(bytes_out);
     NUMBER(queued);
+    NUMBER(unread);
     FLAG(finished);
     FLAG(peer_finished);
     FLAG(open);
 #undef NUMBER
 #undef FLAG
+    lua_pushnumber(L, (double)st.idle / 1e9);
+    lua_setfield(L, -2, "idle");
     return 1;
+}
+
+static int open_failure(lua_State *L, int rc, const char *name)
+{
+    if (rc == ES_ERR_AGAIN)
+        return again(L);
+    if (rc == ES_ERR_CLOSED)
+        return es_lsession_closed_error(L);
+    if (rc != ES_ERR_INVAL)
+        return es_lua_fail(L, rc, name);
+    lua_pushnil(L);
+    es_lua_push_error(L, "invalid_argument",
+                      "%s: metadata keys are lower case, up to 64 bytes, 64 pairs, 16 KiB in all", name);
+    return 2;
+}
+
+int es_lsession_open_call(lua_State *L)
+{
+    struct es_lsession *ls = es_lsession_check(L);
+    size_t len;
+    const char *name = luaL_checklstring(L, 2, &len);
+    luaL_argcheck(L, es_name_valid(name, len), 2, "a method name is 1 to 256 bytes of A-Z a-z 0-9 . _ / : -");
+    if (!ls)
+        return es_lsession_closed_error(L);
+    struct es_lloop *lp = ls->loop;
+    struct es_lcall_opts opts;
+    es_lua_call_opts(L, 3, lp, &opts);
+    int n = lua_gettop(L) - 3;
+    if (lua_isnoneornil(L, 3) || es_lua_rawfield(L, 3, "timeout") == LUA_TNIL)
+        opts.o.deadline = es_lua_handler_deadline(L); /* else a stream lives as long as it is wanted */
+    es_buf_clear(&lp->scratch);
+    if (n > 0 && es_codec_encode(L, opts.o.codec, 4, n, &lp->scratch) < 0)
+        return luaL_error(L, "%s", lua_tostring(L, -1));
+    struct es_lchannel *lc = es_lchannel_new(L, lp, NULL);
+    lc->codec = opts.o.codec;
+    int rc = es_channel_call(ls->s, name, len, &opts.o, ES_CHANNEL_IN | ES_CHANNEL_OUT, lp->scratch.p,
+                             lp->scratch.n, lc, &lc->c);
+    return rc == 0 ? 1 : open_failure(L, rc, name);
 }
 
 void es_lua_open_channel(lua_State *L, int core)
@@ -317,6 +488,11 @@ void es_lua_open_channel(lua_State *L, int core)
                                        {"recv", channel_recv},
                                        {"on_readable", channel_on_readable},
                                        {"on_writable", channel_on_writable},
+                                       {"on_closed", channel_on_closed},
+                                       {"error", channel_error},
+                                       {"result", channel_result},
+                                       {"is_call", channel_is_call},
+                                       {"codec", channel_codec},
                                        {"finish", channel_finish},
                                        {"reset", channel_reset},
                                        {"close", channel_close},

@@ -134,38 +134,40 @@ static void on_channel_request(lua_State *L, struct es_lloop *lp, struct es_ev_m
     t->session = m->h.owner;
     es_session_ref(t->session);
     t->method = m->method;
-    int above = push_handler(L, ls, "stream", m);
+    t->codec = m->codec;
+    int above = push_handler(L, ls, "stream", m), n = 0, rc = 0;
     struct es_lchannel *lc = es_lchannel_new(L, lp, m->channel);
     lc->refs++;
     lc->incoming = 1;
     t->channel = lc;
-    if (!lua_checkstack(t->co, above + 2)) {
+    if (m->payload_len && es_channel_is_call(m->channel)) /* no bytes are no arguments */
+        rc = es_codec_decode(L, m->codec, m->data + m->metadata_len, m->payload_len, &n);
+    if (rc < 0 || !lua_checkstack(t->co, above + n + 2)) {
+        if (rc == 0)
+            lua_pushliteral(L, "too many arguments");
+        es_lua_push_error(L, "serialization", "the arguments cannot be read: %s", lua_tostring(L, -1));
         es_job_end(L, t, 0, 1);
         es_task_discard(L, t);
         return;
     }
-    lua_xmove(L, t->co, above + 2);
-    es_task_run(L, t, above + 1);
+    lua_xmove(L, t->co, above + n + 2);
+    es_task_run(L, t, above + n + 1);
+    lc->task = t;
 }
 
-static void on_cancelled(lua_State *L, struct es_lloop *lp, struct es_ev_message *m)
+static void on_cancelled(lua_State *L, struct es_ev_message *m)
 {
     struct es_task *t = es_call_user(m->call);
-    if (!t)
-        return; /* it ends by itself when its REQUEST is popped */
-    if (t->cancel_fns_ref != LUA_NOREF) {
-        lua_rawgeti(L, LUA_REGISTRYINDEX, t->cancel_fns_ref);
-        int list = lua_gettop(L);
-        lua_Integer n = (lua_Integer)lua_rawlen(L, list);
-        luaL_unref(L, LUA_REGISTRYINDEX, t->cancel_fns_ref);
-        t->cancel_fns_ref = LUA_NOREF;
-        for (lua_Integer i = 1; i <= n; i++) {
-            lua_rawgeti(L, list, i);
-            lua_pushinteger(L, (lua_Integer)m->code);
-            es_task_call(L, lp, 1);
-        }
-    }
-    es_task_cancel(L, t);
+    if (t) /* else it ends by itself when its REQUEST is popped */
+        es_task_give_up(L, t, m->code);
+}
+
+static void on_channel(lua_State *L, struct es_lchannel *lc, unsigned type)
+{
+    uint64_t code;
+    es_lchannel_event(L, lc, type);
+    if (type == ES_EV_CHANNEL_CLOSED && lc->task && lc->c && es_channel_cancelled(lc->c, &code))
+        es_task_give_up(L, lc->task, code);
 }
 
 static void on_response(lua_State *L, struct es_lloop *lp, struct es_ev_message *m)
@@ -240,7 +242,7 @@ static void handle_session_event(lua_State *L, struct es_lloop *lp, struct es_ev
         on_event(L, lp, (struct es_ev_message *)ev);
         return;
     case ES_EV_CALL_CANCELLED:
-        on_cancelled(L, lp, (struct es_ev_message *)ev);
+        on_cancelled(L, (struct es_ev_message *)ev);
         return;
     case ES_EV_CHANNEL_REQUEST:
         on_channel_request(L, lp, (struct es_ev_message *)ev);
@@ -250,7 +252,7 @@ static void handle_session_event(lua_State *L, struct es_lloop *lp, struct es_ev
     case ES_EV_CHANNEL_CLOSED: {
         struct es_ev_channel *c = (struct es_ev_channel *)ev;
         if (c->user)
-            es_lchannel_event(L, c->user, ev->type);
+            on_channel(L, c->user, ev->type);
         return;
     }
     default:

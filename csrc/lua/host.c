@@ -154,17 +154,21 @@ static int host_add(lua_State *L)
     size_t len;
     const char *name = luaL_checklstring(L, 3, &len);
     luaL_checktype(L, 4, LUA_TFUNCTION);
-    int idempotent = 0;
+    static const char *const streams[] = {"in", "out", "both", NULL};
+    static const unsigned stream_flags[] = {ES_METHOD_STREAM_IN, ES_METHOD_STREAM_OUT, ES_METHOD_STREAM};
+    int idempotent = 0, stream = -1;
     lua_Integer concurrent = 0;
     es_lua_check_options(L, 5, "options");
     es_lua_opt_boolean(L, 5, "idempotent", &idempotent);
     es_lua_opt_integer(L, 5, "concurrent", 1, 1 << 20, &concurrent);
+    es_lua_opt_choice(L, 5, "stream", streams, &stream);
+    luaL_argcheck(L, stream < 0 || kind == ES_KIND_RPC, 5, "only a method can be a streaming one");
+    unsigned flags = (idempotent ? ES_METHOD_IDEMPOTENT : 0) | (stream >= 0 ? stream_flags[stream] : 0);
     lua_pushvalue(L, 4);
     int ref = luaL_ref(L, LUA_REGISTRYINDEX);
     int rc = es_buf_reserve(&h->method_refs, sizeof ref);
     if (rc == 0)
-        rc = es_host_add(h->host, kind, name, len, ref, idempotent ? ES_METHOD_IDEMPOTENT : 0,
-                         (uint32_t)concurrent);
+        rc = es_host_add(h->host, kind, name, len, ref, flags, (uint32_t)concurrent);
     if (rc == 0) {
         es_buf_put(&h->method_refs, &ref, sizeof ref);
         lua_pushboolean(L, 1);

@@ -102,26 +102,39 @@ int es_lua_give_scratch(struct es_lloop *lp, void (**release)(void *), void **ar
     return 1;
 }
 
+/* Encodes the n results from `first` on into the scratch buffer. 0: *f says why not. */
+static int encode_results(lua_State *L, struct es_task *t, int first, int n, struct es_failure *f)
+{
+    es_buf_clear(&t->loop->scratch);
+    if (es_codec_encode(L, t->codec, first, n, &t->loop->scratch) == 0)
+        return 1;
+    const char *why = lua_pushfstring(L, "the results cannot be sent: %s", lua_tostring(L, -1));
+    es_lua_log(L, t->loop->lua, "error", why, NULL, t->method->name);
+    memset(f, 0, sizeof *f);
+    f->status = ES_STATUS_INTERNAL;
+    f->code = "serialization";
+    f->code_len = strlen(f->code);
+    f->message = why;
+    f->message_len = strlen(why);
+    f->processed = ES_PROCESSED_YES;
+    return 0;
+}
+
+static int is_failure(lua_State *L, int first, int n)
+{
+    return n >= 2 && lua_isnil(L, first) && es_lua_is_error(L, first + 1);
+}
+
 static void answer(lua_State *L, struct es_task *t, int first, int n)
 {
     struct es_lloop *lp = t->loop;
     struct es_failure f;
-    if (n >= 2 && lua_isnil(L, first) && es_lua_is_error(L, first + 1)) {
+    if (is_failure(L, first, n)) {
         read_failure(L, first + 1, lp, &f);
         es_call_fail(t->call, &f);
         return;
     }
-    es_buf_clear(&lp->scratch);
-    if (es_codec_encode(L, t->codec, first, n, &lp->scratch) < 0) {
-        const char *why = lua_pushfstring(L, "the results cannot be sent: %s", lua_tostring(L, -1));
-        es_lua_log(L, lp->lua, "error", why, NULL, t->method->name);
-        memset(&f, 0, sizeof f);
-        f.status = ES_STATUS_INTERNAL;
-        f.code = "serialization";
-        f.code_len = strlen(f.code);
-        f.message = why;
-        f.message_len = strlen(why);
-        f.processed = ES_PROCESSED_YES;
+    if (!encode_results(L, t, first, n, &f)) {
         es_call_fail(t->call, &f);
         return;
     }
@@ -131,6 +144,33 @@ static void answer(lua_State *L, struct es_task *t, int first, int n)
     size_t len = lp->scratch.n;
     es_lua_give_scratch(lp, &release, &arg);
     if (es_call_respond(t->call, t->codec, p, len, release, arg) < 0 && release)
+        release(arg);
+}
+
+/* The handler of a stream: only a streaming call has results. */
+static void end_channel(lua_State *L, struct es_task *t, struct es_channel *c, int ok, int first, int n)
+{
+    struct es_lloop *lp = t->loop;
+    struct es_failure f;
+    if (!ok || is_failure(L, first, n)) {
+        read_failure(L, ok ? first + 1 : first, lp, &f);
+        es_channel_end(c, &f);
+        return;
+    }
+    if (!es_channel_is_call(c) || (n == 0 && t->codec == ES_CODEC_RAW)) {
+        es_channel_end(c, NULL);
+        return;
+    }
+    if (!encode_results(L, t, first, n, &f)) {
+        es_channel_end(c, &f);
+        return;
+    }
+    void (*release)(void *) = NULL;
+    void *arg = NULL;
+    const uint8_t *p = lp->scratch.p;
+    size_t len = lp->scratch.n;
+    es_lua_give_scratch(lp, &release, &arg);
+    if (es_channel_respond(c, t->codec, p, len, release, arg) < 0 && release)
         release(arg);
 }
 
@@ -154,11 +194,9 @@ void es_job_end(lua_State *L, struct es_task *t, int ok, int n)
     case ES_JOB_CHANNEL: {
         struct es_lchannel *lc = t->channel;
         t->channel = NULL;
-        int failed = !ok || (n >= 2 && lua_isnil(L, first) && es_lua_is_error(L, first + 1));
-        if (failed)
-            read_failure(L, ok ? first + 1 : first, t->loop, &f);
+        lc->task = NULL;
         if (lc->c)
-            es_channel_end(lc->c, failed ? &f : NULL);
+            end_channel(L, t, lc->c, ok, first, n);
         es_lchannel_release(lc);
         es_lchannel_unref(L, lc);
         break;

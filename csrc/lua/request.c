@@ -80,16 +80,25 @@ void es_lua_call_opts(lua_State *L, int idx, struct es_lloop *lp, struct es_lcal
         lua_pop(L, 1);
     }
     /* A handler's own deadline bounds the calls it makes: they get what is left. */
-    struct es_task *t = es_task_current(L);
-    if (t && t->job == ES_JOB_CALL && t->call) {
-        uint64_t bound = es_call_deadline(t->call);
-        if (o->deadline == ES_DEADLINE_DEFAULT) {
-            if (bound != ES_NEVER && bound < es_poller_timers(lp->poller)->now + 30 * ES_SECOND)
-                o->deadline = bound;
-        } else if (bound < o->deadline) {
+    uint64_t bound = es_lua_handler_deadline(L);
+    if (bound == ES_NEVER)
+        return;
+    if (o->deadline == ES_DEADLINE_DEFAULT) {
+        if (bound < es_poller_timers(lp->poller)->now + 30 * ES_SECOND)
             o->deadline = bound;
-        }
+    } else if (bound < o->deadline) {
+        o->deadline = bound;
     }
+}
+
+uint64_t es_lua_handler_deadline(lua_State *L)
+{
+    struct es_task *t = es_task_current(L);
+    if (t && t->job == ES_JOB_CALL && t->call)
+        return es_call_deadline(t->call);
+    if (t && t->job == ES_JOB_CHANNEL && t->channel->c)
+        return es_channel_deadline(t->channel->c);
+    return ES_NEVER;
 }
 
 struct prepared { /* a request that is encoded and ready to go */
@@ -269,13 +278,13 @@ static int core_call_info(lua_State *L)
         kv = es_call_metadata(t->call, &n);
         id = (lua_Integer)es_call_request_id(t->call);
         attempt = es_call_attempt(t->call);
-        if (es_call_deadline(t->call) != ES_NEVER) {
-            lua_pushnumber(L, (double)es_call_deadline(t->call) / 1e9);
-            lua_setfield(L, -2, "deadline");
-        }
     } else if (t->job == ES_JOB_CHANNEL && t->channel->c) {
         kv = es_channel_metadata(t->channel->c, &n);
         id = (lua_Integer)es_channel_id(t->channel->c);
+    }
+    if (es_lua_handler_deadline(L) != ES_NEVER) {
+        lua_pushnumber(L, (double)es_lua_handler_deadline(L) / 1e9);
+        lua_setfield(L, -2, "deadline");
     }
     es_lua_push_kv(L, kv, n);
     lua_setfield(L, -2, "metadata");
@@ -291,7 +300,9 @@ static int core_call_cancelled(lua_State *L)
     struct es_task *t = serving(L);
     if (!t)
         return 0;
-    lua_pushboolean(L, t->cancelled || (t->job == ES_JOB_CALL && es_call_cancelled(t->call)));
+    int given_up = (t->job == ES_JOB_CALL && es_call_cancelled(t->call)) ||
+                   (t->job == ES_JOB_CHANNEL && t->channel->c && es_channel_cancelled(t->channel->c, NULL));
+    lua_pushboolean(L, t->cancelled || given_up);
     return 1;
 }
 

@@ -503,13 +503,16 @@ static int session_open_channel(lua_State *L)
         return es_lsession_closed_error(L);
     struct es_lcall_opts opts;
     es_lua_call_opts(L, 3, ls->loop, &opts);
-    opts.o.codec = ES_CODEC_RAW;
+    if (lua_isnoneornil(L, 3) || lua_getfield(L, 3, "codec") == LUA_TNIL)
+        opts.o.codec = ES_CODEC_RAW;
     if (lua_isnoneornil(L, 3) || lua_getfield(L, 3, "timeout") == LUA_TNIL)
         opts.o.deadline = ES_NEVER; /* a stream lives as long as it is wanted */
     struct es_lchannel *lc = es_lchannel_new(L, ls->loop, NULL);
     int rc = es_channel_open(ls->s, name, len, &opts.o, lc, &lc->c);
-    if (rc == 0)
+    if (rc == 0) {
+        lc->codec = opts.o.codec;
         return 1;
+    }
     if (rc == ES_ERR_INVAL)
         return luaL_error(L, "%s: a stream name is 1 to 256 bytes of A-Z a-z 0-9 . _ / : -", name);
     return rc == ES_ERR_CLOSED ? es_lsession_closed_error(L) : es_lua_fail(L, rc, name);
@@ -534,6 +537,7 @@ void es_lua_open_session(lua_State *L, int core)
                                        {"emit", session_emit},
                                        {"on_writable", session_on_writable},
                                        {"open_channel", session_open_channel},
+                                       {"open_call", es_lsession_open_call},
                                        {NULL, NULL}};
     static const luaL_Reg meta[] = {{"__gc", session_gc}, {NULL, NULL}};
     es_lua_class(L, SESSION_MT, methods, meta);

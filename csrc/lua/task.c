@@ -266,6 +266,23 @@ void es_task_cancel(lua_State *L, struct es_task *t)
 }
 
 void es_task_close_all(lua_State *L, struct es_lloop *lp)
+void es_task_give_up(lua_State *L, struct es_task *t, uint64_t code)
+{
+    if (t->cancel_fns_ref != LUA_NOREF) {
+        lua_rawgeti(L, LUA_REGISTRYINDEX, t->cancel_fns_ref);
+        int list = lua_gettop(L);
+        lua_Integer n = (lua_Integer)lua_rawlen(L, list);
+        drop_ref(L, &t->cancel_fns_ref);
+        for (lua_Integer i = 1; i <= n; i++) {
+            lua_rawgeti(L, list, i);
+            lua_pushinteger(L, (lua_Integer)code);
+            es_task_call(L, t->loop, 1);
+        }
+        lua_pop(L, 1);
+    }
+    es_task_cancel(L, t);
+}
+
 {
     struct es_list *lists[] = {&lp->ready, &lp->parked, &lp->idle};
     for (size_t i = 0; i < 3; i++) {
@@ -274,9 +291,11 @@ void es_task_close_all(lua_State *L, struct es_lloop *lp)
             struct es_task *t = es_container_of(it, struct es_task, node);
             if (t->session)
                 es_session_unref(t->session);
-            if (t->channel)
+            if (t->channel) {
+                t->channel->task = NULL;
                 es_lchannel_unref(L, t->channel);
             if (t->ud) {
+            }
                 t->ud->task = NULL;
                 t->ud->ended = 'c';
             }

@@ -5,6 +5,7 @@ local context = require "echostream.context"
 local errors = require "echostream.errors"
 local log = require "echostream.log"
 local loop = require "echostream.loop"
+local middleware = require "echostream.middleware"
 local options = require "echostream.options"
 local session = require "echostream.session"
 local stream = require "echostream.stream"
@@ -15,6 +16,9 @@ local M = {}
 ---@field context echostream.context  key/value store; `sessions()` and `broadcast()` on it
 local methods = {}
 M.methods = methods
+for name, method in pairs(middleware.methods) do
+  methods[name] = method
+end
 
 --- Options that servers and clients share. Sizes in bytes, times in seconds.
 ---@type table<string, echostream.options.field>
@@ -169,18 +173,29 @@ local function remove(self, kind, name)
   return self._host:remove(kind, name)
 end
 
-local rpc_options = { idempotent = { type = "boolean" } }
+local rpc_options = {
+  idempotent = { type = "boolean" },
+  stream = { type = "string", one_of = { "in", "out", "both" } },
+}
 local event_options = { concurrent = { type = "integer", min = 1 } }
 local stream_options = { codec = stream.codec_option }
 
 --- Offers a method. The handler's results are the answer (none: `true`); it fails by raising or by
 --- `return nil, echo.error(code, message, details)`.
 ---@param name string  1 to 256 characters of A-Z a-z 0-9 . _ / : -
----@param fn fun(session: echostream.session, ...): any ...
----@param opts? { idempotent?: boolean }  idempotent: running it twice does no harm
+---
+--- `stream` makes it a streaming method, whose handler gets a stream of values before its arguments: "in", the caller sends
+--- messages; "out", the handler does; "both". Messages are values in the codec of the call.
+---@param fn fun(session: echostream.session, ...): any ...  streaming: fun(session, stream, ...)
+---@param opts? { idempotent?: boolean, stream?: "in"|"out"|"both" }  idempotent: running it twice does no harm
 ---@return self
 function methods:add_rpc(name, fn, opts)
-  return add(self, "rpc", name, fn, options.check("add_rpc", opts, rpc_options))
+  opts = options.check("add_rpc", opts, rpc_options)
+  if opts.stream then
+    options.argument("add_rpc", "handler", fn, "function")
+    fn = stream.method(name, fn)
+  end
+  return add(self, "rpc", name, fn, opts)
 end
 
 --- Handles an event. Events of one lane are handled one after another, unless `concurrent` allows n at once.
@@ -296,6 +311,9 @@ function M.init(self, opts, accepts)
   self._rec = loop.current()
   self._hooks = { start = {}, stop = {}, connect = {}, disconnect = {} }
   self._sessions = {}
+  self._middleware = {}
+  self._chains = {} -- `out`: what outgoing calls pass through
+  self._timeout = opts.timeout or 30
   self._on_idle = nil
   self.context = context.new(self)
   self._host = core.host(self._rec.core, {

@@ -4,6 +4,7 @@ local core = require "echostream.core"
 local context = require "echostream.context"
 local errors = require "echostream.errors"
 local loop = require "echostream.loop"
+local middleware = require "echostream.middleware"
 local options = require "echostream.options"
 local stream = require "echostream.stream"
 local task = require "echostream.task"
@@ -76,7 +77,6 @@ local function request(ud, name, opts, ...)
   end
   return request_elsewhere(ud, name, opts, ...)
 end
-M.request = request
 
 local function emit_waiting(ud, name, opts, ...)
   while true do
@@ -95,7 +95,7 @@ local function emit_waiting(ud, name, opts, ...)
   end
 end
 
-local function emit(self, opts, name, ...)
+local function emit_now(self, opts, name, ...)
   local n = select("#", ...)
   if n > 0 and type((select(n, ...))) == "function" then
     return task.either(emit_waiting, self._ud, name, opts, ...)
@@ -109,6 +109,28 @@ local function emit(self, opts, name, ...)
     loop.touch(rec)
   end
   return ok, err
+end
+
+local function try_emit_now(self, opts, name, ...)
+  local ok, err = self._ud:emit(name, opts, ...)
+  if err == "again" then
+    return nil, errors.new("resource_exhausted", "the send queue is full")
+  end
+  if not self._rec.stepping then
+    loop.touch(self._rec)
+  end
+  return ok, err
+end
+
+local function open_stream(self, name, opts, codec)
+  local channel, err = self._ud:open_channel(name, opts)
+  if not channel then
+    return nil, err
+  end
+  if not self._rec.stepping then
+    loop.touch(self._rec)
+  end
+  return stream.new(channel, self, name, codec)
 end
 
 local function create_stream(self, where, name, opts, defaults)
@@ -126,16 +148,82 @@ local function create_stream(self, where, name, opts, defaults)
     end
   end
   if opts then
-    codec, opts.codec, opts.unreliable, opts.lane = opts.codec, nil, nil, nil
+    codec, opts.unreliable, opts.lane = opts.codec, nil, nil
   end
-  local channel, err = self._ud:open_channel(name, opts)
+  local out = self._chains.out
+  if out then
+    return middleware.out(out, self, "stream", function(call)
+      return open_stream(self, call.name, middleware.options_of(call), codec)
+    end, name, opts)
+  end
+  return open_stream(self, name, opts, codec)
+end
+
+-- Arguments above 64 KiB wait for the peer's HELLO, which says how much it takes.
+local function call_waiting(ud, name, opts, ...)
+  while true do
+    local channel, err = ud:open_call(name, opts, ...)
+    if err ~= "again" then
+      return channel, err
+    end
+    local ok
+    ok, err = task.sleep(0.001)
+    if not ok then
+      return nil, err
+    end
+  end
+end
+
+local function open_call_now(self, opts, name, ...)
+  local ud = self._ud
+  local channel, err = ud:open_call(name, opts, ...)
+  if err == "again" then
+    channel, err = block(call_waiting, ud, name, opts, ...)
+  end
   if not channel then
     return nil, err
   end
   if not self._rec.stepping then
     loop.touch(self._rec)
   end
-  return stream.new(channel, self, name, codec)
+  return stream.new(channel, self, name, channel:codec())
+end
+
+-- Through the middleware --------------------------------------------------------------------------------------
+
+-- `_chains.out` is the host's outgoing middleware, nil without any.
+
+local function send_request(call, ...)
+  return request(call._owner._ud, call.name, middleware.options_of(call), ...)
+end
+
+local function send_event(call, ...)
+  return emit_now(call._owner, middleware.options_of(call), call.name, ...)
+end
+
+local function try_event(call, ...)
+  return try_emit_now(call._owner, middleware.options_of(call), call.name, ...)
+end
+
+local function send_call(call, ...)
+  return open_call_now(call._owner, middleware.options_of(call), call.name, ...)
+end
+
+local function emit(self, opts, name, ...)
+  local out = self._chains.out
+  if out then
+    return middleware.out(out, self, "event", send_event, name, opts, ...)
+  end
+  return emit_now(self, opts, name, ...)
+end
+
+local function open_call(self, opts, name, ...)
+  options.argument("stream", "name", name, "string", 3)
+  local out = self._chains.out
+  if out then
+    return middleware.out(out, self, "stream", send_call, name, opts, ...)
+  end
+  return open_call_now(self, opts, name, ...)
 end
 
 -- service("math").add(1, 2)
@@ -168,6 +256,7 @@ end
 ---@field request fun(self, name: string, ...): any ...
 ---@field emit fun(self, name: string, ...): true|nil, echostream.error?
 ---@field create_stream fun(self, name: string, opts?: table): echostream.stream?, echostream.error?
+---@field stream fun(self, name: string, ...): echostream.stream?, echostream.error?
 ---@field service fun(self, name: string): table<string, function>
 ---@field with fun(self, opts: table): echostream.calls
 local Calls = {}
@@ -175,6 +264,10 @@ Calls.__index = Calls
 Calls.__name = "echostream.calls"
 
 function Calls:request(name, ...)
+  local out = self._owner._chains.out
+  if out then
+    return middleware.out(out, self._owner, "rpc", send_request, name, self._options, ...)
+  end
   return request(self._owner._ud, name, self._options, ...)
 end
 
@@ -184,6 +277,10 @@ end
 
 function Calls:create_stream(name, opts)
   return create_stream(self._owner, "create_stream", name, opts, self._options)
+end
+
+function Calls:stream(name, ...)
+  return open_call(self._owner, self._options, name, ...)
 end
 
 function Calls:service(name)
@@ -219,6 +316,10 @@ M.shared = shared
 ---@param ... any
 ---@return any ...  the handler's results (true when it returned none), or nil, err
 function shared:request(name, ...)
+  local out = self._chains.out
+  if out then
+    return middleware.out(out, self, "rpc", send_request, name, self._calls, ...)
+  end
   return request(self._ud, name, self._calls, ...)
 end
 
@@ -235,14 +336,11 @@ end
 ---@param ... any
 ---@return true|nil ok, echostream.error? err
 function shared:try_emit(name, ...)
-  local ok, err = self._ud:emit(name, nil, ...)
-  if err == "again" then
-    return nil, errors.new("resource_exhausted", "the send queue is full")
+  local out = self._chains.out
+  if out then
+    return middleware.out(out, self, "event", try_event, name, nil, ...)
   end
-  if not self._rec.stepping then
-    loop.touch(self._rec)
-  end
-  return ok, err
+  return try_emit_now(self, nil, name, ...)
 end
 
 --- Opens a named stream. Returns at once; a refusal shows at the first `recv`.
@@ -251,6 +349,16 @@ end
 ---@return echostream.stream?, echostream.error?
 function shared:create_stream(name, opts)
   return create_stream(self, "create_stream", name, opts)
+end
+
+--- Calls a streaming method of the other side (`add_rpc` with `stream`): a stream of values, and the handler's results from
+--- `stream:result()`. Returns at once; a refusal shows at the first `recv` or `result`. The whole call has a deadline only when
+--- `with{ timeout = … }` gives one; `close` and `reset` cancel it.
+---@param name string
+---@param ... any  the handler's arguments
+---@return echostream.stream?, echostream.error?
+function shared:stream(name, ...)
+  return open_call(self, self._calls, name, ...)
 end
 
 --- The same calls with other options: `client:with{ timeout = 2 }:request("slow")`.
@@ -300,6 +408,8 @@ function M.new(ud, host, incoming, credentials)
   return setmetatable({
     _ud = ud,
     _rec = host._rec,
+    _chains = host._chains,
+    _timeout = host._timeout,
     id = id or 0,
     peer_addr = id and peer_addr or "",
     created_at = id and created_at or host._rec.core:wall(),

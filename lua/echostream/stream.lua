@@ -1,4 +1,5 @@
---- Named streams: ordered, flow-controlled, two-way channels of messages.
+--- Streams: ordered, flow-controlled, two-way channels of messages. A named stream is opened with `create_stream` and handled
+--- with `add_stream`; the stream of a call is opened with `stream` and belongs to a method with `add_rpc(…, { stream = … })`.
 
 local core = require "echostream.core"
 local errors = require "echostream.errors"
@@ -17,7 +18,7 @@ local M = {}
 ---@field name string
 ---@field session echostream.session
 ---@field id integer
----@field error echostream.error?  why `frames()` ended, when it was not the end of the stream
+---@field error echostream.error?  why `frames()` or `values()` ended, when it was not the end of the stream
 local Stream = {}
 Stream.__index = Stream
 Stream.__name = "echostream.stream"
@@ -26,7 +27,8 @@ Stream.__tostring = function(self)
   return ("echostream.stream %s (%d)"):format(self.name, self.id)
 end
 
-local codecs = { msgpack = true, json = true, raw = true }
+-- By the number that messages carry; 0, raw: the bytes are the message.
+local codecs = { [1] = core.codec.msgpack, [2] = core.codec.json }
 
 --- Schema entry for the `codec` option of `add_stream` and `create_stream`.
 M.codec_option = { type = "string", one_of = { "raw", "msgpack", "json" } }
@@ -35,14 +37,17 @@ M.codec_option = { type = "string", one_of = { "raw", "msgpack", "json" } }
 ---@param channel echostream.core.channel
 ---@param session echostream.session
 ---@param name string
----@param codec? string "msgpack" or "json": messages are values, not bytes
+---@param codec? string "msgpack" or "json": messages are values, not bytes; default "raw"
 ---@return echostream.stream
 function M.new(channel, session, name, codec)
-  assert(codec == nil or codecs[codec])
+  codec = channel:codec(codec or "raw")
   return setmetatable({
     _channel = channel,
-    _codec = codec and codec ~= "raw" and core.codec[codec] or nil,
+    _codec = codec ~= "raw" and core.codec[codec] or nil,
+    _call = channel:is_call(),
     _seq = 0,
+    _paused = false,
+    _resumers = {},
     _rec = session._rec,
     id = channel:id(),
     name = name,
@@ -51,55 +56,83 @@ function M.new(channel, session, name, codec)
   }, Stream)
 end
 
-local function wait_readable(channel)
-  return task.await(function(resume)
-    channel:on_readable(function()
-      resume(true)
-    end)
-  end)
+--- Makes the core's handler of a streaming method out of the user's.
+---@param name string
+---@param fn fun(session: echostream.session, stream: echostream.stream, ...): any ...
+---@return function
+function M.method(name, fn)
+  return function(peer, channel, ...)
+    return fn(peer, M.new(channel, peer, name, channel:codec()), ...)
+  end
 end
 
-local function wait_writable(channel)
+-- Waits for one of the channel's "on_…" for at most `left` seconds.
+local function wait_for(channel, what, left)
   return task.await(function(resume)
-    channel:on_writable(function()
+    channel[what](channel, function()
       resume(true)
     end)
-  end)
+  end, left)
+end
+
+local function wake_readers(self)
+  for resume in pairs(self._resumers) do
+    resume(true)
+  end
+end
+
+-- Until resume(), or until the stream has failed, which nobody needs to be spared.
+local function wait_resumed(self, left)
+  return task.await(function(resume)
+    self._resumers[resume] = true
+    return function()
+      self._resumers[resume] = nil
+    end
+  end, left)
+end
+
+local function frame_of(self, data, seq, wall_time, codec)
+  if self._codec and codecs[codec] then
+    local value, problem = codecs[codec].unpack(data)
+    if value == nil and errors.is_error(problem) then
+      return nil, problem
+    end
+    data = value
+  end
+  return { data = data, seq = seq, wall_time = wall_time }
+end
+
+local function is_held(self)
+  return self._paused and not self._channel:error()
 end
 
 local function receive(self, timeout)
+  local channel = self._channel
   local deadline = timeout and loop.now() + timeout
+  local waited, why = true, nil
   while true do
-    local data, seq, wall_time = self._channel:recv()
-    if data then
-      if self._codec then
-        local value, problem = self._codec.unpack(data)
-        if value == nil and errors.is_error(problem) then
-          return nil, problem
-        end
-        data = value
+    local held = is_held(self)
+    if not held then
+      local data, seq, wall_time, codec = channel:recv()
+      if data then
+        return frame_of(self, data, seq, wall_time, codec)
+      elseif seq ~= "again" then
+        return nil, seq -- how the stream failed says more than that the handler was cancelled
       end
-      return { data = data, seq = seq, wall_time = wall_time }
-    elseif seq ~= "again" then
-      return nil, seq
     end
-    local ok, err
-    if deadline then
-      local left = deadline - loop.now()
-      if left <= 0 then
-        return nil, errors.new("timeout", ("no message came within %g s"):format(timeout))
-      end
-      local channel = self._channel
-      ok, err = task.await(function(resume)
-        channel:on_readable(function()
-          resume(true)
-        end)
-      end, left)
+    if not waited then
+      return nil, why
+    end
+    local left = deadline and deadline - loop.now()
+    if left and left <= 0 then
+      return nil, errors.new("timeout", ("no message came within %g s"):format(timeout))
+    elseif held then
+      waited, why = wait_resumed(self, left)
     else
-      ok, err = wait_readable(self._channel)
+      waited, why = wait_for(channel, "on_readable", left)
     end
-    if not ok then
-      return nil, err
+    if not waited and why.code == "timeout" then
+      waited = true -- the clock is looked at above, after one more look at the stream
     end
   end
 end
@@ -130,11 +163,92 @@ local function next_frame(self)
   return frame
 end
 
+local function next_value(self)
+  local frame = next_frame(self)
+  if not frame then
+    return nil
+  elseif frame.data == nil then
+    return core.null -- nil would end the loop
+  end
+  return frame.data
+end
+
 --- Iterates over the messages until the peer finishes or the stream fails (`stream.error` says how then).
 ---@return fun(stream: echostream.stream): echostream.frame?
 ---@return echostream.stream
 function Stream:frames()
   return next_frame, self
+end
+
+--- The same without the frames around the messages. A nil among them comes as `echo.null`.
+---@return fun(stream: echostream.stream): any
+---@return echostream.stream
+function Stream:values()
+  return next_value, self
+end
+
+--- Takes no more messages until `resume`: `recv`, `frames` and `values` wait. No credit goes back, so the sender is slowed down
+--- once the window and its queue are full. A stream that fails meanwhile says so at once.
+---@return echostream.stream self
+function Stream:pause()
+  if not self._paused then
+    self._paused = true
+    local weak = setmetatable({ self }, { __mode = "v" })
+    self._channel:on_closed(function()
+      if weak[1] then
+        wake_readers(weak[1])
+      end
+    end)
+  end
+  return self
+end
+
+--- Takes messages again.
+---@return echostream.stream self
+function Stream:resume()
+  self._paused = false
+  wake_readers(self)
+  return self
+end
+
+local function result(self, timeout)
+  local channel = self._channel
+  local deadline = timeout and loop.now() + timeout
+  while true do
+    local results = table.pack(channel:result())
+    if results[1] ~= nil or results[2] ~= "again" then
+      return table.unpack(results, 1, results.n)
+    end
+    local left = deadline and deadline - loop.now()
+    if left and left <= 0 then
+      return nil, errors.new("timeout", ("no result came within %g s"):format(timeout))
+    end
+    local ok, err = wait_for(channel, "on_closed", left)
+    if not ok and err.code ~= "timeout" then
+      return nil, err
+    end
+  end
+end
+
+--- What the handler of a streaming call returned. Waits for it. The answer comes behind the messages, so read them before, or
+--- in another task: many unread ones hold it back.
+---@param timeout? number  seconds; default: as long as the stream lives
+---@param callback? fun(...)  instead of waiting
+---@return any ...  the handler's results (true when it returned none), or nil, err
+function Stream:result(timeout, callback)
+  if type(timeout) == "function" then
+    timeout, callback = nil, timeout
+  end
+  if timeout ~= nil then
+    options.argument("stream:result", "timeout", timeout, "seconds")
+  end
+  if not self._call then
+    error(("stream:result: %s is a named stream; only streaming calls have results"):format(self.name), 2)
+  end
+  if callback then
+    return task.call_back(callback, result, self, timeout)
+  end
+  return task.block(result, self, timeout)
 end
 
 local function send_waiting(self, bytes, seq, wall_time)
@@ -143,7 +257,7 @@ local function send_waiting(self, bytes, seq, wall_time)
     if err ~= "again" then
       return ok, err
     end
-    ok, err = wait_writable(self._channel)
+    ok, err = wait_for(self._channel, "on_writable")
     if not ok then
       return nil, err
     end
@@ -213,14 +327,16 @@ function Stream:finish()
   return touch(self, self._channel:finish())
 end
 
---- Ends the stream: finishes if that was not done, and reads no more. Harmless twice.
+--- Ends the stream: finishes if that was not done, and reads no more. The caller of a streaming call that has no result yet
+--- cancels it so; its handler can still return results. Harmless twice.
 ---@return true
 function Stream:close()
   self._channel:close()
   return touch(self, true)
 end
 
---- Abandons both directions at once; the peer's calls fail with `cancelled`.
+--- Abandons both directions at once. The other side's calls fail with `cancelled` and `err.details.reset` is the code there; a
+--- handler is cancelled (`echo.call():cancelled()`, its waits return).
 ---@param code? integer  a number of the application's own, 0 or more
 ---@return true
 function Stream:reset(code)
@@ -231,10 +347,16 @@ function Stream:reset(code)
   return touch(self, true)
 end
 
---- { messages_in, messages_out, bytes_in, bytes_out, queued, finished, peer_finished, open }
----@return table
+--- { messages_in, messages_out, bytes_in, bytes_out, queued (bytes not sent yet), unread (bytes that came and were not read),
+--- idle (seconds since a message was sent or came), paused, finished, peer_finished, open }
+---@return table|nil stats, echostream.error? err  `connection_closed` after close
 function Stream:stats()
-  return self._channel:stats()
+  local stats, err = self._channel:stats()
+  if not stats then
+    return nil, err
+  end
+  stats.paused = self._paused
+  return stats
 end
 
 --- The metadata its opener gave.

@@ -124,7 +124,8 @@ local host = {}
 ---@return echostream.core.host
 function core.host(loop, options) end
 --- kind: "rpc", "event", "stream". For "rpc": fn(session, ...) -> results; for "event": fn(session, ...); for "stream": fn(session, channel_ud).
----@param options? { idempotent?: boolean, concurrent?: integer }
+--- stream makes an "rpc" a streaming one: fn(session, channel_ud, ...) -> results.
+---@param options? { idempotent?: boolean, concurrent?: integer, stream?: "in"|"out"|"both" }
 ---@return true|nil ok, table|nil err code already_exists; a bad name raises
 function host:add(kind, name, fn, options) end
 ---@return boolean removed
@@ -249,6 +250,11 @@ function session:on_writable(fn) end
 function session:open_channel(name, options) end
 
 --- The incoming call that the running task serves: nil outside handlers.
+--- Calls a streaming method. "again": the arguments are over 64 KiB and the peer's HELLO has not come.
+---@param options? echostream.core.call_options
+---@return echostream.core.channel|nil channel, table|"again"|nil err
+function session:open_call(name, options, ...) end
+
 ---@return { id: integer, kind: string, name: string, session: table|nil, metadata: table<string,string>, deadline: number|nil, attempt: integer }|nil info deadline on loop:now()'s clock
 function core.call_info() end
 ---@return boolean|nil cancelled nil outside handlers
@@ -256,7 +262,7 @@ function core.call_cancelled() end
 --- fn(code) when the running task's call is cancelled (at once when it was); several are run in order.
 function core.call_on_cancel(fn) end
 
--- Channels: named streams -----------------------------------------------------------------------------------
+-- Channels: named streams and streaming calls -----------------------------------------------------------------------------------
 
 ---@class echostream.core.channel: userdata
 local channel = {}
@@ -266,7 +272,7 @@ function channel:id() end
 ---@param wall_time? number seconds since 1970
 ---@return true|nil ok, table|"again"|nil err
 function channel:send(data, seq, wall_time) end
---- data, seq|nil, wall_time|nil; or nil (the end); or nil, "again"; or nil, err
+--- data, seq|nil, wall_time|nil, codec (a number); or nil (the end); or nil, "again"; or nil, err
 ---@return string|nil data, any
 function channel:recv() end
 --- fn() once, when recv would not say "again" (at once when it would not now)
@@ -276,9 +282,24 @@ function channel:on_writable(fn) end
 function channel:finish() end
 --- user code n >= 0 (sent as 0x100 + n); nil: cancelled
 function channel:reset(code) end
+--- fn() once, when nothing more can be sent or received (at once when that is so)
+function channel:on_closed(fn) end
+--- How it failed; nothing when it did not.
+---@return table|nil err
+function channel:error() end
+--- Our streaming call: its results (true when there are none); nil, "again"; nil, err
+---@return any ...
+function channel:result() end
+---@return boolean of a streaming method, not a named stream
+function channel:is_call() end
+--- The codec of the messages that are sent, after setting it when a name is given.
+---@param name? "raw"|"msgpack"|"json"
+---@return string
+function channel:codec(name) end
+--- A handler of a streaming method: no more messages; its answer is still to come.
 --- Both directions over or given up: finish() if not done, stop reading; idempotent. Also done by __gc and __close.
 function channel:close() end
----@return { messages_in: integer, messages_out: integer, bytes_in: integer, bytes_out: integer, queued: integer, finished: boolean, peer_finished: boolean, open: boolean }
+---@return { messages_in: integer, messages_out: integer, bytes_in: integer, bytes_out: integer, queued: integer, unread: integer, idle: number, finished: boolean, peer_finished: boolean, open: boolean }
 function channel:stats() end
 ---@return table<string,string> metadata the opener's
 function channel:metadata() end
