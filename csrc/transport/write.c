@@ -10,13 +10,14 @@
 #include <string.h>
 #include "internal.h"
 
-#define SMALL_BATCH       3           /* packets */
-#define BULK_FROM         (24 * 1024) /* queued bytes that make it bulk */
-#define BURST_PACKETS     10
-#define FLUSH_MAX         (256 * 1024) /* bytes of one flush; reading and the other connections get their turn */
-#define VECS              8
-#define SEGMENTS_MAX      60 /* of one GSO send; the kernel takes 64 */
-#define DEAD_END_PATIENCE (5 * ES_SECOND)
+#define SMALL_BATCH    3           /* packets */
+#define BULK_FROM      (24 * 1024) /* queued bytes that make it bulk */
+#define BURST_PACKETS  10
+#define FLUSH_MAX      (256 * 1024) /* bytes of one flush; reading and the other connections get their turn */
+#define VECS           8
+#define SEGMENTS_MAX   60 /* of one GSO send; the kernel takes 64 */
+#define STUCK_PATIENCE (15 * ES_SECOND)
+#define STUCK_PACKETS  4
 
 struct batch {
     size_t len, segment, limit;
@@ -386,21 +387,25 @@ static void deliver_due(struct es_conn *c)
     }
 }
 
-/* A connection that will never send again, though its peer may go on for ever with keep-alives, is better
- * closed: calls fail at once and a client may dial anew. */
+/* When the peer's address changes under a full congestion window, ngtcp2 can lose its probe timer to the
+ * limit on what may be sent to an address that is not validated, and nothing starts it again: the connection
+ * never sends any more, though its peer may go on for ever with keep-alives. It is better closed: calls fail
+ * at once and a client may dial anew. Told from a dead network by the packets that come in meanwhile. */
 static void end_if_stuck(struct es_conn *c)
 {
-    static const char text[] = "the peer's address changed and the new one cannot be validated";
+    static const char text[] = "nothing can be sent any more since the peer's address changed";
     uint64_t now = es_conn_now(c);
+    ngtcp2_conn_info info;
 
-    if (!c->established || !es_compat_dead_end(c->nc)) {
-        c->dead_end_at = 0;
+    ngtcp2_conn_get_conn_info(c->nc, &info);
+    if (!c->established || info.bytes_in_flight < info.cwnd || info.bytes_in_flight != c->stuck_bytes) {
+        c->stuck_bytes = info.bytes_in_flight < info.cwnd ? 0 : info.bytes_in_flight;
+        c->stuck_at = now;
+        c->stuck_packets = c->packets_in;
         return;
     }
-    if (c->dead_end_at == 0) {
-        c->dead_end_at = now;
-    }
-    if (now - c->dead_end_at > DEAD_END_PATIENCE + 3 * ngtcp2_conn_get_pto(c->nc)) {
+    if (now - c->stuck_at > STUCK_PATIENCE + 10 * ngtcp2_conn_get_pto(c->nc) &&
+        c->packets_in - c->stuck_packets >= STUCK_PACKETS) {
         es_conn_set_info(c, ES_CLOSE_ERROR, ES_ERR_IO, 0, NGTCP2_NO_VIABLE_PATH, text, sizeof text - 1);
         es_conn_end(c, 1);
     }
