@@ -382,6 +382,21 @@ static int pair_settled(const struct world *w, int i)
     return es_session_flushed(c->session) && es_session_flushed(s->session);
 }
 
+static void tell_link(struct world *w, const struct peer *p)
+{
+    struct es_link_stats st;
+
+    if (!p->session || p->closed)
+        return;
+    es_link_stats_get(es_session_link(p->session), &st);
+    violation(
+        w,
+        "stuck link: %llu of %llu bytes in flight, held %llu, rtt %.1f ms, %llu lost, %u and %u streams left",
+        (unsigned long long)st.bytes_in_flight, (unsigned long long)st.cwnd, (unsigned long long)st.held,
+        (double)st.rtt_smoothed / 1e6, (unsigned long long)st.packets_lost, st.streams_bidi_left,
+        st.streams_uni_left);
+}
+
 static void tell_stuck(struct world *w)
 {
     int i, j, lane;
@@ -399,6 +414,7 @@ static void tell_stuck(struct world *w)
                       j ? "server" : "client", i, p->opened, p->closed,
                       p->session ? es_session_flushed(p->session) : -1,
                       p->session ? es_session_in_flight(p->session) : 0, p->events_running);
+            tell_link(w, p);
             for (k = 0; k < p->n_op; k++) {
                 if (!p->op[k]->done || p->op[k]->job || p->op[k]->chan[1])
                     violation(w, "stuck op %u kind %d mode %d started %d done %d sent %d of %d lane %d",
