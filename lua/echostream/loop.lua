@@ -35,6 +35,8 @@ end
 
 local uv            -- luv, loaded with the first real loop
 local real          -- the record of the real loop
+local core_loop     -- its core
+local core_step, core_alive -- methods of it, looked up once: they run at every wake-up
 local current       -- the record that new objects belong to; nil: the real one
 local poll, poll_referenced
 local signal_int, signal_term
@@ -53,7 +55,7 @@ end
 
 -- Keeps luv running exactly while the core has something to wait for.
 local function settle()
-  local alive = real.core:alive()
+  local alive = core_alive(core_loop)
   if alive ~= poll_referenced then
     poll_referenced = alive
     if alive then
@@ -80,7 +82,9 @@ local function on_readable()
   if real.stepping then
     return -- somebody runs luv inside a handler; the step that is on the stack goes on afterwards
   end
-  local ok, err = pcall(step, real)
+  real.stepping = true
+  local ok, err = pcall(core_step, core_loop)
+  real.stepping = false
   if not ok then
     log.write("error", "the loop's step failed: " .. tostring(err))
   end
@@ -95,7 +99,9 @@ end
 
 local function make_real()
   uv = uv or library()
-  real = record(core.loop(), false)
+  core_loop = core.loop()
+  core_step, core_alive = core_loop.step, core_loop.alive
+  real = record(core_loop, false)
   poll = assert(uv.new_poll(real.core:fd()))
   poll:unref()
   poll_referenced = false
@@ -203,11 +209,8 @@ function M.can_pump()
   return true
 end
 
--- Nothing can ever change what the main thread waits for: no clock, no network, no luv handle.
+-- Nothing can ever change what the main thread waits for: no clock (which the caller has seen), no network, no luv handle.
 local function deadlocked(rec)
-  if rec.core:next() ~= nil then
-    return false
-  end
   if not rec.core:alive() then
     return not uv.loop_alive()
   end
@@ -269,17 +272,20 @@ local function pump_luv(rec, done, on_signal)
     interrupted = true
   end)
   local ok, err = pcall(function()
+    local run, next_due = uv.run, core_loop.next
+    settle()
     while not done() do
-      if rec.core:next() == 0 then
+      local due = next_due(core_loop)
+      if due == 0 then
         step(rec)
-        uv.run("nowait")
+        run("nowait")
+        settle()
       elseif interrupted then
         error("interrupted!", 0)
-      elseif deadlocked(rec) then
+      elseif due == nil and deadlocked(rec) then
         return "deadlock"
       else
-        settle()
-        uv.run("once")
+        run("once") -- settled: whatever changes what the core waits for sees to that (on_readable, note, touch)
       end
     end
   end)
@@ -352,10 +358,10 @@ end
 ---@param done fun(addresses: string[]?, err: echostream.error?)
 function M.resolve(host, done)
   local rec = M.current()
+  if host == "localhost" or host:find("%.localhost$") then -- RFC 6761: always the loopback, whatever the system knows
+    return done(rec.sim and { "127.0.0.1" } or { "127.0.0.1", "::1" })
+  end
   if rec.sim then
-    if host == "localhost" then
-      return done { "127.0.0.1" }
-    end
     return done(nil, errors.new("not_found", ("the simulation has no name service: no address of %s"):format(host)))
   end
   local function answer(err, list)
