@@ -134,9 +134,9 @@ void es_task_ready(struct es_task *t, int nargs);
 /* Function and nargs arguments on top of L run in a task of their own, soon (ready list). Pops them. */
 void es_task_call(lua_State *L, struct es_lloop *lp, int nargs);
 void es_task_cancel(lua_State *L, struct es_task *t);
-/* Forgets every task of a loop that closes. */
 /* The caller of the handler that t runs has given up: its on_cancel functions run, then it is cancelled. */
 void es_task_give_up(lua_State *L, struct es_task *t, uint64_t code);
+/* Forgets every task of a loop that closes. */
 void es_task_close_all(lua_State *L, struct es_lloop *lp);
 /* job.c: what the end of a task means for the call, event or channel it served. n results on top of L; or ok
  * = 0 and the error value on top. */
@@ -209,9 +209,9 @@ struct es_lcall_opts {
     struct es_pair_kv kv[64];
 };
 void es_lua_call_opts(lua_State *L, int idx, struct es_lloop *lp, struct es_lcall_opts *out);
-size_t es_lua_read_kv(lua_State *L, int idx, const char *field, struct es_pair_kv *kv,
 /* When the call or stream that the running task serves must be over; ES_NEVER: no matter. */
 uint64_t es_lua_handler_deadline(lua_State *L);
+size_t es_lua_read_kv(lua_State *L, int idx, const char *field, struct es_pair_kv *kv,
                       size_t max); /* raises */
 void es_lua_push_kv(lua_State *L, const uint8_t *p, size_t n);
 /* Adds the function at idx to the list in *ref and runs the list (each in a task) and drops it. */
@@ -232,8 +232,8 @@ struct es_lchannel { /* userdata "echostream.channel" points here; es_channel_us
     unsigned refs;
     struct es_lloop *loop; /* referenced */
     struct es_channel *c;  /* NULL once released */
-    int incoming;
     struct es_task *task;  /* borrowed: of the handler while it runs, else NULL */
+    int incoming;
     int finished;                               /* finish or close was called here */
     int codec;                                  /* of the messages that are sent: enum es_codec */
     int blocked;                                /* send said "again" and WRITABLE has not come since */
@@ -245,8 +245,8 @@ struct es_lchannel *es_lchannel_new(lua_State *L, struct es_lloop *lp,
 void es_lchannel_unref(lua_State *L, struct es_lchannel *lc);
 void es_lchannel_release(struct es_lchannel *lc); /* last word to the session room */
 void es_lchannel_event(lua_State *L, struct es_lchannel *lc, unsigned type);
-
 int es_lsession_open_call(lua_State *L);
+
 /* ---- endpoint.c, crypto.c, prompt.c ---- */
 struct es_lendpoint {
     struct es_list node; /* in loop->endpoints */

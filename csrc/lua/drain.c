@@ -139,6 +139,7 @@ static void on_channel_request(lua_State *L, struct es_lloop *lp, struct es_ev_m
     struct es_lchannel *lc = es_lchannel_new(L, lp, m->channel);
     lc->refs++;
     lc->incoming = 1;
+    lc->task = t;
     t->channel = lc;
     if (m->payload_len && es_channel_is_call(m->channel)) /* no bytes are no arguments */
         rc = es_codec_decode(L, m->codec, m->data + m->metadata_len, m->payload_len, &n);
@@ -152,7 +153,6 @@ static void on_channel_request(lua_State *L, struct es_lloop *lp, struct es_ev_m
     }
     lua_xmove(L, t->co, above + n + 2);
     es_task_run(L, t, above + n + 1);
-    lc->task = t;
 }
 
 static void on_cancelled(lua_State *L, struct es_ev_message *m)

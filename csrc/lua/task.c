@@ -265,7 +265,6 @@ void es_task_cancel(lua_State *L, struct es_task *t)
     }
 }
 
-void es_task_close_all(lua_State *L, struct es_lloop *lp)
 void es_task_give_up(lua_State *L, struct es_task *t, uint64_t code)
 {
     if (t->cancel_fns_ref != LUA_NOREF) {
@@ -283,6 +282,7 @@ void es_task_give_up(lua_State *L, struct es_task *t, uint64_t code)
     es_task_cancel(L, t);
 }
 
+void es_task_close_all(lua_State *L, struct es_lloop *lp)
 {
     struct es_list *lists[] = {&lp->ready, &lp->parked, &lp->idle};
     for (size_t i = 0; i < 3; i++) {
@@ -294,8 +294,8 @@ void es_task_give_up(lua_State *L, struct es_task *t, uint64_t code)
             if (t->channel) {
                 t->channel->task = NULL;
                 es_lchannel_unref(L, t->channel);
-            if (t->ud) {
             }
+            if (t->ud) {
                 t->ud->task = NULL;
                 t->ud->ended = 'c';
             }

@@ -4,7 +4,6 @@ local core = require "echostream.core"
 local context = require "echostream.context"
 local errors = require "echostream.errors"
 local loop = require "echostream.loop"
-local middleware = require "echostream.middleware"
 local options = require "echostream.options"
 local stream = require "echostream.stream"
 local task = require "echostream.task"
@@ -77,6 +76,7 @@ local function request(ud, name, opts, ...)
   end
   return request_elsewhere(ud, name, opts, ...)
 end
+M.request = request
 
 local function emit_waiting(ud, name, opts, ...)
   while true do
@@ -95,7 +95,7 @@ local function emit_waiting(ud, name, opts, ...)
   end
 end
 
-local function emit_now(self, opts, name, ...)
+local function emit(self, opts, name, ...)
   local n = select("#", ...)
   if n > 0 and type((select(n, ...))) == "function" then
     return task.either(emit_waiting, self._ud, name, opts, ...)
@@ -109,28 +109,6 @@ local function emit_now(self, opts, name, ...)
     loop.touch(rec)
   end
   return ok, err
-end
-
-local function try_emit_now(self, opts, name, ...)
-  local ok, err = self._ud:emit(name, opts, ...)
-  if err == "again" then
-    return nil, errors.new("resource_exhausted", "the send queue is full")
-  end
-  if not self._rec.stepping then
-    loop.touch(self._rec)
-  end
-  return ok, err
-end
-
-local function open_stream(self, name, opts, codec)
-  local channel, err = self._ud:open_channel(name, opts)
-  if not channel then
-    return nil, err
-  end
-  if not self._rec.stepping then
-    loop.touch(self._rec)
-  end
-  return stream.new(channel, self, name, codec)
 end
 
 local function create_stream(self, where, name, opts, defaults)
@@ -150,13 +128,14 @@ local function create_stream(self, where, name, opts, defaults)
   if opts then
     codec, opts.unreliable, opts.lane = opts.codec, nil, nil
   end
-  local out = self._chains.out
-  if out then
-    return middleware.out(out, self, "stream", function(call)
-      return open_stream(self, call.name, middleware.options_of(call), codec)
-    end, name, opts)
+  local channel, err = self._ud:open_channel(name, opts)
+  if not channel then
+    return nil, err
   end
-  return open_stream(self, name, opts, codec)
+  if not self._rec.stepping then
+    loop.touch(self._rec)
+  end
+  return stream.new(channel, self, name, codec)
 end
 
 -- Arguments above 64 KiB wait for the peer's HELLO, which says how much it takes.
@@ -174,7 +153,8 @@ local function call_waiting(ud, name, opts, ...)
   end
 end
 
-local function open_call_now(self, opts, name, ...)
+local function open_call(self, opts, name, ...)
+  options.argument("stream", "name", name, "string", 3)
   local ud = self._ud
   local channel, err = ud:open_call(name, opts, ...)
   if err == "again" then
@@ -187,43 +167,6 @@ local function open_call_now(self, opts, name, ...)
     loop.touch(self._rec)
   end
   return stream.new(channel, self, name, channel:codec())
-end
-
--- Through the middleware --------------------------------------------------------------------------------------
-
--- `_chains.out` is the host's outgoing middleware, nil without any.
-
-local function send_request(call, ...)
-  return request(call._owner._ud, call.name, middleware.options_of(call), ...)
-end
-
-local function send_event(call, ...)
-  return emit_now(call._owner, middleware.options_of(call), call.name, ...)
-end
-
-local function try_event(call, ...)
-  return try_emit_now(call._owner, middleware.options_of(call), call.name, ...)
-end
-
-local function send_call(call, ...)
-  return open_call_now(call._owner, middleware.options_of(call), call.name, ...)
-end
-
-local function emit(self, opts, name, ...)
-  local out = self._chains.out
-  if out then
-    return middleware.out(out, self, "event", send_event, name, opts, ...)
-  end
-  return emit_now(self, opts, name, ...)
-end
-
-local function open_call(self, opts, name, ...)
-  options.argument("stream", "name", name, "string", 3)
-  local out = self._chains.out
-  if out then
-    return middleware.out(out, self, "stream", send_call, name, opts, ...)
-  end
-  return open_call_now(self, opts, name, ...)
 end
 
 -- service("math").add(1, 2)
@@ -264,10 +207,6 @@ Calls.__index = Calls
 Calls.__name = "echostream.calls"
 
 function Calls:request(name, ...)
-  local out = self._owner._chains.out
-  if out then
-    return middleware.out(out, self._owner, "rpc", send_request, name, self._options, ...)
-  end
   return request(self._owner._ud, name, self._options, ...)
 end
 
@@ -316,10 +255,6 @@ M.shared = shared
 ---@param ... any
 ---@return any ...  the handler's results (true when it returned none), or nil, err
 function shared:request(name, ...)
-  local out = self._chains.out
-  if out then
-    return middleware.out(out, self, "rpc", send_request, name, self._calls, ...)
-  end
   return request(self._ud, name, self._calls, ...)
 end
 
@@ -336,11 +271,14 @@ end
 ---@param ... any
 ---@return true|nil ok, echostream.error? err
 function shared:try_emit(name, ...)
-  local out = self._chains.out
-  if out then
-    return middleware.out(out, self, "event", try_event, name, nil, ...)
+  local ok, err = self._ud:emit(name, nil, ...)
+  if err == "again" then
+    return nil, errors.new("resource_exhausted", "the send queue is full")
   end
-  return try_emit_now(self, nil, name, ...)
+  if not self._rec.stepping then
+    loop.touch(self._rec)
+  end
+  return ok, err
 end
 
 --- Opens a named stream. Returns at once; a refusal shows at the first `recv`.
@@ -408,8 +346,6 @@ function M.new(ud, host, incoming, credentials)
   return setmetatable({
     _ud = ud,
     _rec = host._rec,
-    _chains = host._chains,
-    _timeout = host._timeout,
     id = id or 0,
     peer_addr = id and peer_addr or "",
     created_at = id and created_at or host._rec.core:wall(),

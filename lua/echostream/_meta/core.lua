@@ -249,12 +249,12 @@ function session:on_writable(fn) end
 ---@return echostream.core.channel|nil channel, table|nil err
 function session:open_channel(name, options) end
 
---- The incoming call that the running task serves: nil outside handlers.
 --- Calls a streaming method. "again": the arguments are over 64 KiB and the peer's HELLO has not come.
 ---@param options? echostream.core.call_options
 ---@return echostream.core.channel|nil channel, table|"again"|nil err
 function session:open_call(name, options, ...) end
 
+--- The incoming call that the running task serves: nil outside handlers.
 ---@return { id: integer, kind: string, name: string, session: table|nil, metadata: table<string,string>, deadline: number|nil, attempt: integer }|nil info deadline on loop:now()'s clock
 function core.call_info() end
 ---@return boolean|nil cancelled nil outside handlers
@@ -278,10 +278,6 @@ function channel:recv() end
 --- fn() once, when recv would not say "again" (at once when it would not now)
 function channel:on_readable(fn) end
 function channel:on_writable(fn) end
----@return true|nil, table|nil
-function channel:finish() end
---- user code n >= 0 (sent as 0x100 + n); nil: cancelled
-function channel:reset(code) end
 --- fn() once, when nothing more can be sent or received (at once when that is so)
 function channel:on_closed(fn) end
 --- How it failed; nothing when it did not.
@@ -297,6 +293,10 @@ function channel:is_call() end
 ---@return string
 function channel:codec(name) end
 --- A handler of a streaming method: no more messages; its answer is still to come.
+---@return true|nil, table|nil
+function channel:finish() end
+--- user code n >= 0 (sent as 0x100 + n); nil: cancelled
+function channel:reset(code) end
 --- Both directions over or given up: finish() if not done, stop reading; idempotent. Also done by __gc and __close.
 function channel:close() end
 ---@return { messages_in: integer, messages_out: integer, bytes_in: integer, bytes_out: integer, queued: integer, unread: integer, idle: number, finished: boolean, peer_finished: boolean, open: boolean }
