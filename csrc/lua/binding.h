@@ -72,6 +72,7 @@ struct es_task {
     struct es_lchannel *channel; /* CHANNEL: referenced */
     uint8_t lane, codec;
     int cancel_fns_ref;     /* table of functions for call_on_cancel, LUA_NOREF */
+    int meta_ref;           /* table: metadata of an EVENT, or what middleware made of it; LUA_NOREF */
     struct es_ltask_ud *ud; /* its handle when one was made; anchored by ud_ref */
     int ud_ref;
 };

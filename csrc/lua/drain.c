@@ -36,7 +36,8 @@ static struct es_lsession *session_of(lua_State *L, struct es_lloop *lp, struct 
 }
 
 /* Pushes function, [kind, session, name, metadata, handler | session] for a handler; what follows are the
- * arguments. Returns how many values stand above the function. */
+ * arguments. Returns how many values stand above the function. No metadata is nil there: most calls have
+ * none, and a table costs more than the rest. */
 static int push_handler(lua_State *L, struct es_lsession *ls, const char *kind, const struct es_ev_message *m)
 {
     if (ls->host->wrapper_ref == LUA_NOREF) {
@@ -48,7 +49,10 @@ static int push_handler(lua_State *L, struct es_lsession *ls, const char *kind, 
     lua_pushstring(L, kind);
     lua_rawgeti(L, LUA_REGISTRYINDEX, ls->obj_ref);
     lua_pushlstring(L, m->method->name, m->method->name_len);
-    es_lua_push_kv(L, m->data, m->metadata_len);
+    if (m->metadata_len)
+        es_lua_push_kv(L, m->data, m->metadata_len);
+    else
+        lua_pushnil(L);
     lua_rawgeti(L, LUA_REGISTRYINDEX, m->method->ref);
     return 5;
 }
@@ -106,6 +110,10 @@ static void on_event(lua_State *L, struct es_lloop *lp, struct es_ev_message *m)
     es_session_ref(s);
     t->method = m->method;
     t->lane = m->lane;
+    if (m->metadata_len) { /* the record is gone when somebody asks */
+        es_lua_push_kv(L, m->data, m->metadata_len);
+        t->meta_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+    }
     int above = push_handler(L, ls, "event", m), n = 0;
     int rc = es_codec_decode(L, m->codec, m->data + m->metadata_len, m->payload_len, &n);
     if (rc < 0 || !lua_checkstack(t->co, above + n + 1)) {

@@ -286,13 +286,29 @@ static int core_call_info(lua_State *L)
         lua_pushnumber(L, (double)es_lua_handler_deadline(L) / 1e9);
         lua_setfield(L, -2, "deadline");
     }
-    es_lua_push_kv(L, kv, n);
+    if (t->meta_ref != LUA_NOREF)
+        lua_rawgeti(L, LUA_REGISTRYINDEX, t->meta_ref);
+    else
+        es_lua_push_kv(L, kv, n);
     lua_setfield(L, -2, "metadata");
     lua_pushinteger(L, id);
     lua_setfield(L, -2, "id");
     lua_pushinteger(L, attempt);
     lua_setfield(L, -2, "attempt");
     return 1;
+}
+
+/* What middleware made of the metadata: call_info shows it from now on. */
+static int core_set_call_metadata(lua_State *L)
+{
+    struct es_task *t = serving(L);
+    luaL_checktype(L, 1, LUA_TTABLE);
+    if (!t)
+        return 0;
+    luaL_unref(L, LUA_REGISTRYINDEX, t->meta_ref);
+    lua_pushvalue(L, 1);
+    t->meta_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+    return 0;
 }
 
 static int core_call_cancelled(lua_State *L)
@@ -325,6 +341,7 @@ static int core_call_on_cancel(lua_State *L)
 void es_lua_open_request(lua_State *L, int core)
 {
     static const luaL_Reg functions[] = {{"call_info", core_call_info},
+                                         {"set_call_metadata", core_set_call_metadata},
                                          {"call_cancelled", core_call_cancelled},
                                          {"call_on_cancel", core_call_on_cancel},
                                          {NULL, NULL}};

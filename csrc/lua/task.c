@@ -41,7 +41,7 @@ struct es_task *es_task_new(lua_State *L, struct es_lloop *lp, enum es_task_job 
             return NULL;
         es_list_init(&t->node);
         t->loop = lp;
-        t->early_ref = t->cancel_fns_ref = t->ud_ref = LUA_NOREF;
+        t->early_ref = t->cancel_fns_ref = t->meta_ref = t->ud_ref = LUA_NOREF;
         t->co_ref = LUA_NOREF;
         lua_State *co = lua_newthread(L); /* may raise: t would leak a few bytes when Lua is out of memory */
         t->co = co;
@@ -76,6 +76,7 @@ static void task_recycle(lua_State *L, struct es_task *t)
     struct es_lloop *lp = t->loop;
     drop_ref(L, &t->early_ref);
     drop_ref(L, &t->cancel_fns_ref);
+    drop_ref(L, &t->meta_ref);
     if (t->ud) {
         t->ud->task = NULL;
         t->ud = NULL;
@@ -304,6 +305,7 @@ void es_task_close_all(lua_State *L, struct es_lloop *lp)
             if (L && !lp->lua->closing) {
                 drop_ref(L, &t->early_ref);
                 drop_ref(L, &t->cancel_fns_ref);
+                drop_ref(L, &t->meta_ref);
                 drop_ref(L, &t->ud_ref);
                 luaL_unref(L, LUA_REGISTRYINDEX, t->co_ref);
             }

@@ -17,6 +17,7 @@ local M = {}
 local Call = {}
 Call.__index = Call
 Call.__name = "echostream.call"
+M.methods = Call
 
 --- Seconds left now (0 when the deadline has passed), or nil without a deadline.
 ---@return number?

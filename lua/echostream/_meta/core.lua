@@ -130,7 +130,8 @@ function core.host(loop, options) end
 function host:add(kind, name, fn, options) end
 ---@return boolean removed
 function host:remove(kind, name) end
---- nil, or fn(kind, session, name, metadata, handler, ...) that runs instead of every handler (middleware): kind as above; it must call or refuse.
+--- nil, or fn(kind, session, name, metadata, handler, ...) that runs instead of every handler (middleware): kind as above, metadata nil
+--- when there is none; it must call or refuse.
 function host:set_wrapper(fn) end
 ---@return table counters of csrc/dispatch/dispatcher.h's es_host_stats
 function host:stats() end
@@ -257,6 +258,9 @@ function session:open_call(name, options, ...) end
 --- The incoming call that the running task serves: nil outside handlers.
 ---@return { id: integer, kind: string, name: string, session: table|nil, metadata: table<string,string>, deadline: number|nil, attempt: integer }|nil info deadline on loop:now()'s clock
 function core.call_info() end
+--- Replaces the metadata that call_info shows in the running handler.
+---@param metadata table<string,string>
+function core.set_call_metadata(metadata) end
 ---@return boolean|nil cancelled nil outside handlers
 function core.call_cancelled() end
 --- fn(code) when the running task's call is cancelled (at once when it was); several are run in order.

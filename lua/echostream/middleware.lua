@@ -1,0 +1,412 @@
+--- Middleware: functions that see every call of a server or client, in and out, and may change, answer or refuse it.
+---
+---     server:middleware(function(call, next)
+---       if call.metadata.token ~= "secret" then return call:reject("unauthenticated", "say who you are") end
+---       local response = next(call)
+---       print(call.kind, call.name, response.ok)
+---       return response
+---     end)
+---
+--- The first that was registered is the outermost: it sees a call first and its response last. Nothing of this runs, and no
+--- call table is made, while no middleware is registered.
+
+local core = require "echostream.core"
+local call_class = require "echostream.call"
+local errors = require "echostream.errors"
+local log = require "echostream.log"
+local loop = require "echostream.loop"
+local options = require "echostream.options"
+local task = require "echostream.task"
+
+local M = {}
+
+local is_error, unpack, select, xpcall = errors.is_error, table.unpack, select, xpcall
+local setmetatable, getmetatable, rawget = setmetatable, getmetatable, rawget
+
+---@class echostream.middleware.response
+---@field ok boolean
+---@field n integer             how many results there are; the results themselves are [1] to [n]
+---@field err echostream.error? why it failed
+local Response = {}
+Response.__index = Response
+Response.__name = "echostream.response"
+
+---@class echostream.middleware.call
+---@field kind "rpc"|"event"|"stream"
+---@field direction "in"|"out"
+---@field name string                     of the method, event or stream; may be changed for outgoing ones
+---@field session echostream.session?     nil for an outgoing call of a client that is not connected
+---@field args table                      the arguments, `n` of them; may be changed. A plain stream has none
+---@field metadata table<string, string>  what travels beside the arguments; may be changed
+---@field deadline number?                seconds left; nil: no deadline. May be set for outgoing calls
+---@field id integer                      of an incoming request
+---@field attempt integer                 of an incoming request: 1, or 2 for a retry
+local Call = {}
+Call.__name = "echostream.middleware.call"
+
+local methods = {
+  cancelled = call_class.methods.cancelled,
+  on_cancel = call_class.methods.on_cancel,
+}
+
+-- Fields that cost something are made when somebody asks for them.
+local lazy = {}
+
+function lazy.metadata(call)
+  local metadata = {}
+  local given = call.direction == "out" and call._options and call._options.metadata
+  for key, value in pairs(given or metadata) do
+    metadata[key] = value
+  end
+  call.metadata = metadata
+  return metadata
+end
+
+function lazy.deadline(call)
+  if call.direction == "out" then
+    local timeout = call._options and call._options.timeout
+    if timeout == nil then
+      timeout = call._owner._timeout
+    end
+    return timeout or nil
+  end
+  local info = core.call_info()
+  return info and info.deadline and math.max(info.deadline - loop.now(), 0) or nil
+end
+
+function lazy.id(call)
+  local info = call.direction == "in" and core.call_info()
+  return info and info.id or 0
+end
+
+function lazy.attempt(call)
+  local info = call.direction == "in" and core.call_info()
+  return info and info.attempt or 1
+end
+
+Call.__index = function(call, key)
+  local method = methods[key]
+  if method then
+    return method
+  end
+  local make = lazy[key]
+  return make and make(call)
+end
+
+Call.__tostring = function(call)
+  return ("echostream.middleware.call %s %s %s"):format(call.direction, call.kind, call.name)
+end
+
+local function failed(call, err)
+  local response = setmetatable({ ok = false, n = 0, err = err }, Response)
+  call._response = response
+  return response
+end
+
+--- Refuses the call: whoever made it gets this error. Return what it returns.
+---@param code string      as in echo.error
+---@param message? string
+---@param details? any
+---@return echostream.middleware.response
+function methods:reject(code, message, details)
+  return failed(self, errors.new(code, message, details))
+end
+
+--- Answers the call without its handler. Return what it returns.
+---@param ... any  the results
+---@return echostream.middleware.response
+function methods:reply(...)
+  local response = setmetatable({ ok = true, n = select("#", ...), ... }, Response)
+  self._response = response
+  return response
+end
+
+-- Errors ------------------------------------------------------------------------------------------------------
+
+-- What was raised, with the traceback of the place; logged after the stack is unwound.
+local Raised = { __name = "echostream.raised" }
+
+local function traced(raised)
+  if is_error(raised) then
+    return raised
+  end
+  return setmetatable({ value = raised, traceback = debug.traceback(nil, 2) }, Raised)
+end
+
+-- Logs what is no error object. The peer is not told where in our files it happened.
+local function explain(call, raised, code, message)
+  if is_error(raised) then
+    return raised
+  end
+  local traceback
+  if getmetatable(raised) == Raised then
+    raised, traceback = raised.value, raised.traceback
+  end
+  local text = errors.from(raised).message
+  log.write("error", text, { traceback = traceback, method = call.name, session = call.session })
+  return errors.new(code, message or text:gsub("^[^\n]-:%d+: ", "", 1))
+end
+
+-- Links -------------------------------------------------------------------------------------------------------
+
+local function denied(call)
+  log.write("warn", "a middleware ended a call that it neither passed on, answered nor refused", { method = call.name })
+  return call:reject("permission_denied", "refused")
+end
+
+-- What a middleware returned. One that returns nothing lets the last response pass.
+local function settle(call, ok, response, err)
+  if not ok then
+    return failed(call, explain(call, response, "internal", "a middleware failed"))
+  elseif getmetatable(response) == Response then
+    call._response = response
+    return response
+  elseif response == nil and is_error(err) then
+    return failed(call, err)
+  elseif response == nil or response == false then
+    return call._response or denied(call)
+  end
+  return failed(call, explain(call, ("a middleware returned %s instead of a response (what next, call:reply and "
+    .. "call:reject return)"):format(errors.show(response)), "internal", "a middleware failed"))
+end
+
+local function link(fn, next_link)
+  local function step(call)
+    if getmetatable(call) ~= Call then
+      error("next: wants the call, got " .. errors.show(call), 2)
+    end
+    return next_link(call)
+  end
+  return function(call)
+    return settle(call, xpcall(fn, traced, call, step))
+  end
+end
+
+local function gather(call, ok, ...)
+  local response
+  if ok then
+    local first, second = ...
+    if first == nil and second ~= nil and is_error(second) then
+      return failed(call, second)
+    end
+    response = setmetatable({ ok = true, n = select("#", ...), ... }, Response)
+    call._response = response
+    return response
+  end
+  return failed(call, explain(call, (...), "unknown"))
+end
+
+local function arguments(call)
+  local args = call.args
+  local n, length = args.n or 0, #args
+  return args, 1, n < length and length or n
+end
+
+-- The innermost link of incoming calls: the handler.
+local function handle(call)
+  local metadata = rawget(call, "metadata")
+  if metadata then
+    core.set_call_metadata(metadata) -- what echo.call() shows
+  end
+  local channel = rawget(call, "_channel")
+  if channel then
+    return gather(call, xpcall(call._final, traced, call.session, channel, unpack(arguments(call))))
+  end
+  return gather(call, xpcall(call._final, traced, call.session, unpack(arguments(call))))
+end
+
+-- The innermost link of outgoing calls: what sends. What it raises is misuse by the caller and is raised there.
+local function send(call)
+  local function outcome(ok, ...)
+    if not ok then
+      call._misuse = { ... }
+      return failed(call, errors.new("invalid_argument", errors.from((...)).message))
+    end
+    return gather(call, true, ...)
+  end
+  return outcome(pcall(call._final, call, unpack(arguments(call))))
+end
+
+local function results(response)
+  local err = response.err
+  if err ~= nil or not response.ok then
+    return nil, is_error(err) and err or errors.new("unknown", err and tostring(err))
+  end
+  local n, length = response.n or 0, #response
+  return unpack(response, 1, n < length and length or n)
+end
+
+-- Runs ---------------------------------------------------------------------------------------------------------
+
+-- What the core calls instead of every handler.
+local function wrapper(chain)
+  return function(kind, session, name, metadata, handler, ...)
+    local call
+    if kind == "stream" then
+      call = { kind = kind, direction = "in", name = name, session = session, metadata = metadata,
+        args = { n = select("#", ...) - 1, select(2, ...) }, _final = handler, _response = false, _channel = (...) }
+    else
+      call = { kind = kind, direction = "in", name = name, session = session, args = { n = select("#", ...), ... },
+        metadata = metadata, _final = handler, _response = false }
+    end
+    return results(chain(setmetatable(call, Call)))
+  end
+end
+
+local function run_out(chain, owner, kind, final, name, opts, ...)
+  local call = setmetatable({
+    kind = kind,
+    direction = "out",
+    name = name,
+    session = owner.session or owner,
+    args = { n = select("#", ...), ... },
+    _final = final,
+    _response = false,
+    _owner = owner,
+    _options = opts or false,
+  }, Call)
+  if call.session == owner and owner._ud ~= nil and owner.state then
+    call.session = nil -- a client that is not connected
+  end
+  local response = chain(call)
+  if call._misuse then
+    error(call._misuse[1], 0)
+  end
+  return results(response)
+end
+
+--- Sends an outgoing call through the chain of its host. `final(call, ...)` does the sending; with a function as last
+--- argument (the callback) everything runs in a task.
+---@param chain function
+---@param owner echostream.session|echostream.client
+---@param kind "rpc"|"event"|"stream"
+---@param final fun(call: echostream.middleware.call, ...): any ...
+---@param name string
+---@param opts? table  per-call options
+---@return any ...
+function M.out(chain, owner, kind, final, name, opts, ...)
+  local n = select("#", ...)
+  if n > 0 and type((select(n, ...))) == "function" then
+    return task.either(run_out, chain, owner, kind, final, name, opts, ...)
+  end
+  return run_out(chain, owner, kind, final, name, opts, ...)
+end
+
+--- The per-call options of an outgoing call, with what middleware changed.
+---@param call echostream.middleware.call
+---@return table?
+function M.options_of(call)
+  local opts = call._options or nil
+  local metadata, deadline = rawget(call, "metadata"), rawget(call, "deadline")
+  if metadata == nil and deadline == nil then
+    return opts
+  end
+  local merged = {}
+  for key, value in pairs(opts or merged) do
+    merged[key] = value
+  end
+  merged.metadata = metadata or merged.metadata
+  if deadline ~= nil then
+    merged.timeout = deadline
+  end
+  return merged
+end
+
+-- Registration ------------------------------------------------------------------------------------------------
+
+-- { process_request = function(self, call) … end, process_response = function(self, call, response) … end }
+local function from_table(given)
+  return function(call, next)
+    if given.process_request then
+      local go, err = given:process_request(call)
+      if getmetatable(go) == Response then
+        return go
+      elseif go == nil or go == false then
+        if is_error(err) then
+          return failed(call, err)
+        end
+        return call._response or call:reject("permission_denied", "refused")
+      elseif getmetatable(go) == Call then
+        call = go
+      end
+    end
+    local response = next(call)
+    if given.process_response then
+      local changed = given:process_response(call, response)
+      if changed ~= nil then
+        return changed
+      end
+    end
+    return response
+  end
+end
+
+local function chain_of(list, direction, innermost)
+  local chain
+  for i = #list, 1, -1 do
+    local entry = list[i]
+    if not entry.direction or entry.direction == direction then
+      chain = link(entry.fn, chain or innermost)
+    end
+  end
+  return chain
+end
+
+local function rebuild(self)
+  local incoming = chain_of(self._middleware, "in", handle)
+  self._chains.out = chain_of(self._middleware, "out", send)
+  self._host:set_wrapper(incoming and wrapper(incoming) or nil)
+end
+
+local schema = { direction = { type = "string", one_of = { "in", "out" } } }
+
+---@class echostream.middleware.methods  of servers and clients
+local Host = {}
+M.methods = Host
+
+--- Adds a middleware: `fn(call, next)`, or a table with `process_request(self, call)` and `process_response(self, call,
+--- response)`. `next(call)` runs the rest and returns the response; return that, or what `call:reject(code, message)` or
+--- `call:reply(…)` return. The first added is the outermost. Calls under way go on as they began.
+---@param given (fun(call: echostream.middleware.call, next: fun(call): echostream.middleware.response): any)|table
+---@param opts? { direction?: "in"|"out" }  only calls that come in, or only those that go out; default both
+---@return self
+function Host:middleware(given, opts)
+  local fn = given
+  if type(given) == "table" then
+    for _, name in ipairs { "process_request", "process_response" } do
+      if given[name] ~= nil then
+        options.argument("middleware", name, given[name], "function")
+      end
+    end
+    if not given.process_request and not given.process_response then
+      error("middleware: a table wants process_request, process_response or both", 2)
+    end
+    fn = from_table(given)
+  else
+    options.argument("middleware", "middleware", given, { "function", "table" })
+  end
+  local direction = options.check("middleware", opts, schema).direction
+  local list = { unpack(self._middleware) }
+  list[#list + 1] = { given = given, fn = fn, direction = direction }
+  self._middleware = list
+  rebuild(self)
+  return self
+end
+
+--- Takes the last registration of a middleware away; calls under way go on through it.
+---@param given function|table
+---@return boolean  false when it was not there
+function Host:remove_middleware(given)
+  local list = { unpack(self._middleware) }
+  for i = #list, 1, -1 do
+    if list[i].given == given then
+      table.remove(list, i)
+      self._middleware = list
+      rebuild(self)
+      return true
+    end
+  end
+  return false
+end
+
+return M
