@@ -88,6 +88,7 @@ build = {
         "csrc/session/emit.c",
         "csrc/session/hello.c",
         "csrc/session/lanes.c",
+        "csrc/session/pack.c",
         "csrc/session/pending.c",
         "csrc/session/session.c",
         "csrc/session/strand.c",

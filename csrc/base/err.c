@@ -32,6 +32,8 @@ const char *es_strerror(int err)
         return "already exists";
     case ES_ERR_UNSUPPORTED:
         return "not supported";
+    case ES_ERR_CORRUPT:
+        return "the checksum does not match";
     default:
         return "unknown error";
     }

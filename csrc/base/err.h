@@ -13,19 +13,20 @@
 
 enum es_err {
     ES_OK = 0,
-    ES_ERR_NOMEM = -1,       /* memory could not be had */
-    ES_ERR_INVAL = -2,       /* an argument makes no sense */
-    ES_ERR_AGAIN = -3,       /* nothing to do now; try again after an event */
-    ES_ERR_CLOSED = -4,      /* the object is closed or its peer is gone */
-    ES_ERR_IO = -5,          /* the operating system refused; errno was logged or is in the close info */
-    ES_ERR_PROTOCOL = -6,    /* the peer broke the protocol */
-    ES_ERR_TOO_LARGE = -7,   /* a message, a name or a datagram is over its limit */
-    ES_ERR_LIMIT = -8,       /* out of credit or out of slots; nothing was sent */
-    ES_ERR_TIMEOUT = -9,     /* the deadline passed */
-    ES_ERR_TLS = -10,        /* certificate, key or handshake trouble; the text says which */
-    ES_ERR_NOT_FOUND = -11,  /* no such name */
-    ES_ERR_EXISTS = -12,     /* the name is taken */
-    ES_ERR_UNSUPPORTED = -13 /* the build, the kernel or the peer cannot do that */
+    ES_ERR_NOMEM = -1,        /* memory could not be had */
+    ES_ERR_INVAL = -2,        /* an argument makes no sense */
+    ES_ERR_AGAIN = -3,        /* nothing to do now; try again after an event */
+    ES_ERR_CLOSED = -4,       /* the object is closed or its peer is gone */
+    ES_ERR_IO = -5,           /* the operating system refused; errno was logged or is in the close info */
+    ES_ERR_PROTOCOL = -6,     /* the peer broke the protocol */
+    ES_ERR_TOO_LARGE = -7,    /* a message, a name or a datagram is over its limit */
+    ES_ERR_LIMIT = -8,        /* out of credit or out of slots; nothing was sent */
+    ES_ERR_TIMEOUT = -9,      /* the deadline passed */
+    ES_ERR_TLS = -10,         /* certificate, key or handshake trouble; the text says which */
+    ES_ERR_NOT_FOUND = -11,   /* no such name */
+    ES_ERR_EXISTS = -12,      /* the name is taken */
+    ES_ERR_UNSUPPORTED = -13, /* the build, the kernel or the peer cannot do that */
+    ES_ERR_CORRUPT = -14      /* a checksum does not match: bytes came that were not sent */
 };
 
 /* gRPC's status numbers (grpc/grpc doc/statuscodes.md). */

@@ -60,6 +60,9 @@ static void host_free(struct es_host *h)
     es_pool_free(&h->blocks);
     es_buf_free(&h->scratch);
     es_buf_free(&h->scratch_kv);
+    es_buf_free(&h->packed);
+    es_buf_free(&h->plain);
+    es_zstd_free(&h->zstd);
     while (h->n_spare > 0)
         es_buf_free(&h->spare[--h->n_spare]);
     es_free(h);

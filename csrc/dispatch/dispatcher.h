@@ -50,6 +50,28 @@ struct es_limits {
     uint64_t request_timeout; /* ns; default 30 s; 0: none */
 };
 
+/* What is done to a payload before it is sent, when the peer can undo it and it helps. */
+enum es_compress {
+    ES_COMPRESS_UNSAID = 0, /* no; but what was asked in a compressed way may be answered so */
+    ES_COMPRESS_ON = 1,
+    ES_COMPRESS_NEVER = 2
+};
+struct es_packing {
+    uint8_t compress;   /* enum es_compress */
+    uint8_t checksum;   /* 1: with a CRC-32C */
+    uint8_t level;      /* zstd's; 0: the default */
+    uint32_t threshold; /* bytes: shorter payloads are sent as they are */
+};
+
+/* Codecs beyond the protocol's own, by number: name[i] has the number ES_FIRST_CODEC + i here. */
+#define ES_FIRST_CODEC    16
+#define ES_MAX_CODECS     48
+#define ES_MAX_CODEC_NAME 63
+struct es_codec_names {
+    size_t n;
+    char name[ES_MAX_CODECS][ES_MAX_CODEC_NAME + 1]; /* valid names */
+};
+
 struct es_host_config {
     struct es_timers *timers; /* borrowed */
     struct es_evq *events;    /* borrowed */
@@ -57,9 +79,11 @@ struct es_host_config {
     uint64_t (*wall)(void *ctx); /* ns since 1970 */
     void *ctx;
     struct es_limits limits;
-    int hold_until_accept; /* 1: a session's incoming calls wait for es_session_accept() (a server with
-                              on_connect hooks); 0: sessions accept themselves when HELLO has come */
-    char agent[64];        /* HELLO parameter 5, "" for none */
+    int hold_until_accept;     /* 1: a session's incoming calls wait for es_session_accept() (a server with
+                                  on_connect hooks); 0: sessions accept themselves when HELLO has come */
+    char agent[64];            /* HELLO parameter 5, "" for none */
+    struct es_packing packing; /* of everything that does not say otherwise */
+    const struct es_codec_names *codecs; /* borrowed, may grow; announced as it is then. NULL: none */
 };
 
 struct es_host_stats {
@@ -67,6 +91,9 @@ struct es_host_stats {
     uint64_t calls_in, calls_in_running, calls_in_refused, calls_out, calls_out_running, calls_timed_out,
         calls_cancelled;
     uint64_t events_in, events_out, events_unhandled, streams_in, streams_out, bad_frames;
+    uint64_t compressed_in, compressed_out; /* payloads */
+    uint64_t compression_saved;             /* bytes that were not sent */
+    uint64_t checksum_errors;
 };
 
 struct es_host; /* opaque above session/; its struct is in host.h */

@@ -4,6 +4,7 @@
 
 #include "../base/buf.h"
 #include "../base/map.h"
+#include "../framing/compress.h"
 #include "dispatcher.h"
 
 #define ES_HOST_SPARES    16             /* receive buffers kept for the next long message */
@@ -22,6 +23,9 @@ struct es_host {
     struct es_pool calls, channels, blocks;
     struct es_buf scratch;               /* a frame being encoded; never kept across calls */
     struct es_buf scratch_kv;            /* metadata being encoded */
+    struct es_zstd zstd;                 /* owned */
+    struct es_buf packed;                /* a payload being compressed; never kept across calls */
+    struct es_buf plain;                 /* what es_session_plain() gave out last */
     struct es_buf spare[ES_HOST_SPARES]; /* owned */
     size_t n_spare;
     uint64_t next_request_id;  /* of dialled sessions that share one instance */

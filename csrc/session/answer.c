@@ -20,11 +20,14 @@ static void set_code(struct es_response *r, const struct es_failure *f)
 static int write_failure(struct es_session *s, struct es_link_stream *ls, const struct es_failure *f)
 {
     struct es_buf *b = &s->host->scratch;
+    const struct es_packing how = {.checksum = s->host->cfg.packing.checksum};
     struct es_response r = {0};
+    struct es_packed k;
     size_t details = f->details_len;
     int rc;
 
-    r.codec = (uint64_t)f->codec;
+    if (codec_out(s, (uint64_t)f->codec, &r.codec) != 0)
+        details = 0; /* r.codec is 0: raw */
     r.status =
         f->status > 0 && f->status <= ES_STATUS_UNAUTHENTICATED ? (uint64_t)f->status : ES_STATUS_UNKNOWN;
     set_code(&r, f);
@@ -34,13 +37,11 @@ static int write_failure(struct es_session *s, struct es_link_stream *ls, const 
     r.retry_after_ms = f->retry_after_ms < ES_VARINT_MAX ? f->retry_after_ms : ES_VARINT_MAX;
     if (details > s->peer_max_message)
         details = 0; /* the status matters more */
+    pack_payload(s, &how, f->details, details, &k);
+    r.flags = k.flags;
     es_buf_clear(b);
-    rc = es_response_encode_head(b, &r, details);
-    if (rc == 0 && details > 0)
-        rc = es_buf_put(b, f->details, details);
-    if (rc == 0)
-        rc = es_link_write(ls, b->p, b->n, 1);
-    return rc;
+    rc = es_response_encode_head(b, &r, packed_len(&k));
+    return rc == 0 ? pack_write(s, ls, &k, 1, NULL, NULL) : rc;
 }
 
 /* After the last byte was queued (or could not be). */
@@ -175,25 +176,22 @@ void es_call_started(struct es_call *c)
     c->st.session->n_running++;
 }
 
-static int write_success(struct es_call *c, int codec, const uint8_t *payload, size_t len,
+static int write_success(struct es_call *c, uint64_t codec, const uint8_t *payload, size_t len,
                          void (*release)(void *), void *arg)
 {
-    struct es_buf *b = &c->st.session->host->scratch;
+    struct es_session *s = c->st.session;
+    struct es_buf *b = &s->host->scratch;
+    const struct es_packing how = pack_mirror(&s->host->cfg.packing, c->peer_flags);
     struct es_response r = {0};
+    struct es_packed k;
     int rc;
 
-    r.flags = c->method->flags & ES_METHOD_IDEMPOTENT ? ES_FLAG_METHOD_IDEMPOTENT : 0;
-    r.codec = (uint64_t)codec;
+    r.codec = codec;
+    pack_payload(s, &how, payload, len, &k);
+    r.flags = (c->method->flags & ES_METHOD_IDEMPOTENT ? ES_FLAG_METHOD_IDEMPOTENT : 0) | k.flags;
     es_buf_clear(b);
-    rc = es_response_encode_head(b, &r, len);
-    if (rc != 0)
-        return rc;
-    if (release == NULL) {
-        rc = es_buf_put(b, payload, len);
-        return rc == 0 ? es_link_write(c->st.ls, b->p, b->n, 1) : rc;
-    }
-    rc = es_link_write(c->st.ls, b->p, b->n, 0);
-    return rc == 0 ? es_link_write_ref(c->st.ls, payload, len, 1, release, arg) : rc;
+    rc = es_response_encode_head(b, &r, packed_len(&k));
+    return rc == 0 ? pack_write(s, c->st.ls, &k, 1, release, arg) : rc;
 }
 
 int es_call_respond(struct es_call *c, int codec, const uint8_t *payload, size_t len, void (*release)(void *),
@@ -201,13 +199,20 @@ int es_call_respond(struct es_call *c, int codec, const uint8_t *payload, size_t
 {
     struct es_session *s = c->st.session;
     struct es_failure f;
+    uint64_t wire;
     int rc;
 
     if (!is_wanted(c)) {
         end_unwanted(c);
         return ES_ERR_CLOSED;
     }
-    if (len > s->peer_max_message) {
+    if (codec_out(s, (uint64_t)codec, &wire) != 0) {
+        failure_set(&f, ES_STATUS_INVALID_ARGUMENT, ES_PROCESSED_YES,
+                    "the caller did not announce the codec of its request");
+        c->method->errors++;
+        (void)answer_failure(s, c->st.ls, c->st.fin, &f, ES_APP_NO_MORE_WANTED);
+        rc = ES_ERR_UNSUPPORTED;
+    } else if (len > s->peer_max_message) {
         failure_set(&f, ES_STATUS_RESOURCE_EXHAUSTED, ES_PROCESSED_YES,
                     "the answer is larger than the caller's max_message");
         f.codec = c->codec;
@@ -215,7 +220,7 @@ int es_call_respond(struct es_call *c, int codec, const uint8_t *payload, size_t
         (void)answer_failure(s, c->st.ls, c->st.fin, &f, ES_APP_NO_MORE_WANTED);
         rc = ES_ERR_TOO_LARGE;
     } else {
-        rc = write_success(c, codec, payload, len, release, arg);
+        rc = write_success(c, wire, payload, len, release, arg);
         close_stream(c->st.ls, c->st.fin, rc, ES_APP_NO_MORE_WANTED);
         reset_forgiven(s);
     }

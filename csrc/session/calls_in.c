@@ -79,7 +79,7 @@ int refuse_reason(struct es_session *s, const struct es_request *r, struct es_fa
         failure_set(f, ES_STATUS_CANCELLED, ES_PROCESSED_NO, "cancelled before it came");
         return 1;
     }
-    if (r->codec > ES_CODEC_JSON) {
+    if (!codec_known(s, r->codec)) {
         failure_set(f, ES_STATUS_INVALID_ARGUMENT, ES_PROCESSED_NO, "unknown codec");
         return 1;
     }
@@ -115,6 +115,7 @@ static int deliver(struct es_call *c, const struct es_request *r)
     e->method = c->method;
     e->codec = c->codec;
     e->idempotent = c->idempotent;
+    e->packed = (c->peer_flags & ES_FLAG_ZSTD) != 0;
     e->metadata_len = (uint32_t)r->metadata.n;
     e->payload_len = (uint32_t)r->payload.n;
     if (r->metadata.n > 0)
@@ -141,7 +142,7 @@ static void dispatch(struct es_call *c, const struct es_request *r)
     char text[REFUSAL_TEXT];
 
     if (refuse_reason(s, r, &f, text, &m)) {
-        f.codec = r->codec <= ES_CODEC_JSON ? (int)r->codec : ES_CODEC_RAW;
+        f.codec = c->codec;
         call_in_refuse(c, &f,
                        f.status == ES_STATUS_RESOURCE_EXHAUSTED ? ES_APP_TOO_LARGE : ES_APP_NO_MORE_WANTED);
         return;
@@ -206,8 +207,13 @@ static void request_frame(struct es_call *c, const struct es_raw_frame *f)
     struct es_session *s = c->st.session;
     const char *why = NULL;
     struct es_request r;
-    int rc = es_request_decode(&r, f->body, f->len, s->caps, &why);
+    int rc = es_request_decode(&r, f->body, f->len, s->caps_in, &why);
 
+    rc = unpack_check(s, f, rc, r.flags, &r.payload, &why);
+    if (rc == ES_ERR_CORRUPT) {
+        refuse_with(c, ES_STATUS_DATA_LOSS, why, ES_APP_NO_MORE_WANTED);
+        return;
+    }
     if (rc == ES_ERR_TOO_LARGE) {
         refuse_with(c, ES_STATUS_RESOURCE_EXHAUSTED, why, ES_APP_TOO_LARGE);
         return;
@@ -218,7 +224,8 @@ static void request_frame(struct es_call *c, const struct es_raw_frame *f)
     }
     c->got_request = 1;
     c->request_id = r.request_id;
-    c->codec = r.codec <= ES_CODEC_JSON ? (uint8_t)r.codec : ES_CODEC_RAW;
+    c->codec = codec_known(s, r.codec) ? (uint8_t)r.codec : ES_CODEC_RAW;
+    c->peer_flags = (uint8_t)(r.flags & ES_PACKED);
     c->priority = (uint8_t)r.priority;
     c->idempotent = (r.flags & ES_FLAG_IDEMPOTENT) != 0;
     c->retry = (r.flags & ES_FLAG_RETRY) != 0;

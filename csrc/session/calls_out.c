@@ -60,7 +60,7 @@ static void abandon(struct es_call *c, uint64_t code)
     strand_detach(&c->st);
 }
 
-int call_out_fail(struct es_call *c, const struct es_failure *f)
+static int fail_packed(struct es_call *c, const struct es_failure *f, int packed)
 {
     struct es_session *s = c->st.session;
     struct es_ev_failed *e;
@@ -78,6 +78,7 @@ int call_out_fail(struct es_call *c, const struct es_failure *f)
     e->status = (uint16_t)f->status;
     e->processed = (uint8_t)f->processed;
     e->codec = (uint8_t)f->codec;
+    e->packed = (uint8_t)packed;
     e->retry_after_ms = f->retry_after_ms;
     e->code_len = (uint32_t)code_len;
     e->message_len = (uint32_t)f->message_len;
@@ -95,6 +96,11 @@ int call_out_fail(struct es_call *c, const struct es_failure *f)
     strand_detach(&c->st);
     session_check_idle(s);
     return 0;
+}
+
+int call_out_fail(struct es_call *c, const struct es_failure *f)
+{
+    return fail_packed(c, f, 0);
 }
 
 static void fail_with(struct es_call *c, int status, int processed, const char *message)
@@ -160,46 +166,32 @@ static uint64_t deadline_ms(const struct es_call *c)
     return ms > 0 ? ms : 1; /* 0 would mean none */
 }
 
-/* Head and payload as one write, or the payload as it lies with the binding. */
-static int write_request(struct es_call *c, const uint8_t *payload, size_t len, void (*release)(void *),
-                         void *arg)
-{
-    struct es_buf *b = &c->st.session->host->scratch;
-    int rc;
-
-    if (release == NULL) {
-        rc = es_buf_put(b, payload, len);
-        return rc == 0 ? es_link_write(c->st.ls, b->p, b->n, 1) : rc;
-    }
-    rc = es_link_write(c->st.ls, b->p, b->n, 0);
-    return rc == 0 ? es_link_write_ref(c->st.ls, payload, len, 1, release, arg) : rc;
-}
-
 int call_out_send(struct es_call *c, const struct es_bytes *method, const struct es_kv *kv,
                   const uint8_t *payload, size_t len, void (*release)(void *), void *arg)
 {
     struct es_session *s = c->st.session;
     struct es_buf *b = &s->host->scratch;
     struct es_request r = {0};
-    int rc;
+    struct es_packed k;
+    int rc = codec_out(s, c->codec, &r.codec);
 
-    r.flags = (c->idempotent ? ES_FLAG_IDEMPOTENT : 0) | (c->retry ? ES_FLAG_RETRY : 0);
-    r.codec = c->codec;
+    if (rc == 0)
+        rc = es_link_open(s->link, ES_DIR_BIDI, &c->st, &c->st.ls);
+    if (rc != 0)
+        return rc;
+    if (c->priority != 3)
+        es_link_priority(c->st.ls, ES_PRIO_FIRST + c->priority);
+    pack_payload(s, &c->packing, payload, len, &k);
+    r.flags = (c->idempotent ? ES_FLAG_IDEMPOTENT : 0) | (c->retry ? ES_FLAG_RETRY : 0) | k.flags;
     r.request_id = c->request_id;
     r.method = *method;
     r.deadline_ms = deadline_ms(c);
     r.priority = c->priority;
     r.metadata = *kv;
     es_buf_clear(b);
-    rc = es_request_encode_head(b, &r, len);
-    if (rc != 0)
-        return rc;
-    rc = es_link_open(s->link, ES_DIR_BIDI, &c->st, &c->st.ls);
-    if (rc != 0)
-        return rc;
-    if (c->priority != 3)
-        es_link_priority(c->st.ls, ES_PRIO_FIRST + c->priority);
-    rc = write_request(c, payload, len, release, arg);
+    rc = es_request_encode_head(b, &r, packed_len(&k));
+    if (rc == 0)
+        rc = pack_write(s, c->st.ls, &k, 1, release, arg);
     if (rc != 0) {
         es_link_stop(c->st.ls, ES_APP_CANCELLED);
         es_link_reset(c->st.ls, ES_APP_CANCELLED);
@@ -224,6 +216,7 @@ static void succeeded(struct es_call *c, const struct es_response *r)
     e->user = c->user;
     e->codec = (uint8_t)r->codec;
     e->idempotent = (r->flags & ES_FLAG_METHOD_IDEMPOTENT) != 0;
+    e->packed = (r->flags & ES_FLAG_ZSTD) != 0;
     e->metadata_len = (uint32_t)r->trailers.n;
     e->payload_len = (uint32_t)r->payload.n;
     if (r->trailers.n > 0)
@@ -257,7 +250,7 @@ static void answered(struct es_call *c, const struct es_response *r)
     f.codec = (int)r->codec;
     f.details = r->payload.p;
     f.details_len = r->payload.n;
-    (void)call_out_fail(c, &f);
+    (void)fail_packed(c, &f, (r->flags & ES_FLAG_ZSTD) != 0);
 }
 
 static void answer_too_large(struct es_call *c)
@@ -276,8 +269,14 @@ static int response_frame(struct es_call *c, const struct es_raw_frame *f)
     int rc = ES_ERR_PROTOCOL;
 
     if (f->type == ES_FRAME_RESPONSE) {
-        rc = es_response_decode(&r, f->body, f->len, s->caps, &why);
-        if (rc == 0 && r.codec > ES_CODEC_JSON) {
+        rc = es_response_decode(&r, f->body, f->len, s->caps_in, &why);
+        rc = unpack_check(s, f, rc, r.flags, &r.payload, &why);
+        if (rc == ES_ERR_CORRUPT) {
+            abandon(c, ES_APP_CANCELLED);
+            fail_with(c, ES_STATUS_DATA_LOSS, ES_PROCESSED_MAYBE, why);
+            return 0;
+        }
+        if (rc == 0 && !codec_known(s, r.codec)) {
             why = "an answer in an unknown codec";
             rc = ES_ERR_PROTOCOL;
         }

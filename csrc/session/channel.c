@@ -184,6 +184,7 @@ struct es_channel *channel_new(struct es_session *s, struct es_link_stream *ls)
     es_list_push(&s->channels, &c->node);
     c->armed = 1;
     c->deadline = ES_NEVER;
+    c->packing = s->host->cfg.packing;
     c->active = session_now(s);
     s->n_channels++;
     es_session_ref(s);
@@ -210,6 +211,7 @@ void channel_free(struct es_channel *c)
     es_buf_free(&c->metadata);
     es_buf_free(&c->error_text);
     es_buf_free(&c->result);
+    es_buf_free(&c->plain);
     s->n_channels--;
     es_pool_put(&s->host->channels, c);
     session_check_idle(s);
@@ -232,23 +234,25 @@ static int can_send(const struct es_channel *c)
     return c->st.ls != NULL && !c->send_over && !c->mute && session_may_send(c->st.session);
 }
 
-static int write_message(struct es_channel *c, const struct es_msg_out *m)
+static int write_message(struct es_channel *c, const struct es_msg_out *m, uint64_t codec)
 {
-    struct es_buf *b = &c->st.session->host->scratch;
+    struct es_session *s = c->st.session;
+    struct es_buf *b = &s->host->scratch;
     struct es_data d = {0};
+    struct es_packed k;
     int rc;
 
-    d.flags = (m->has_seq ? ES_FLAG_SEQ : 0) | (m->has_wall ? ES_FLAG_WALL : 0);
-    d.codec = m->codec;
+    pack_payload(s, &c->packing, m->data, m->len, &k);
+    d.flags = (m->has_seq ? ES_FLAG_SEQ : 0) | (m->has_wall ? ES_FLAG_WALL : 0) | k.flags;
+    d.codec = codec;
     d.seq = m->seq;
     d.wall_time_us = m->wall_time_us;
     es_buf_clear(b);
-    rc = es_data_encode_head(b, &d, m->len);
+    rc = es_data_encode_head(b, &d, packed_len(&k));
     if (rc != 0)
         return rc;
-    if (m->release == NULL) {
-        rc = es_buf_put(b, m->data, m->len);
-        rc = rc == 0 ? es_link_write(c->st.ls, b->p, b->n, 0) : rc;
+    if (m->release == NULL || k.flags != 0) {
+        rc = pack_write(s, c->st.ls, &k, 0, m->release, m->arg);
         /* The link copied it: a message of megabytes is not to stay here as well. */
         es_buf_clear(b);
         es_buf_shrink(b, ES_LINK_HIGH);
@@ -271,16 +275,19 @@ static int write_message(struct es_channel *c, const struct es_msg_out *m)
 int es_channel_send(struct es_channel *c, const struct es_msg_out *m)
 {
     struct es_session *s = c->st.session;
+    uint64_t codec;
     int rc;
 
     if (!c->sends)
         return ES_ERR_UNSUPPORTED;
     if (!can_send(c))
         return ES_ERR_CLOSED;
-    if (m->codec > ES_CODEC_JSON || (m->has_seq && m->seq > ES_VARINT_MAX) ||
-        (m->has_wall && m->wall_time_us > ES_VARINT_MAX))
+    rc = codec_out(s, m->codec, &codec);
+    if (rc != 0 && rc != ES_ERR_AGAIN)
+        return rc;
+    if ((m->has_seq && m->seq > ES_VARINT_MAX) || (m->has_wall && m->wall_time_us > ES_VARINT_MAX))
         return ES_ERR_INVAL;
-    if (m->len > s->peer_max_message) {
+    if (rc != 0 || m->len > s->peer_max_message) {
         if (s->hello_seen || m->len > s->host->cfg.limits.max_message)
             return ES_ERR_TOO_LARGE;
         c->blocked = 1; /* the peer's HELLO may allow it */
@@ -290,7 +297,7 @@ int es_channel_send(struct es_channel *c, const struct es_msg_out *m)
         c->blocked = 1;
         return ES_ERR_AGAIN;
     }
-    rc = write_message(c, m);
+    rc = write_message(c, m, codec);
     if (rc == 0) {
         c->messages_out++;
         c->bytes_out += m->len;
@@ -312,21 +319,19 @@ struct results {
 /* RESPONSE with status 0, and FIN. */
 static int write_success(struct es_channel *c, const struct results *res)
 {
-    struct es_buf *b = &c->st.session->host->scratch;
+    struct es_session *s = c->st.session;
     struct es_response r = {0};
+    struct es_packed k;
     int rc;
 
+    if (codec_out(s, (uint64_t)res->codec, &r.codec) != 0 && res->n > 0)
+        return ES_ERR_UNSUPPORTED;
+    pack_payload(s, &c->packing, res->p, res->n, &k);
     r.flags = c->method != NULL && c->method->flags & ES_METHOD_IDEMPOTENT ? ES_FLAG_METHOD_IDEMPOTENT : 0;
-    r.codec = (uint64_t)res->codec;
-    es_buf_clear(b);
-    rc = es_response_encode_head(b, &r, res->n);
-    if (rc == 0 && res->release == NULL)
-        rc = es_buf_put(b, res->p, res->n);
-    if (rc == 0)
-        rc = es_link_write(c->st.ls, b->p, b->n, res->release == NULL);
-    if (rc == 0 && res->release != NULL)
-        rc = es_link_write_ref(c->st.ls, res->p, res->n, 1, res->release, res->arg);
-    return rc;
+    r.flags |= k.flags;
+    es_buf_clear(&s->host->scratch);
+    rc = es_response_encode_head(&s->host->scratch, &r, packed_len(&k));
+    return rc == 0 ? pack_write(s, c->st.ls, &k, 1, res->release, res->arg) : rc;
 }
 
 int es_channel_finish(struct es_channel *c)
@@ -530,7 +535,7 @@ int es_channel_cancelled(const struct es_channel *c, uint64_t *code)
     return c->cancelled;
 }
 
-int es_channel_result(const struct es_channel *c, struct es_msg_in *m)
+int es_channel_result(struct es_channel *c, struct es_msg_in *m)
 {
     if (!c->ours)
         return ES_ERR_INVAL;
@@ -542,6 +547,12 @@ int es_channel_result(const struct es_channel *c, struct es_msg_in *m)
     m->data = c->result.p;
     m->len = c->result.n;
     m->codec = c->result_codec;
+    if (c->result_packed &&
+        es_session_plain(c->st.session, c->result.p, c->result.n, &m->data, &m->len) != 0) {
+        channel_set_error_text(c, ES_STATUS_INVALID_ARGUMENT, ES_PROCESSED_YES,
+                               "the results cannot be decompressed");
+        return ES_ERR_CLOSED;
+    }
     return 0;
 }
 

@@ -12,6 +12,9 @@ void channel_drop_blocks(struct es_channel *c); /* messages that nobody will rea
 /* Gives up both directions. The opener sends CANCEL and resets; the responder answers with `message`. */
 void channel_abandon(struct es_channel *c, uint64_t code, const char *message);
 
+/* The peer sent what cannot be taken: ends both directions and says why. code: NULL: the status's. */
+void channel_give_up(struct es_channel *c, int status, const char *code, const char *why, uint64_t app_code);
+
 /* The first error of a channel is kept. ES_ERR_NOMEM: without its words. */
 int channel_set_error(struct es_channel *c, const struct es_failure *f);
 void channel_set_error_text(struct es_channel *c, int status, int processed, const char *message);

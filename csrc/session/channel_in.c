@@ -118,6 +118,42 @@ static const uint8_t *first_message(const struct es_channel *c, size_t *len, uin
     return b->buf.p + b->off + RECORD_HEAD;
 }
 
+int es_channel_readable(struct es_channel *c)
+{
+    if (c->deaf || !es_list_empty(&c->blocks) || c->failed || c->recv_over)
+        return 1;
+    c->armed = 1;
+    return 0;
+}
+
+/* The plain bytes of the first message, made once. A peer that sends what cannot be undone ends the stream.
+ */
+static int first_plain(struct es_channel *c, struct es_bytes *payload)
+{
+    struct es_host *h = c->st.session->host;
+    int rc = 0;
+
+    if (!c->current || c->plain.n == 0) {
+        if (c->plain.cap == 0)
+            es_host_take_buf(h, &c->plain);
+        es_buf_clear(&c->plain);
+        rc = es_zstd_unpack(&h->zstd, &c->plain, payload);
+    }
+    if (rc == 0) {
+        payload->p = c->plain.p;
+        payload->n = c->plain.n;
+        return 0;
+    }
+    es_host_give_buf(h, &c->plain);
+    channel_drop_blocks(c);
+    if (rc == ES_ERR_NOMEM)
+        channel_give_up(c, ES_STATUS_INTERNAL, NULL, "out of memory", ES_APP_INTERNAL);
+    else
+        channel_give_up(c, ES_STATUS_INVALID_ARGUMENT, "serialization", "a message cannot be decompressed",
+                        ES_APP_CANCELLED);
+    return ES_ERR_CLOSED;
+}
+
 int es_channel_recv(struct es_channel *c, struct es_msg_in *m)
 {
     struct es_data d;
@@ -137,7 +173,11 @@ int es_channel_recv(struct es_channel *c, struct es_msg_in *m)
         return ES_ERR_AGAIN;
     }
     /* It was decoded when it came, so this cannot fail. */
-    (void)es_data_decode(&d, p, len, c->st.session->caps, NULL);
+    (void)es_data_decode(&d, p, len, c->st.session->caps_in, NULL);
+    if (d.flags & ES_FLAG_CRC)
+        d.payload.n -= ES_CHECKSUM_BYTES; /* compared when it came */
+    if ((d.flags & ES_FLAG_ZSTD) && first_plain(c, &d.payload) != 0)
+        return ES_ERR_CLOSED;
     c->current = 1;
     m->data = d.payload.p;
     m->len = d.payload.n;
@@ -158,6 +198,8 @@ void es_channel_consume(struct es_channel *c)
     if (!c->current || first_message(c, &len, &uncredited) == NULL)
         return;
     c->current = 0;
+    if (c->plain.cap != 0)
+        es_host_give_buf(c->st.session->host, &c->plain);
     b = es_container_of(c->blocks.next, struct es_block, node);
     c->queued_bytes -= len + RECORD_HEAD;
     c->uncredited -= uncredited;
@@ -202,6 +244,7 @@ static int push_request(struct es_channel *ch, const struct es_request *r)
     e->method = ch->method;
     e->codec = ch->codec;
     e->idempotent = (r->flags & ES_FLAG_IDEMPOTENT) != 0;
+    e->packed = (r->flags & ES_FLAG_ZSTD) != 0;
     e->metadata_len = (uint32_t)r->metadata.n;
     e->payload_len = (uint32_t)r->payload.n;
     if (r->metadata.n > 0)
@@ -242,6 +285,7 @@ static int fill_channel(struct es_channel *ch, const struct es_request *r, struc
     ch->request_id = r->request_id;
     ch->codec = (uint8_t)r->codec;
     ch->priority = (uint8_t)r->priority;
+    ch->packing = pack_mirror(&s->host->cfg.packing, r->flags);
     if (r->priority != 3)
         es_link_priority(ch->st.ls, ES_PRIO_FIRST + (int)r->priority);
     if ((rc = es_buf_put(&ch->metadata, r->metadata.p, r->metadata.n)) != 0 ||
@@ -301,35 +345,57 @@ static void fail_text(struct es_channel *c, int status, int processed, const cha
     (void)channel_tell_over(c);
 }
 
-static void too_large(struct es_channel *c)
+void channel_give_up(struct es_channel *c, int status, const char *code, const char *why, uint64_t app_code)
 {
-    static const char why[] = "a message is larger than max_message";
     struct es_failure f;
 
-    if (c->ours) {
-        channel_abandon(c, ES_APP_TOO_LARGE, why);
-    } else if (!c->send_over) {
-        failure_set(&f, ES_STATUS_RESOURCE_EXHAUSTED, ES_PROCESSED_MAYBE, why);
-        (void)answer_failure(c->st.session, c->st.ls, 0, &f, ES_APP_TOO_LARGE);
-        c->answered = 1;
-    } else {
-        es_link_stop(c->st.ls, ES_APP_TOO_LARGE);
+    failure_set(&f, status, ES_PROCESSED_MAYBE, why);
+    if (code != NULL) {
+        f.code = code;
+        f.code_len = strlen(code);
     }
-    fail_text(c, ES_STATUS_RESOURCE_EXHAUSTED, ES_PROCESSED_MAYBE, why);
-    c->st.fin = 1; /* what still comes is not looked at */
+    if (c->st.ls != NULL && session_may_send(c->st.session)) {
+        if (c->ours) {
+            channel_abandon(c, app_code, why);
+        } else if (!c->send_over) {
+            (void)answer_failure(c->st.session, c->st.ls, 0, &f, app_code);
+            c->answered = 1;
+        } else {
+            es_link_stop(c->st.ls, app_code);
+        }
+    }
+    (void)channel_set_error(c, &f);
+    fail_text(c, status, ES_PROCESSED_MAYBE, why); /* the first error stands */
+    c->st.fin = 1;                                 /* what still comes is not looked at */
+}
+
+static void too_large(struct es_channel *c)
+{
+    channel_give_up(c, ES_STATUS_RESOURCE_EXHAUSTED, NULL, "a message is larger than max_message",
+                    ES_APP_TOO_LARGE);
+}
+
+/* Details of a failure that came compressed, when they are few. */
+static void plain_details(struct es_channel *c, struct es_failure *f)
+{
+    if (es_session_plain(c->st.session, f->details, f->details_len, &f->details, &f->details_len) != 0 ||
+        f->details_len > ES_SMALL_FRAME)
+        f->details_len = 0;
 }
 
 /* RESPONSE ended what the peer sends. Nothing of ours is wanted either when it says how the stream failed, or
  * when it ends a call: its handler is done. 0 or ES_ERR_NOMEM. */
 static int answered(struct es_channel *c, const struct es_response *r)
 {
-    uint8_t codec = r->codec <= ES_CODEC_JSON ? (uint8_t)r->codec : UINT8_MAX; /* none that can be read */
+    uint8_t codec =
+        codec_known(c->st.session, r->codec) ? (uint8_t)r->codec : UINT8_MAX; /* none that can be read */
     struct es_failure f = {0};
     int rc;
 
     c->answered = c->recv_over = 1;
     if (r->status == ES_STATUS_OK) {
         c->result_codec = codec;
+        c->result_packed = (r->flags & ES_FLAG_ZSTD) != 0;
         if ((rc = es_buf_put(&c->result, r->payload.p, r->payload.n)) != 0)
             return rc;
     } else {
@@ -343,6 +409,8 @@ static int answered(struct es_channel *c, const struct es_response *r)
         f.codec = codec;
         f.details = r->payload.p;
         f.details_len = r->payload.n;
+        if (r->flags & ES_FLAG_ZSTD)
+            plain_details(c, &f);
         (void)channel_set_error(c, &f);
     }
     if (c->failed || c->call) {
@@ -359,17 +427,20 @@ static int data_frame(struct es_channel *c, const struct es_raw_frame *f, const 
 {
     struct es_session *s = c->st.session;
     struct es_data d;
-    int rc = es_data_decode(&d, f->body, f->len, s->caps, why);
+    int rc = es_data_decode(&d, f->body, f->len, s->caps_in, why);
 
+    rc = unpack_check(s, f, rc, d.flags, &d.payload, why);
     if (rc != 0)
         return rc;
-    if (d.codec > ES_CODEC_JSON) {
+    if (!codec_known(s, d.codec)) {
         *why = "a message in an unknown codec";
         return ES_ERR_PROTOCOL;
     }
     if (d.payload.n > s->host->cfg.limits.max_message)
         return ES_ERR_TOO_LARGE;
     c->bytes_in += d.payload.n;
+    if (d.flags & ES_PACKED)
+        c->packing = pack_mirror(&c->packing, d.flags);
     c->active = session_now(s);
     if (c->deaf)
         return 0;
@@ -396,7 +467,8 @@ static int channel_frame(struct es_channel *c, const struct es_raw_frame *f)
         c->head_seen = 1;
         rc = es_head_decode(&head, f->body, f->len, &why);
     } else if (c->ours && f->type == ES_FRAME_RESPONSE) {
-        rc = es_response_decode(&r, f->body, f->len, c->st.session->caps, &why);
+        rc = es_response_decode(&r, f->body, f->len, c->st.session->caps_in, &why);
+        rc = unpack_check(c->st.session, f, rc, r.flags, &r.payload, &why);
         if (rc == 0)
             rc = answered(c, &r);
     }
@@ -404,6 +476,8 @@ static int channel_frame(struct es_channel *c, const struct es_raw_frame *f)
         return !c->st.session->closing;
     if (rc == ES_ERR_TOO_LARGE)
         too_large(c);
+    else if (rc == ES_ERR_CORRUPT)
+        channel_give_up(c, ES_STATUS_DATA_LOSS, NULL, why, ES_APP_CANCELLED);
     else if (rc == ES_ERR_NOMEM)
         session_oom(c->st.session);
     else

@@ -7,10 +7,14 @@ static int encode_request(struct es_channel *c, const char *name, size_t len, co
     struct es_session *s = c->st.session;
     struct es_host *h = s->host;
     struct es_request r = {0};
+    struct es_packed k;
     uint64_t now = session_now(s);
-    int rc;
+    int rc = codec_out(s, c->codec, &r.codec);
 
-    r.flags = (c->sends ? ES_FLAG_MORE : 0) | (c->receives ? ES_FLAG_STREAM : 0) |
+    if (rc != 0)
+        return rc;
+    pack_payload(s, &c->packing, payload, payload_len, &k);
+    r.flags = k.flags | (c->sends ? ES_FLAG_MORE : 0) | (c->receives ? ES_FLAG_STREAM : 0) |
               (o->idempotent ? ES_FLAG_IDEMPOTENT : 0) | (o->retry ? ES_FLAG_RETRY : 0);
     r.codec = c->codec;
     r.request_id = c->request_id;
@@ -23,8 +27,8 @@ static int encode_request(struct es_channel *c, const char *name, size_t len, co
     es_buf_clear(&h->scratch);
     rc = kv_put(&h->scratch_kv, o->metadata, o->n_metadata, &r.metadata);
     if (rc == 0)
-        rc = es_request_encode_head(&h->scratch, &r, payload_len);
-    return rc == 0 ? es_buf_put(&h->scratch, payload, payload_len) : rc;
+        rc = es_request_encode_head(&h->scratch, &r, packed_len(&k));
+    return rc == 0 ? pack_append(&h->scratch, 0, 0, &k) : rc;
 }
 
 /* The encoded REQUEST goes out on a stream of its own, with FIN when no message will follow. */
@@ -55,12 +59,19 @@ static int send_request(struct es_channel *c)
 static int check_open(struct es_session *s, const char *name, size_t len, const struct es_call_opts *o,
                       size_t payload_len)
 {
+    uint64_t wire;
+    int rc = codec_out(s, o->codec, &wire);
+
     if (!session_may_send(s) || s->draining)
         return ES_ERR_CLOSED;
     if (!s->established)
         return ES_ERR_AGAIN;
-    if (!es_name_valid(name, len) || o->priority > 7 || o->codec > ES_CODEC_JSON)
+    if (!es_name_valid(name, len) || o->priority > 7 || rc == ES_ERR_INVAL)
         return ES_ERR_INVAL;
+    if (rc == ES_ERR_AGAIN)
+        s->emit_blocked = 1; /* whoever waits is told with the peer's HELLO */
+    if (rc != 0)
+        return rc;
     if (payload_len > s->peer_max_message)
         return s->hello_seen || payload_len > s->host->cfg.limits.max_message ? ES_ERR_TOO_LARGE
                                                                               : ES_ERR_AGAIN;
@@ -76,6 +87,8 @@ static int open_channel(struct es_channel *c, const char *name, size_t len, cons
     c->ours = 1;
     c->codec = o->codec;
     c->priority = o->priority;
+    if (o->packing != NULL)
+        c->packing = *o->packing;
     c->request_id = o->request_id != 0 ? o->request_id : session_next_request_id(s);
     /* A stream may live for hours: only a deadline that was asked for counts. */
     c->deadline = o->deadline != ES_DEADLINE_DEFAULT ? o->deadline : ES_NEVER;

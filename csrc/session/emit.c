@@ -44,24 +44,35 @@ static int lane_open(struct es_session *s, int lane)
     return 0;
 }
 
+struct emission { /* what is to be sent */
+    struct es_wire_event e;
+    const struct es_packing *packing;
+    const struct es_pair_kv *metadata;
+    size_t n_metadata;
+    const uint8_t *payload;
+    size_t len;
+};
+
 /* The frame of one event into the host's scratch buffer, after what is there already. */
-static int encode(struct es_session *s, struct es_wire_event *e, const struct es_pair_kv *metadata,
-                  size_t n_metadata, const uint8_t *payload, size_t len, int datagram)
+static int encode(struct es_session *s, struct emission *m, int datagram)
 {
     struct es_host *h = s->host;
+    size_t frame_at = h->scratch.n;
+    struct es_packed k;
     int rc;
 
+    pack_payload(s, m->packing, m->payload, m->len, &k);
+    m->e.flags |= k.flags;
     es_buf_clear(&h->scratch_kv);
-    rc = kv_put(&h->scratch_kv, metadata, n_metadata, &e->metadata);
+    rc = kv_put(&h->scratch_kv, m->metadata, m->n_metadata, &m->e.metadata);
     if (rc == 0)
-        rc = es_event_encode_head(&h->scratch, e, len, datagram);
+        rc = es_event_encode_head(&h->scratch, &m->e, packed_len(&k), datagram);
     if (rc == 0)
-        rc = es_buf_put(&h->scratch, payload, len);
+        rc = pack_append(&h->scratch, frame_at, datagram, &k);
     return rc;
 }
 
-static int emit_datagram(struct es_session *s, struct es_wire_event *e, const struct es_pair_kv *metadata,
-                         size_t n_metadata, const uint8_t *payload, size_t len)
+static int emit_datagram(struct es_session *s, struct emission *m)
 {
     struct es_buf *b = &s->host->scratch;
     int rc;
@@ -70,9 +81,9 @@ static int emit_datagram(struct es_session *s, struct es_wire_event *e, const st
         return again(s); /* whether the peer takes them is not known yet */
     if ((s->caps & ES_CAP_DATAGRAM) == 0)
         return ES_ERR_UNSUPPORTED;
-    e->seq = s->datagram_seq;
+    m->e.seq = s->datagram_seq;
     es_buf_clear(b);
-    rc = encode(s, e, metadata, n_metadata, payload, len, 1);
+    rc = encode(s, m, 1);
     if (rc == 0)
         rc = es_link_datagram(s->link, b->p, b->n);
     if (rc == 0)
@@ -80,8 +91,7 @@ static int emit_datagram(struct es_session *s, struct es_wire_event *e, const st
     return rc;
 }
 
-static int emit_lane(struct es_session *s, int lane, struct es_wire_event *e,
-                     const struct es_pair_kv *metadata, size_t n_metadata, const uint8_t *payload, size_t len)
+static int emit_lane(struct es_session *s, int lane, struct emission *m)
 {
     struct es_buf *b = &s->host->scratch;
     struct es_lane_out *l = s->lanes_out[lane];
@@ -96,11 +106,11 @@ static int emit_lane(struct es_session *s, int lane, struct es_wire_event *e,
     } else {
         if (es_link_queued(l->st.ls) > ES_LANE_HIGH)
             return again(s);
-        e->seq = l->seq;
+        m->e.seq = l->seq;
         rc = 0;
     }
     if (rc == 0)
-        rc = encode(s, e, metadata, n_metadata, payload, len, 0);
+        rc = encode(s, m, 0);
     if (rc == 0 && l == NULL) {
         rc = lane_open(s, lane);
         l = s->lanes_out[lane];
@@ -119,33 +129,44 @@ static int emit_lane(struct es_session *s, int lane, struct es_wire_event *e,
     return rc;
 }
 
-int es_session_emit(struct es_session *s, const char *name, size_t name_len, int lane, int codec,
-                    const struct es_pair_kv *metadata, size_t n_metadata, uint64_t wall_time_us,
-                    const uint8_t *payload, size_t len)
+int es_session_emit_packed(struct es_session *s, const struct es_packing *packing, const char *name,
+                           size_t name_len, int lane, int codec, const struct es_pair_kv *metadata,
+                           size_t n_metadata, uint64_t wall_time_us, const uint8_t *payload, size_t len)
 {
-    struct es_wire_event e = {0};
+    struct emission m = {.packing = packing != NULL ? packing : &s->host->cfg.packing,
+                         .metadata = metadata,
+                         .n_metadata = n_metadata,
+                         .payload = payload,
+                         .len = len};
     int rc;
 
     if (!session_may_send(s))
         return ES_ERR_CLOSED;
     if ((lane < 0 || lane >= ES_MAX_LANES) && lane != ES_LANE_DATAGRAM)
         return ES_ERR_INVAL;
-    if (codec < 0 || codec > ES_CODEC_JSON || !es_name_valid(name, name_len) || wall_time_us > ES_VARINT_MAX)
+    if (codec < 0 || !es_name_valid(name, name_len) || wall_time_us > ES_VARINT_MAX)
         return ES_ERR_INVAL;
     if (len > s->peer_max_message && (s->hello_seen || len > s->host->cfg.limits.max_message))
         return ES_ERR_TOO_LARGE;
-    if (!s->established || len > s->peer_max_message)
-        return again(s); /* the latter before the peer's HELLO, which may allow more */
-    e.flags = wall_time_us != 0 ? ES_FLAG_WALL : 0;
-    e.codec = (uint64_t)codec;
-    e.name.p = (const uint8_t *)name;
-    e.name.n = name_len;
-    e.wall_time_us = wall_time_us;
-    if (lane == ES_LANE_DATAGRAM)
-        rc = emit_datagram(s, &e, metadata, n_metadata, payload, len);
-    else
-        rc = emit_lane(s, lane, &e, metadata, n_metadata, payload, len);
+    rc = codec_out(s, (uint64_t)codec, &m.e.codec);
+    if (rc != 0 && rc != ES_ERR_AGAIN)
+        return rc;
+    if (!s->established || rc != 0 || len > s->peer_max_message)
+        return again(s); /* the latter two before the peer's HELLO, which may allow it */
+    m.e.flags = wall_time_us != 0 ? ES_FLAG_WALL : 0;
+    m.e.name.p = (const uint8_t *)name;
+    m.e.name.n = name_len;
+    m.e.wall_time_us = wall_time_us;
+    rc = lane == ES_LANE_DATAGRAM ? emit_datagram(s, &m) : emit_lane(s, lane, &m);
     if (rc == 0)
         s->host->stats.events_out++;
     return rc;
+}
+
+int es_session_emit(struct es_session *s, const char *name, size_t name_len, int lane, int codec,
+                    const struct es_pair_kv *metadata, size_t n_metadata, uint64_t wall_time_us,
+                    const uint8_t *payload, size_t len)
+{
+    return es_session_emit_packed(s, NULL, name, name_len, lane, codec, metadata, n_metadata, wall_time_us,
+                                  payload, len);
 }

@@ -5,11 +5,12 @@
 static int encode_hello(struct es_session *s, struct es_buf *out)
 {
     const struct es_host_config *cfg = &s->host->cfg;
+    struct es_buf codecs = {0};
     struct es_hello h;
     int rc;
 
     es_hello_default(&h);
-    h.caps = ES_CAP_DATAGRAM;
+    h.caps = ES_OUR_CAPS;
     memcpy(h.instance, s->instance, sizeof h.instance);
     h.max_message = cfg->limits.max_message;
     h.max_metadata = cfg->limits.max_metadata;
@@ -28,9 +29,19 @@ static int encode_hello(struct es_session *s, struct es_buf *out)
         h.credentials.count = s->n_credentials;
         h.has |= 1u << ES_HELLO_CREDENTIALS;
     }
+    rc = codecs_announce(s, &codecs);
+    if (codecs.n > 0) {
+        h.codecs.p = codecs.p;
+        h.codecs.n = codecs.n;
+        h.has |= 1u << ES_HELLO_CODECS;
+    }
     es_buf_clear(out);
-    rc = es_buf_put(out, "\0", 1); /* ES_UNI_CONTROL */
-    return rc == 0 ? es_hello_encode(out, &h) : rc;
+    if (rc == 0)
+        rc = es_buf_put(out, "\0", 1); /* ES_UNI_CONTROL */
+    if (rc == 0)
+        rc = es_hello_encode(out, &h);
+    es_buf_free(&codecs);
+    return rc;
 }
 
 /* How long the peer may take, from the handshake on. Its HELLO rides on the first flight after it, but over a
@@ -104,13 +115,14 @@ void hello_received(struct es_session *s, const struct es_raw_frame *f)
         session_violation(s, ES_APP_HELLO, "no common minor version");
         return;
     }
-    if (h.credentials.n > 0 && es_buf_put(&s->peer_credentials, h.credentials.p, h.credentials.n) != 0) {
+    if ((h.credentials.n > 0 && es_buf_put(&s->peer_credentials, h.credentials.p, h.credentials.n) != 0) ||
+        codecs_received(s, &h.codecs) != 0) {
         session_oom(s);
         return;
     }
     es_wheel_remove(&s->host->wheel, &s->hello_timer.deadline);
     s->hello_seen = 1;
-    s->caps = h.caps & ES_CAP_DATAGRAM;
+    s->caps = s->caps_in = h.caps & ES_OUR_CAPS;
     memcpy(s->peer_instance, h.instance, sizeof s->peer_instance);
     s->peer_max_message = h.max_message;
     s->peer_max_named_streams = h.max_named_streams;

@@ -58,6 +58,8 @@ struct es_call {
     uint64_t request_id;
     uint64_t deadline; /* ns; ES_NEVER: none */
     uint8_t codec, priority, idempotent, retry;
+    uint8_t peer_flags; /* incoming: ES_FLAG_ZSTD and ES_FLAG_CRC of the request: the answer may have them */
+    struct es_packing packing; /* outgoing */
     /* outgoing */
     uint8_t pending;         /* waits in session->pending: `stash` has what is to be sent */
     uint8_t head_seen;       /* HEAD came */
@@ -131,9 +133,11 @@ struct es_channel {
     struct es_buf error_text; /* owned: code, message and details of the failure */
     struct es_buf result;     /* owned: ours: the payload of RESPONSE */
     struct es_failure error;
-    uint64_t active;      /* ns: a message was sent or came last */
-    uint64_t cancel_code; /* cancelled: why */
-    uint8_t codec, priority, result_codec;
+    uint64_t active;           /* ns: a message was sent or came last */
+    uint64_t cancel_code;      /* cancelled: why */
+    struct es_buf plain;       /* owned: the first message, decompressed, while it is being read */
+    struct es_packing packing; /* of what we send */
+    uint8_t codec, priority, result_codec, result_packed;
     uint8_t ours;      /* we opened it */
     uint8_t call;      /* of a streaming method; 0: a named stream */
     uint8_t sends;     /* messages go out ... */
@@ -181,7 +185,10 @@ struct es_session {
     uint8_t emit_blocked;        /* bit: a lane said AGAIN */
     uint8_t shared_ids;          /* request ids come from the host */
     uint8_t instance[16], peer_instance[16];
-    uint64_t caps; /* that both sides have */
+    uint64_t caps;         /* that both sides have: what we may use; 0 before the peer's HELLO */
+    uint64_t caps_in;      /* what the peer may use: before its HELLO was seen, all that ours offers */
+    uint64_t *peer_codecs; /* owned: the peer's number of each codec that we announced; NULL: none */
+    uint8_t n_codecs;      /* that we announced */
     uint64_t peer_max_message, peer_max_named_streams;
     uint64_t retry_after_ms;      /* of our GOAWAY */
     uint64_t peer_retry_after_ms; /* of the peer's */
@@ -228,6 +235,62 @@ void session_hold(struct es_session *s, int64_t delta);
 
 void session_bury(struct es_session *s);  /* the link is gone: no stream is ours any more */
 int session_report(struct es_session *s); /* the session is dead: appends what is still to be told */
+
+/* ---- pack.c: what is done to payloads on their way ---- */
+#define ES_OUR_CAPS (ES_CAP_ZSTD | ES_CAP_CRC | ES_CAP_DATAGRAM)
+#define ES_PACKED   (ES_FLAG_ZSTD | ES_FLAG_CRC)
+#define ES_NO_CODEC UINT64_MAX
+
+struct es_packed { /* a payload as it goes out */
+    const uint8_t *p;
+    size_t n;       /* without the checksum */
+    uint64_t flags; /* of ES_PACKED */
+};
+void pack_more(struct es_session *s, const struct es_packing *how, struct es_packed *k);
+/* Compresses p when `how` says so, the peer can undo it and it helps. k->p is then valid until the next one.
+ */
+static inline void pack_payload(struct es_session *s, const struct es_packing *how, const uint8_t *p,
+                                size_t n, struct es_packed *k)
+{
+    k->p = p;
+    k->n = n;
+    k->flags = 0;
+    if (how->compress == ES_COMPRESS_ON || how->checksum)
+        pack_more(s, how, k);
+}
+static inline size_t packed_len(const struct es_packed *k)
+{
+    return k->n + (k->flags & ES_FLAG_CRC ? ES_CHECKSUM_BYTES : 0);
+}
+/* Appends the payload and its checksum to the frame whose head is the end of b, from frame_at on. */
+int pack_append(struct es_buf *b, size_t frame_at, int datagram, const struct es_packed *k);
+/* Queues the head in the host's scratch buffer and the payload. release: as es_link_write_ref; called before
+ * it returns when the payload had to be copied. */
+int pack_write(struct es_session *s, struct es_link_stream *ls, const struct es_packed *k, int fin,
+               void (*release)(void *), void *arg);
+/* How to answer something that came with these flags. */
+struct es_packing pack_mirror(const struct es_packing *how, uint64_t flags);
+
+int unpack_more(struct es_session *s, const struct es_raw_frame *f, int rc, uint64_t flags,
+                struct es_bytes *payload, const char **why);
+/* After a decoder said rc: compares the checksum, cuts it off, and checks what a compressed payload says of
+ * its size. It stays compressed. rc, or ES_ERR_CORRUPT, ES_ERR_TOO_LARGE, ES_ERR_PROTOCOL. */
+static inline int unpack_check(struct es_session *s, const struct es_raw_frame *f, int rc, uint64_t flags,
+                               struct es_bytes *payload, const char **why)
+{
+    return rc == 0 && (flags & ES_PACKED) == 0 ? 0 : unpack_more(s, f, rc, flags, payload, why);
+}
+
+/* Codecs from 16 up: a frame carries the number that its receiver gave the codec. */
+static inline int codec_known(const struct es_session *s, uint64_t codec)
+{
+    return codec <= ES_CODEC_JSON || (codec >= ES_FIRST_CODEC && codec - ES_FIRST_CODEC < s->n_codecs);
+}
+/* Our number as the peer's: 0; ES_ERR_AGAIN: its HELLO has not come; ES_ERR_UNSUPPORTED: it has none of that
+ * name; ES_ERR_INVAL: no number of ours. */
+int codec_out(const struct es_session *s, uint64_t codec, uint64_t *wire);
+int codecs_announce(struct es_session *s, struct es_buf *out); /* fills HELLO parameter 4 */
+int codecs_received(struct es_session *s, const struct es_bytes *theirs);
 
 /* ---- up.c: what the link calls ---- */
 extern const struct es_link_events session_link_events;

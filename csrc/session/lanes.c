@@ -148,7 +148,7 @@ static int deliver_event(struct es_session *s, const struct es_wire_event *w, in
     struct es_ev_message *e;
 
     h->stats.events_in++;
-    if (m == NULL || w->codec > ES_CODEC_JSON || w->metadata.n > h->cfg.limits.max_metadata) {
+    if (m == NULL || !codec_known(s, w->codec) || w->metadata.n > h->cfg.limits.max_metadata) {
         h->stats.events_unhandled++;
         return 0;
     }
@@ -157,6 +157,7 @@ static int deliver_event(struct es_session *s, const struct es_wire_event *w, in
         return 0;
     e->method = m;
     e->codec = (uint8_t)w->codec;
+    e->packed = (w->flags & ES_FLAG_ZSTD) != 0;
     e->lane = (uint8_t)lane;
     e->seq = w->seq;
     e->wall_time_us = w->wall_time_us;
@@ -189,8 +190,10 @@ static int lane_frame(struct es_lane_in *l, const struct es_raw_frame *f)
     struct es_method *m;
     int rc = ES_ERR_PROTOCOL;
 
-    if (f->type == ES_FRAME_EVENT)
-        rc = es_event_decode(&w, f->body, f->len, s->caps, &why);
+    if (f->type == ES_FRAME_EVENT) {
+        rc = es_event_decode(&w, f->body, f->len, s->caps_in, &why);
+        rc = unpack_check(s, f, rc, w.flags, &w.payload, &why);
+    }
     if (rc == 0 && w.payload.n > s->host->cfg.limits.max_message) {
         why = "an event is larger than max_message";
         rc = ES_ERR_TOO_LARGE;
@@ -289,10 +292,17 @@ void datagram_received(struct es_session *s, const uint8_t *p, size_t n)
     struct es_host *h = s->host;
     struct es_wire_event w;
     struct es_method *m;
-    uint64_t type;
+    uint64_t type = 0;
     size_t used = es_varint_get(p, n, &type);
+    struct es_raw_frame f = {type, p + used, n - used};
+    const char *why = NULL;
+    int rc = ES_ERR_PROTOCOL;
 
-    if (used == 0 || type != ES_FRAME_EVENT || es_event_decode(&w, p + used, n - used, s->caps, NULL) != 0) {
+    if (used != 0 && type == ES_FRAME_EVENT) {
+        rc = es_event_decode(&w, f.body, f.len, s->caps_in, &why);
+        rc = unpack_check(s, &f, rc, w.flags, &w.payload, &why);
+    }
+    if (rc != 0) {
         if (used == 0 || (type & 1) == 0) /* unknown odd types are for later versions */
             h->stats.bad_frames++;
         return;

@@ -3,9 +3,9 @@
 #include <string.h>
 #include "internal.h"
 
-static int needs_hello(const struct es_session *s, size_t payload_len)
+static int needs_hello(const struct es_session *s, const struct es_call *c, size_t payload_len)
 {
-    return !s->hello_seen && payload_len > ES_EARLY_MESSAGE;
+    return !s->hello_seen && (payload_len > ES_EARLY_MESSAGE || c->codec >= ES_FIRST_CODEC);
 }
 
 /* Requests wait here rather than in the link when much is unacknowledged already: the link stops giving the
@@ -46,7 +46,7 @@ static int send_stashed(struct es_call *c)
     struct es_failure f;
     int rc;
 
-    if (needs_hello(s, c->payload_len))
+    if (needs_hello(s, c, c->payload_len))
         return ES_ERR_LIMIT;
     if (!has_room(s, c->payload_len)) {
         session_look_again(s);
@@ -70,7 +70,10 @@ static int send_stashed(struct es_call *c)
         s->n_calls_out++;
         return 0;
     }
-    failure_set(&f, ES_STATUS_UNAVAILABLE, ES_PROCESSED_NO, es_strerror(rc));
+    if (rc == ES_ERR_UNSUPPORTED)
+        failure_set(&f, ES_STATUS_INVALID_ARGUMENT, ES_PROCESSED_NO, "the peer does not know the codec");
+    else
+        failure_set(&f, ES_STATUS_UNAVAILABLE, ES_PROCESSED_NO, es_strerror(rc));
     if (rc == ES_ERR_CLOSED)
         f.code = "connection_closed", f.code_len = strlen(f.code);
     return call_out_fail(c, &f);
@@ -111,6 +114,7 @@ static struct es_call *call_new(struct es_session *s, const struct es_call_opts 
     c->priority = o->priority;
     c->idempotent = o->idempotent;
     c->retry = o->retry;
+    c->packing = o->packing != NULL ? *o->packing : h->cfg.packing;
     if (o->deadline == ES_DEADLINE_DEFAULT) {
         uint64_t timeout = h->cfg.limits.request_timeout;
         c->deadline = timeout != 0 ? session_now(s) + timeout : ES_NEVER;
@@ -127,7 +131,7 @@ static int place(struct es_call *c, const struct es_bytes *method, const struct 
     struct es_session *s = c->st.session;
     int rc = ES_ERR_LIMIT;
 
-    if (s->established && es_list_empty(&s->pending) && !needs_hello(s, len) && has_room(s, len) &&
+    if (s->established && es_list_empty(&s->pending) && !needs_hello(s, c, len) && has_room(s, len) &&
         !s->refused)
         rc = call_out_send(c, method, kv, payload, len, release, arg);
     if (rc == 0) {
@@ -154,10 +158,15 @@ static int place(struct es_call *c, const struct es_bytes *method, const struct 
 static int check(const struct es_session *s, const char *method, size_t method_len,
                  const struct es_call_opts *o, size_t payload_len)
 {
+    uint64_t wire;
+    int rc = codec_out(s, o->codec, &wire);
+
     if (!session_may_send(s) || s->draining)
         return ES_ERR_CLOSED;
-    if (!es_name_valid(method, method_len) || o->priority > 7 || o->codec > ES_CODEC_JSON)
+    if (!es_name_valid(method, method_len) || o->priority > 7 || rc == ES_ERR_INVAL)
         return ES_ERR_INVAL;
+    if (rc == ES_ERR_UNSUPPORTED)
+        return rc;
     if (payload_len > UINT32_MAX / 2 || (s->hello_seen && payload_len > s->peer_max_message))
         return ES_ERR_TOO_LARGE;
     return 0;

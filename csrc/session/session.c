@@ -27,6 +27,7 @@ static void session_free(struct es_session *s)
     es_buf_free(&s->peer_credentials);
     es_idmap_free(&s->by_id);
     es_free(s->overtaken);
+    es_free(s->peer_codecs);
     h->stats.sessions--;
     es_free(s);
     es_host_unref(h);
@@ -92,6 +93,7 @@ static int attach(struct es_app *app, struct es_link *link, void *arg)
     s->id = ++last_session_id;
     s->created = h->cfg.wall(h->cfg.ctx);
     s->peer_max_message = ES_EARLY_MESSAGE;
+    s->caps_in = ES_OUR_CAPS;
     s->peer_max_named_streams = h->cfg.limits.max_named_streams;
     s->next_request_id = 1;
     session_lists_init(s);

@@ -100,6 +100,7 @@ struct es_ev_message {
     uint8_t codec;            /* enum es_codec */
     uint8_t lane;             /* EVENT; ES_LANE_DATAGRAM for an unreliable one */
     uint8_t idempotent;       /* RESPONSE: the method is idempotent; REQUEST: the caller marked it */
+    uint8_t packed;           /* the payload is compressed: es_session_plain() */
     uint32_t metadata_len;    /* bytes of raw kv at data[0]: pairs without the count; es_kv_next() of
                                  framing/frame.h reads them: struct es_kv kv = {data, metadata_len, SIZE_MAX} */
     uint32_t payload_len;     /* bytes at data[metadata_len] */
@@ -113,6 +114,7 @@ struct es_ev_failed {
     uint16_t status;                             /* enum es_status */
     uint8_t processed;                           /* enum es_processed */
     uint8_t codec;                               /* of details */
+    uint8_t packed;                              /* the details are compressed: es_session_plain() */
     uint64_t retry_after_ms;                     /* 0: not said */
     uint32_t code_len, message_len, details_len; /* one after another in data */
     uint8_t data[];                              /* code is a stable string such as "timeout" */
@@ -167,6 +169,13 @@ uint64_t es_session_created(const struct es_session *s); /* wall clock, ns since
  * there are none. */
 const uint8_t *es_session_credentials(const struct es_session *s, size_t *len);
 const char *es_session_agent(const struct es_session *s); /* the peer's; "" unknown */
+/* The plain bytes of a payload that its record says is packed. Its size was checked when it came, so this is
+ * bounded by limits.max_message. They stay valid until the next call for any session of the host.
+ * ES_ERR_PROTOCOL: they cannot be made; ES_ERR_NOMEM. */
+int es_session_plain(struct es_session *s, const uint8_t *packed, size_t len, const uint8_t **plain,
+                     size_t *plain_len);
+/* Whether the peer takes a codec: 1, 0, or ES_ERR_AGAIN before its HELLO. */
+int es_session_takes_codec(const struct es_session *s, int codec);
 /* hold_until_accept: lets the peer's calls in. Refusing is es_session_close(s, ES_APP_REFUSED, reason). */
 int es_session_accept(struct es_session *s);
 /* CONNECTION_CLOSE with an application code, after what is queued was given one flush. CLOSED follows.
@@ -191,14 +200,16 @@ struct es_call_opts {
     uint64_t request_id; /* 0: a new one */
     const struct es_pair_kv *metadata;
     size_t n_metadata;
+    const struct es_packing *packing; /* NULL: the host's. A stream's: of the messages sent on it */
 };
 #define ES_DEADLINE_DEFAULT 0
 
 void es_call_opts_default(struct es_call_opts *o);
 
 /* Sends a request; the payload is copied (or anchored when release is given: release(arg) is called exactly
- * once, later, never from inside; not called when this fails). `user` comes back in the event. Errors
- * (nothing was sent): ES_ERR_CLOSED, ES_ERR_TOO_LARGE (over the peer's max_message; metadata limits),
+ * once, later, and from inside only when the payload was compressed or got a checksum; not called when this
+ * fails). `user` comes back in the event. Errors (nothing was sent): ES_ERR_CLOSED, ES_ERR_TOO_LARGE (over
+ * the peer's max_message; metadata limits), ES_ERR_UNSUPPORTED (the peer does not have the codec),
  * ES_ERR_LIMIT (max_pending calls wait for the peer's stream allowance), ES_ERR_INVAL (name, metadata),
  * ES_ERR_NOMEM. The call waits inside, within its deadline and in order, for
  * the end of the handshake, for the peer's HELLO (payloads over 64 KiB), for the peer's stream allowance, and
@@ -260,17 +271,23 @@ int es_call_fail(struct es_call *c, const struct es_failure *f);
 int es_session_emit(struct es_session *s, const char *name, size_t name_len, int lane, int codec,
                     const struct es_pair_kv *metadata, size_t n_metadata, uint64_t wall_time_us,
                     const uint8_t *payload, size_t len);
+/* The same with a packing of its own; NULL: the host's. ES_ERR_UNSUPPORTED also: the peer does not have the
+ * codec. */
+int es_session_emit_packed(struct es_session *s, const struct es_packing *packing, const char *name,
+                           size_t name_len, int lane, int codec, const struct es_pair_kv *metadata,
+                           size_t n_metadata, uint64_t wall_time_us, const uint8_t *payload, size_t len);
 /* The handler of one ES_EV_EVENT ended: the lane's credit returns and its next event is delivered. Exactly
  * once for every ES_EV_EVENT, also after CLOSED; m may be dead after. */
 void es_session_event_done(struct es_session *s, int lane, struct es_method *m);
 
 /* ---- channels: named streams, and streaming calls ---- */
 /* Opens a named stream (REQUEST with MORE|STREAM). ES_ERR_LIMIT: max_named_streams of the peer or its stream
- * allowance are used up; ES_ERR_AGAIN: before ES_EV_SESSION_OPEN; ES_ERR_CLOSED, ES_ERR_INVAL, ES_ERR_NOMEM.
- * opts may be NULL; ES_DEADLINE_DEFAULT means none here, a deadline is that of the whole stream. `user`:
- * es_channel_set_user. The opener may send at once. An error of the other side (no such stream, refused) is
- * what es_channel_recv reports. codec is that of every message on it: ES_CODEC_RAW unless both ends agreed on
- * another. */
+ * allowance are used up; ES_ERR_AGAIN: before ES_EV_SESSION_OPEN, and with a codec from 16 up before the
+ * peer's HELLO (ES_EV_SESSION_WRITABLE follows); ES_ERR_UNSUPPORTED: the peer does not have the codec;
+ * ES_ERR_CLOSED, ES_ERR_INVAL, ES_ERR_NOMEM. opts may be NULL; ES_DEADLINE_DEFAULT means none here, a
+ * deadline is that of the whole stream. `user`: es_channel_set_user. The opener may send at once. An error of
+ * the other side (no such stream, refused) is what es_channel_recv reports. codec is that of every message on
+ * it: ES_CODEC_RAW unless both ends agreed on another. */
 int es_channel_open(struct es_session *s, const char *name, size_t len, const struct es_call_opts *opts,
                     void *user, struct es_channel **out);
 /* Calls a streaming method: as es_channel_open, with arguments (copied) and with flags: ES_CHANNEL_IN, we are
@@ -300,7 +317,7 @@ struct es_msg_out {
     uint64_t seq;          /* used when has_seq */
     uint64_t wall_time_us; /* used when has_wall */
     uint8_t has_seq, has_wall, codec;
-    void (*release)(void *); /* NULL: copied; else as es_link_write_ref */
+    void (*release)(void *); /* NULL: copied; else as es_link_write_ref, or as es_session_request */
     void *arg;
 };
 /* One message. ES_ERR_AGAIN: the queue is above ES_LINK_HIGH, nothing was taken, ES_EV_CHANNEL_WRITABLE
@@ -319,12 +336,14 @@ struct es_msg_in {
  * finished). ES_ERR_CLOSED: failed; es_channel_error() says how. */
 int es_channel_recv(struct es_channel *c, struct es_msg_in *m);
 void es_channel_consume(struct es_channel *c);
+/* 1: es_channel_recv would not say AGAIN. 0: it would, and ES_EV_CHANNEL_READABLE follows. */
+int es_channel_readable(struct es_channel *c);
 /* How it failed; *f's pointers are valid while the channel lives. ES_ERR_NOT_FOUND: it did not. */
 int es_channel_error(const struct es_channel *c, struct es_failure *f);
 /* Our call: its results, valid while the channel lives (data, len and codec are set). ES_ERR_AGAIN: the
  * answer has not come; ES_ERR_CLOSED: the call failed, es_channel_error() says how; ES_ERR_INVAL: not ours.
  * The answer comes behind the messages: while they are not read it may not get through. */
-int es_channel_result(const struct es_channel *c, struct es_msg_in *m);
+int es_channel_result(struct es_channel *c, struct es_msg_in *m);
 /* No more from us: FIN (the responder: RESPONSE status 0 + FIN; of a call: nothing yet, the answer is still
  * to come). What is queued is delivered. Harmless twice. */
 int es_channel_finish(struct es_channel *c);

@@ -38,8 +38,8 @@ TEST(the_first_stream_is_the_control_stream_with_hello)
     REQUIRE(raw_start(&e, SERVER, NULL) == 0);
     c = raw_peer(ES_DIR_UNI, 0);
     REQUIRE(c != NULL);
-    CHECK_HEX(c->in, 3, "00 00 28"); /* 0x28 bytes of HELLO */
-    CHECK_HEX(c->in + 3, 3, "00 00 04");
+    CHECK_HEX(c->in, 3, "00 00 28");     /* 0x28 bytes of HELLO */
+    CHECK_HEX(c->in + 3, 3, "00 00 07"); /* zstd, CRC-32C, events in datagrams */
     CHECK_INT(c->n, ==, 3 + 0x28);
     /* max_message 4 MiB, max_metadata, max_calls, max_named_streams */
     CHECK_HEX(c->in + 22, c->n - 22, "04 01 04 80400000 02 04 80004000 03 02 4064 07 02 4100");
