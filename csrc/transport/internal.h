@@ -160,6 +160,7 @@ struct es_conn {
     uint64_t stuck_at;        /* ns: since when the congestion window is full and nothing changes in it */
     uint64_t stuck_bytes;     /* in flight then; 0: it is not full */
     uint64_t stuck_packets;   /* packets_in then */
+    uint64_t stuck_gap;       /* ns between the last two changes: a probe comes within twice that */
     uint64_t dgram_until; /* ns: when the first waiting datagram may go beyond its share; 0: need not wait */
     unsigned dgram_tries; /* packets the first waiting datagram did not fit into */
     uint8_t peer_pin[32];

@@ -390,7 +390,8 @@ static void deliver_due(struct es_conn *c)
 /* When the peer's address changes under a full congestion window, ngtcp2 can lose its probe timer to the
  * limit on what may be sent to an address that is not validated, and nothing starts it again: the connection
  * never sends any more, though its peer may go on for ever with keep-alives. It is better closed: calls fail
- * at once and a client may dial anew. Told from a dead network by the packets that come in meanwhile. */
+ * at once and a client may dial anew. Told from a dead
+ * network, whose probes come at intervals that double, by the packets that come in meanwhile. */
 static void end_if_stuck(struct es_conn *c)
 {
     static const char text[] = "nothing can be sent any more since the peer's address changed";
@@ -398,14 +399,17 @@ static void end_if_stuck(struct es_conn *c)
     ngtcp2_conn_info info;
 
     ngtcp2_conn_get_conn_info(c->nc, &info);
-    if (!c->established || info.bytes_in_flight < info.cwnd || info.bytes_in_flight != c->stuck_bytes) {
-        c->stuck_bytes = info.bytes_in_flight < info.cwnd ? 0 : info.bytes_in_flight;
-        c->stuck_at = now;
-        c->stuck_packets = c->packets_in;
+    if (!c->established || info.bytes_in_flight < info.cwnd) {
+        c->stuck_bytes = 0;
         return;
     }
-    if (now - c->stuck_at > STUCK_PATIENCE + 10 * ngtcp2_conn_get_pto(c->nc) &&
-        c->packets_in - c->stuck_packets >= STUCK_PACKETS) {
+    if (info.bytes_in_flight != c->stuck_bytes) { /* every probe changes it */
+        c->stuck_gap = c->stuck_bytes != 0 ? now - c->stuck_at : 0;
+        c->stuck_bytes = info.bytes_in_flight;
+        c->stuck_at = now;
+        c->stuck_packets = c->packets_in;
+    } else if (now - c->stuck_at > STUCK_PATIENCE + 10 * ngtcp2_conn_get_pto(c->nc) + 3 * c->stuck_gap &&
+               c->packets_in - c->stuck_packets >= STUCK_PACKETS) {
         es_conn_set_info(c, ES_CLOSE_ERROR, ES_ERR_IO, 0, NGTCP2_NO_VIABLE_PATH, text, sizeof text - 1);
         es_conn_end(c, 1);
     }

@@ -85,6 +85,8 @@ struct peer { /* one end of one session */
     struct es_session *session; /* with a reference */
     struct es_endpoint *ep;     /* dialling side: owned; accepting: the server's */
     int opened, closed, close_asked, writable_due;
+    int draining, idle_told,
+        goaway_got; /* we sent GOAWAY and nothing is under way any more; the peer sent one */
     struct es_close_info info;
     struct op *op[MAX_OPS];
     int n_op;
@@ -117,14 +119,16 @@ struct world {
     struct op ops[MAX_OPS];
     int n_ops;
     struct es_list late_events;
-    struct es_timer rebind_timer, abrupt_timer;
+    struct es_timer rebind_timer, abrupt_timer, drain_timer;
     /* what this seed promises */
     int must_survive; /* no session may die by itself */
     int small_limits; /* resource_exhausted is an honest answer */
-    int rebinds;      /* how many times a client's address still changes */
-    int abrupt;       /* a session is closed in the middle */
-    uint64_t rtt;     /* ns */
-    size_t max_size;  /* of payloads */
+    int rebinds_drawn;
+    int blackout;    /* the network is gone for a while: HELLO may come too late */
+    int rebinds;     /* how many times a client's address still changes */
+    int abrupt;      /* a session is closed in the middle */
+    uint64_t rtt;    /* ns */
+    size_t max_size; /* of payloads */
     /* outcome */
     int violations;
     unsigned jobs; /* suspended handlers */
@@ -157,6 +161,11 @@ uint64_t now_of(const struct world *w);
 size_t draw_size(struct world *w);
 /* Is it excusable that something between these two failed? */
 int session_is_over(const struct peer *p);
+/* Has one of the two announced its end, so that new calls are refused? */
+static inline int is_draining(const struct peer *p)
+{
+    return p->draining || p->other->draining;
+}
 struct op *op_by_id(struct world *w, uint64_t id);
 /* The operation that metadata "op" names; NULL and a violation when there is none. */
 struct op *op_of_metadata(struct world *w, const uint8_t *kv, size_t n);

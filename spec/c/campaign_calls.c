@@ -137,7 +137,7 @@ void call_start(struct op *op)
     }
     op->started = 1;
     if (rc != 0) {
-        if (rc != ES_ERR_CLOSED || !session_is_over(p))
+        if (rc != ES_ERR_CLOSED || (!session_is_over(p) && !p->draining))
             violation(w, "call %u: es_session_request gave %d", op->id, rc);
         op->call = NULL;
         op->by_close = 1;
@@ -310,7 +310,7 @@ static int excused(const struct op *op, const struct es_ev_failed *e)
                              */
         return op->deadline != ES_NEVER && now + DEADLINE_SLACK >= op->deadline - op->deadline % ES_MILLI;
     case ES_STATUS_UNAVAILABLE:
-        return session_is_over(op->peer) || session_is_over(op->peer->other);
+        return session_is_over(op->peer) || (is_draining(op->peer) && e->processed == ES_PROCESSED_NO);
     case ES_STATUS_RESOURCE_EXHAUSTED:
         return w->small_limits;
     case ES_STATUS_METHOD_NOT_FOUND:

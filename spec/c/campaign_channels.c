@@ -150,7 +150,7 @@ static void send_on(struct op *op, int end)
         }
         if (rc == ES_ERR_CLOSED) {
             if (!excused(op) && op->mode != CHAN_EARLY && op->mode != CHAN_FAIL && op->mode != CHAN_MISSING &&
-                op->mode != CHAN_RESET && !w->small_limits)
+                op->mode != CHAN_RESET && !w->small_limits && !is_draining(op->peer))
                 violation(w, "channel %u: sending message %d gave closed", op->id, op->out[end]);
             if (end == RESPONDER)
                 end_handler(op);
@@ -198,8 +198,9 @@ static void read_failure(struct op *op, int end)
     op->read_failed[end] = 1;
     say(w, "channel %u: %s reads status %d: %.*s", op->id, end ? "responder" : "opener", f.status,
         (int)f.message_len, f.message ? f.message : "");
-    ok = excused(op) || (w->small_limits && f.status == ES_STATUS_RESOURCE_EXHAUSTED) ||
-         op->mode == CHAN_RESET;
+    ok = excused(op) ||
+         (end == OPENER && is_draining(op->peer) && f.status == ES_STATUS_UNAVAILABLE && !op->chan_runs) ||
+         (w->small_limits && f.status == ES_STATUS_RESOURCE_EXHAUSTED) || op->mode == CHAN_RESET;
     if (end == OPENER && op->mode == CHAN_FAIL)
         ok |= f.status == ES_STATUS_PERMISSION_DENIED && f.message_len == sizeof refuse_text - 1;
     if (end == OPENER && op->mode == CHAN_MISSING)
@@ -320,7 +321,7 @@ void chan_start(struct op *op)
     op->started = 1;
     rc = es_channel_open(p->session, name, strlen(name), &o, op, &op->chan[OPENER]);
     if (rc != 0) {
-        if (rc != ES_ERR_LIMIT && !(rc == ES_ERR_CLOSED && session_is_over(p)))
+        if (rc != ES_ERR_LIMIT && !(rc == ES_ERR_CLOSED && (session_is_over(p) || is_draining(p))))
             violation(w, "channel %u: es_channel_open gave %d", op->id, rc);
         if (rc == ES_ERR_LIMIT && !w->small_limits)
             violation(w, "channel %u: no stream for it", op->id);

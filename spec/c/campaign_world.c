@@ -195,6 +195,20 @@ static void on_abrupt(struct es_timer *t)
     ask_close(p->session ? p : &w->client[0], ES_APP_USER);
 }
 
+static void on_drain(struct es_timer *t)
+{
+    struct world *w = t->user;
+    int i = (int)below(w, (uint64_t)w->n_clients);
+    struct peer *p = chance(w, 50) ? &w->client[i] : &w->accepted[i];
+
+    if (!p->opened || session_is_over(p))
+        return;
+    say(w, "%s %d drains", p->server ? "server" : "client", i);
+    p->draining = 1;
+    if (es_session_goaway(p->session, 10000, 500, "drain") != 0)
+        violation(w, "es_session_goaway failed");
+}
+
 /* ---- one seed ---- */
 
 static int add_methods(struct world *w, struct es_host *h)
@@ -354,6 +368,15 @@ int world_make(struct world *w)
     draw_script(w);
     es_timer_init(&w->rebind_timer, on_rebind, w);
     es_timer_init(&w->abrupt_timer, on_abrupt, w);
+    es_timer_init(&w->drain_timer, on_drain, w);
+    if (chance(w, 15))
+        later(w, &w->drain_timer, w->rtt + below(w, 4 * w->rtt + ES_SECOND));
+    if (chance(w, 12)) {
+        uint64_t from = now_of(w) + below(w, 4 * w->rtt + ES_SECOND);
+
+        w->blackout = 1;
+        es_sim_blackout(w->sim, from, from + below(w, 40 * ES_SECOND));
+    }
     if (w->rebinds)
         later(w, &w->rebind_timer, 2 * w->rtt + below(w, 2 * ES_SECOND));
     if (w->abrupt)

@@ -209,13 +209,15 @@ static void on_closed(struct world *w, struct es_session *s, struct es_ev_closed
         e->info.err, e->info.app, (unsigned long long)e->info.code, e->info.reason);
     if (!p->close_asked && !p->other->close_asked && !p->other->closed) {
         totals.died++;
-        if (w->must_survive && !(w->rebinds_drawn && !e->info.app && e->info.code == NO_VIABLE_PATH))
+        if (w->must_survive && !(w->blackout && e->info.app && e->info.code == ES_APP_HELLO) &&
+            !(w->rebinds_drawn && !e->info.app && e->info.code == NO_VIABLE_PATH))
             violation(w, "the %s's session died: cause %d err %d app %d code %llu %s",
                       p->server ? "server" : "client", e->info.cause, e->info.err, e->info.app,
                       (unsigned long long)e->info.code, e->info.reason);
     }
     if (e->info.app && e->info.code != ES_APP_NONE && e->info.code != ES_APP_USER &&
-        !(e->info.code == ES_APP_HELLO && (!w->must_survive || p->other->closed || p->other->close_asked)))
+        !(e->info.code == ES_APP_HELLO &&
+          (!w->must_survive || w->blackout || p->other->closed || p->other->close_asked)))
         violation(w, "the %s's session was closed with application code %llu: %s",
                   p->server ? "server" : "client", (unsigned long long)e->info.code, e->info.reason);
     for (i = 0; i < p->n_op; i++)
@@ -244,6 +246,13 @@ static void resume_events(struct peer *p)
             !es_timer_running(&op->timer))
             events_start(op);
     }
+}
+
+static void on_goaway(struct peer *p, const struct es_ev_goaway *e)
+{
+    if (p->goaway_got++ || !p->other->draining || e->grace_ms != 10000 || e->retry_after_ms != 500 ||
+        strcmp(e->reason, "drain") != 0)
+        violation(p->w, "a GOAWAY that was not sent so");
 }
 
 static void drain_one(struct world *w, struct es_event *ev)
@@ -286,6 +295,13 @@ static void drain_one(struct world *w, struct es_event *ev)
         break;
     case ES_EV_SESSION_WRITABLE:
         resume_events(p);
+        break;
+    case ES_EV_SESSION_GOAWAY:
+        on_goaway(p, (struct es_ev_goaway *)ev);
+        break;
+    case ES_EV_SESSION_IDLE:
+        if (!p->draining || p->idle_told++)
+            violation(w, "SESSION_IDLE without GOAWAY, or twice");
         break;
     default:
         break;
@@ -377,6 +393,9 @@ static int pair_settled(const struct world *w, int i)
         if (!s->op[j]->done || s->op[j]->job || s->op[j]->chan[1])
             return 0;
     }
+    if (c->draining != c->idle_told || s->draining != s->idle_told || c->draining != s->goaway_got ||
+        s->draining != c->goaway_got)
+        return 0;
     if (!lanes_settled(c) || !lanes_settled(s))
         return 0;
     return es_session_flushed(c->session) && es_session_flushed(s->session);
@@ -410,10 +429,12 @@ static void tell_stuck(struct world *w)
             const struct peer *p = pair[j];
             int k;
 
-            violation(w, "stuck %s %d: opened %d closed %d flushed %d in flight %zu, events under way %d",
-                      j ? "server" : "client", i, p->opened, p->closed,
-                      p->session ? es_session_flushed(p->session) : -1,
-                      p->session ? es_session_in_flight(p->session) : 0, p->events_running);
+            violation(
+                w,
+                "stuck %s %d: opened %d closed %d flushed %d in flight %zu, events under way %d, draining %d",
+                j ? "server" : "client", i, p->opened, p->closed,
+                p->session ? es_session_flushed(p->session) : -1,
+                p->session ? es_session_in_flight(p->session) : 0, p->events_running, p->draining);
             tell_link(w, p);
             for (k = 0; k < p->n_op; k++) {
                 if (!p->op[k]->done || p->op[k]->job || p->op[k]->chan[1])
@@ -464,6 +485,7 @@ static void close_all(struct world *w)
 
     es_timer_stop(w->timers, &w->rebind_timer);
     es_timer_stop(w->timers, &w->abrupt_timer);
+    es_timer_stop(w->timers, &w->drain_timer);
     for (i = 0; i < w->n_clients; i++)
         ask_close(chance(w, 70) || !w->accepted[i].session ? &w->client[i] : &w->accepted[i], ES_APP_NONE);
     while (!peers_over(w) && !w->violations) {

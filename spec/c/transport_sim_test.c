@@ -194,3 +194,36 @@ TEST(a_change_of_address_under_a_full_window_never_leaves_a_connection_that_hang
     }
     CHECK_INT(arrived, >=, 20);
 }
+
+/* The probes of both sides come at intervals that double, so one side hears the other long before it tries
+ * again. */
+TEST(a_network_that_is_gone_for_half_a_minute_ends_nothing)
+{
+    static const char data[300000];
+
+    for (int i = 0; i < 10; i++) {
+        struct es_link_stream *s, *t;
+        struct rig_options o;
+        struct side *c;
+
+        rig_options(&o);
+        o.server.idle_timeout = o.client.idle_timeout = 200 * ES_SECOND;
+        o.client.keep_alive = 3 * ES_SECOND;
+        c = up_with(&o);
+        REQUIRE(c != NULL);
+        path.delay = 50 * ES_MILLI;
+        lose(NULL, NULL, 0);
+        REQUIRE(es_link_open(rig.s[0].link, ES_DIR_BIDI, NULL, &s) == 0);
+        REQUIRE(es_link_open(c->link, ES_DIR_BIDI, NULL, &t) == 0);
+        CHECK_INT(es_link_write(s, data, sizeof data, 1), ==, 0);
+        UNTIL(&rig, 0.1 * i, 0);
+        CHECK_INT(es_link_write(t, data, sizeof data, 1), ==, 0);
+        UNTIL(&rig, 0.13, 0);
+        es_sim_blackout(sim, es_poller_now(rig.p), es_poller_now(rig.p) + (20 + 2 * (uint64_t)i) * ES_SECOND);
+        CHECK(UNTIL(&rig, 150,
+                    c->closed || rig.s[0].closed ||
+                        (c->received == sizeof data && rig.s[0].received == sizeof data)));
+        CHECK_INT(c->closed + rig.s[0].closed, ==, 0);
+        down();
+    }
+}
