@@ -94,6 +94,7 @@ struct es_lloop {
     struct es_list fired;               /* es_ltimer.node that are due */
     size_t n_timers;
     struct es_list endpoints;     /* es_lendpoint.node */
+    struct es_list channels;      /* es_lchannel.node of those not released */
     struct es_list flush_waiters; /* es_lsession.flush_node: sessions somebody waits on to be acknowledged */
     struct es_idmap hosts;        /* struct es_host * -> struct es_lhost */
     struct es_idmap callbacks;    /* handle -> struct es_lcallback */
@@ -142,6 +143,8 @@ void es_task_close_all(lua_State *L, struct es_lloop *lp);
 /* job.c: what the end of a task means for the call, event or channel it served. n results on top of L; or ok
  * = 0 and the error value on top. */
 void es_job_end(lua_State *L, struct es_task *t, int ok, int n);
+/* The loop closes under a task: what it served is ended without running anything. */
+void es_job_abandon(struct es_task *t);
 /* A task that never ran its function: back to the pool (its job was ended by the caller). */
 void es_task_discard(lua_State *L, struct es_task *t);
 /* When the scratch buffer is worth it, gives it away: fills release and arg for the transport and empties it.
@@ -231,6 +234,7 @@ void es_lua_waiter_end(lua_State *L, struct es_waiter *w, int n);
 /* ---- channel.c ---- */
 struct es_lchannel { /* userdata "echostream.channel" points here; es_channel_user() too */
     unsigned refs;
+    struct es_list node;   /* in loop->channels until released */
     struct es_lloop *loop; /* referenced */
     struct es_channel *c;  /* NULL once released */
     struct es_task *task;  /* borrowed: of the handler while it runs, else NULL */

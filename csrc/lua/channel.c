@@ -17,6 +17,8 @@ struct es_lchannel *es_lchannel_new(lua_State *L, struct es_lloop *lp, struct es
         luaL_error(L, "out of memory");
     lc->refs = 1;
     lc->loop = es_lloop_ref(lp);
+    es_list_init(&lc->node);
+    es_list_push(&lp->channels, &lc->node);
     lc->readable_ref = lc->writable_ref = lc->closed_ref = LUA_NOREF;
     lc->c = c;
     if (c) {
@@ -48,12 +50,12 @@ void es_lchannel_unref(lua_State *L, struct es_lchannel *lc)
 
 void es_lchannel_release(struct es_lchannel *lc)
 {
+    es_list_remove(&lc->node);
     if (lc->c) {
         struct es_channel *c = lc->c;
         lc->c = NULL;
         es_channel_set_user(c, NULL);
-        if (!lc->loop->closed)
-            es_channel_release(c);
+        es_channel_release(c);
     }
 }
 

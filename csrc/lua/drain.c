@@ -390,17 +390,38 @@ size_t es_lua_drain(lua_State *L, struct es_lloop *lp)
     return count;
 }
 
+/* What the queue still wanted from us is answered, so that nothing is left waiting for it. */
+static void drop_event(lua_State *L, struct es_event *ev)
+{
+    struct es_ev_message *m = (struct es_ev_message *)ev;
+    switch (ev->type) {
+    case ES_EV_SESSION_CLOSED: {
+        struct es_lsession *ls = es_session_user(ev->owner);
+        if (ls)
+            es_lsession_forget(L, ls);
+        break;
+    }
+    case ES_EV_REQUEST:
+        if (es_call_admit(m->call) == 0)
+            refuse(m->call, ES_STATUS_UNAVAILABLE, NULL, "");
+        break;
+    case ES_EV_EVENT:
+        es_session_event_done(ev->owner, m->lane, m->method);
+        break;
+    case ES_EV_CHANNEL_REQUEST:
+        es_channel_release(m->channel);
+        break;
+    default:
+        if (ev->type >= QUIC_EVENTS && ev->type < LOG_EVENT)
+            es_lua_quic_drop(ev);
+    }
+}
+
 void es_lua_drop_events(lua_State *L, struct es_lloop *lp)
 {
     struct es_event *ev;
     while ((ev = es_evq_peek(lp->events)) != NULL) {
-        if (ev->type == ES_EV_SESSION_CLOSED) {
-            struct es_lsession *ls = es_session_user(ev->owner);
-            if (ls)
-                es_lsession_forget(L, ls);
-        } else if (ev->type >= QUIC_EVENTS && ev->type < LOG_EVENT) {
-            es_lua_quic_drop(ev);
-        }
+        drop_event(L, ev);
         pop(lp, ev);
     }
 }

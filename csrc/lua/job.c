@@ -205,3 +205,17 @@ void es_job_end(lua_State *L, struct es_task *t, int ok, int n)
         break;
     }
 }
+
+void es_job_abandon(struct es_task *t)
+{
+    static const struct es_failure gone = {.status = ES_STATUS_UNAVAILABLE, .processed = ES_PROCESSED_MAYBE};
+    if (t->job == ES_JOB_CALL && t->call) {
+        es_call_fail(t->call, &gone);
+        t->call = NULL;
+    } else if (t->job == ES_JOB_EVENT && t->method) {
+        es_session_event_done(t->session, t->lane, t->method);
+        t->method = NULL;
+    } else if (t->job == ES_JOB_CHANNEL && t->channel && t->channel->c) {
+        es_channel_end(t->channel->c, &gone);
+    }
+}

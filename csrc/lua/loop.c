@@ -91,13 +91,16 @@ static void loop_close(lua_State *L, struct es_lloop *lp)
     {
         es_lendpoint_close(L, es_container_of(it, struct es_lendpoint, node));
     }
-    /* Endpoints delivered closed() to their sessions: take these last events without running user code any
-     * more. */
-    es_lua_drop_events(L, lp);
     lp->closed = 1;
     timers_forget(L, lp, &lp->timers);
     timers_forget(L, lp, &lp->fired);
     es_task_close_all(L, lp);
+    es_list_foreach(it, &lp->channels)
+    {
+        es_lchannel_release(es_container_of(it, struct es_lchannel, node));
+    }
+    /* Endpoints delivered closed() to their sessions: these last events are taken, but no user code runs. */
+    es_lua_drop_events(L, lp);
     size_t it_cb = 0;
     uint64_t handle;
     void *cb;
@@ -152,8 +155,8 @@ static struct es_lloop *loop_new(lua_State *L, const struct es_sim_config *sim)
     lp->refs = 1;
     lp->lua = es_lua_get(L);
     lp->lua->refs++;
-    struct es_list *lists[] = {&lp->ready, &lp->idle,      &lp->parked,       &lp->timers,
-                               &lp->fired, &lp->endpoints, &lp->flush_waiters};
+    struct es_list *lists[] = {&lp->ready, &lp->idle,      &lp->parked,   &lp->timers,
+                               &lp->fired, &lp->endpoints, &lp->channels, &lp->flush_waiters};
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
         es_list_init(lists[i]);
     uint64_t seed;

@@ -290,6 +290,7 @@ void es_task_close_all(lua_State *L, struct es_lloop *lp)
         es_list_foreach(it, lists[i])
         {
             struct es_task *t = es_container_of(it, struct es_task, node);
+            es_job_abandon(t);
             if (t->session)
                 es_session_unref(t->session);
             if (t->channel) {
