@@ -157,10 +157,10 @@ struct es_conn {
     unsigned flush_again : 1; /* the flush stopped at its limit, not because it had nothing */
     unsigned refused : 1;     /* the protocol did not want it: no up-calls */
     unsigned was_due : 1;     /* the last flush found an expiry that had passed */
-    uint64_t stuck_at;        /* ns: since when the congestion window is full and nothing changes in it */
-    uint64_t stuck_bytes;     /* in flight then; 0: it is not full */
-    uint64_t stuck_packets;   /* packets_in then */
-    uint64_t stuck_gap;       /* ns between the last two changes: a probe comes within twice that */
+    uint64_t stuck_at;        /* ns: when bytes_in_flight changed last */
+    uint64_t stuck_gap;   /* ns between that and the change before: the next probe comes within twice that */
+    uint64_t stuck_bytes; /* in flight since then */
+    uint64_t stuck_packets; /* packets_in then */
     uint64_t dgram_until; /* ns: when the first waiting datagram may go beyond its share; 0: need not wait */
     unsigned dgram_tries; /* packets the first waiting datagram did not fit into */
     uint8_t peer_pin[32];
@@ -235,6 +235,13 @@ void es_endpoint_run_releases(struct es_endpoint *ep);
 /* link_ops.c */
 extern const struct es_link_ops es_conn_link_ops;
 void es_conn_held(struct es_conn *c, int64_t delta);
+/* May the peer send more on this connection? Bytes that wait here to be sent do not count: they may wait for
+ * the peer's credit themselves, and two sides with full queues would wait for each other for ever. What is in
+ * packets is acknowledged whatever our protocols do, and what was received is theirs to take. */
+static inline int es_conn_may_credit(const struct es_conn *c)
+{
+    return c->link.held < c->link.hold_cap + c->unsent;
+}
 size_t es_conn_max_datagram(struct es_conn *c);
 
 /* conn.c */

@@ -159,7 +159,7 @@ void es_conn_held(struct es_conn *c, int64_t delta)
             l->hold_refused = 0;
             c->want_hold_low = 1;
             es_conn_mark(c);
-        } else if (c->conn_credit > 0 && l->held < l->hold_cap) {
+        } else if (c->conn_credit > 0 && es_conn_may_credit(c)) {
             es_conn_mark(c);
         }
     }

@@ -17,7 +17,8 @@
 #define VECS           8
 #define SEGMENTS_MAX   60 /* of one GSO send; the kernel takes 64 */
 #define STUCK_PATIENCE (15 * ES_SECOND)
-#define STUCK_PACKETS  4
+#define STUCK_PACKETS  8
+#define INITIAL_WINDOW (10 * ES_PACKET_MAX)
 
 struct batch {
     size_t len, segment, limit;
@@ -62,7 +63,7 @@ static void apply(struct es_conn *c)
             es_list_push(&c->ops, &s->ops); /* for after the packets */
         }
     }
-    if (c->conn_credit > 0 && c->link.held < c->link.hold_cap) {
+    if (c->conn_credit > 0 && es_conn_may_credit(c)) {
         ngtcp2_conn_extend_max_offset(c->nc, c->conn_credit);
         c->conn_credit = 0;
     }
@@ -378,6 +379,9 @@ static void deliver_due(struct es_conn *c)
             c->link.events->writable(c->link.user, &s->s);
         }
     }
+    if (c->conn_credit > 0 && es_conn_may_credit(c)) {
+        es_conn_mark(c); /* what was packed made room: the next flush says so to the peer */
+    }
     if (c->want_hold_low && c->link.held < c->link.hold_cap) {
         c->want_hold_low = 0;
         if (!c->refused && c->link.events != NULL) {
@@ -399,17 +403,19 @@ static void end_if_stuck(struct es_conn *c)
     ngtcp2_conn_info info;
 
     ngtcp2_conn_get_conn_info(c->nc, &info);
-    if (!c->established || info.bytes_in_flight < info.cwnd) {
-        c->stuck_bytes = 0;
-        return;
-    }
-    if (info.bytes_in_flight != c->stuck_bytes) { /* every probe changes it */
-        c->stuck_gap = c->stuck_bytes != 0 ? now - c->stuck_at : 0;
+    if (!c->established || info.bytes_in_flight != c->stuck_bytes) { /* every probe changes it */
+        c->stuck_gap = now - c->stuck_at;
         c->stuck_bytes = info.bytes_in_flight;
         c->stuck_at = now;
         c->stuck_packets = c->packets_in;
-    } else if (now - c->stuck_at > STUCK_PATIENCE + 10 * ngtcp2_conn_get_pto(c->nc) + 3 * c->stuck_gap &&
-               c->packets_in - c->stuck_packets >= STUCK_PACKETS) {
+        return;
+    }
+    if (info.cwnd > INITIAL_WINDOW) { /* an address that is not validated gets no more */
+        info.cwnd = INITIAL_WINDOW;
+    }
+    if (info.bytes_in_flight >= info.cwnd &&
+        now - c->stuck_at > STUCK_PATIENCE + 10 * ngtcp2_conn_get_pto(c->nc) + 3 * c->stuck_gap &&
+        c->packets_in - c->stuck_packets >= STUCK_PACKETS) {
         es_conn_set_info(c, ES_CLOSE_ERROR, ES_ERR_IO, 0, NGTCP2_NO_VIABLE_PATH, text, sizeof text - 1);
         es_conn_end(c, 1);
     }
