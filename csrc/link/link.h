@@ -13,10 +13,10 @@
  * first; the protocol drops them there. The es_link itself is valid until closed() has returned. closed()
  * comes exactly once.
  *  - Receive credit. STREAM credit returns only when the protocol says so with es_link_credit(). CONNECTION
- * credit returns by itself as bytes arrive, as long as what the connection holds (unacknowledged sends,
- * counted by the carrier, plus what the protocol reported with es_link_hold()) is below the cap (default 8
- * MiB); above it, it is withheld until it falls. So one slow reader cannot freeze the others, and no peer can
- * make us hold more than the cap.
+ * credit returns by itself as bytes arrive, as long as what the connection holds (sent and
+ * unacknowledged bytes, counted by the carrier, plus what the protocol reported with es_link_hold()) is below
+ * the cap (default 8 MiB); above it, it is withheld until it falls. So one slow reader cannot freeze the
+ * others, and no peer can make us hold more than the cap.
  *  - The peer's allowance of NEW streams returns when the protocol calls es_link_stream_done() (when the
  * answer is queued), at the latest when the stream is closed; never at a peer's reset alone. Calling it twice
  * is harmless.
