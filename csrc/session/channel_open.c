@@ -16,7 +16,6 @@ static int encode_request(struct es_channel *c, const char *name, size_t len, co
     pack_payload(s, &c->packing, payload, payload_len, &k);
     r.flags = k.flags | (c->sends ? ES_FLAG_MORE : 0) | (c->receives ? ES_FLAG_STREAM : 0) |
               (o->idempotent ? ES_FLAG_IDEMPOTENT : 0) | (o->retry ? ES_FLAG_RETRY : 0);
-    r.codec = c->codec;
     r.request_id = c->request_id;
     r.method.p = (const uint8_t *)name;
     r.method.n = len;

@@ -33,8 +33,9 @@ struct env_log {
     int close_cause;
     char text[128]; /* code string, or the method's name */
     char message[128];
-    uint8_t data[256]; /* the beginning of the payload or details */
+    uint8_t data[256]; /* the beginning of the payload or details, in plain */
     size_t len, meta_len;
+    int packed, plain_rc; /* it came compressed; what es_session_plain said */
     uint8_t meta[64];
 };
 
@@ -66,6 +67,8 @@ struct env_options {
     const struct es_pair_kv *credentials;
     size_t n_credentials;
     const uint8_t *instance;
+    struct es_packing packing[2];
+    const struct es_codec_names *codecs[2];
 };
 
 static void env_rand(void *ctx, uint8_t *out, size_t n)
@@ -110,6 +113,8 @@ __attribute__((unused)) static int env_start(struct env *e, const struct env_opt
         else
             es_limits_default(&cfg.limits);
         cfg.hold_until_accept = i == SERVER && o->hold_until_accept;
+        cfg.packing = o->packing[i];
+        cfg.codecs = o->codecs[i];
         strcpy(cfg.agent, i == SERVER ? "spec-server" : "spec-client");
         if ((rc = es_host_new(&e->host[i], &cfg)) != 0)
             return rc;
@@ -157,7 +162,12 @@ static void env_log_message(struct env_log *l, const struct es_ev_message *m)
     l->len = m->payload_len;
     l->meta_len = m->metadata_len;
     memcpy(l->meta, m->data, l->meta_len < sizeof l->meta ? l->meta_len : sizeof l->meta);
-    memcpy(l->data, m->data + m->metadata_len, l->len < sizeof l->data ? l->len : sizeof l->data);
+    const uint8_t *p = m->data + m->metadata_len;
+    l->packed = m->packed;
+    if (m->packed)
+        l->plain_rc = es_session_plain(m->h.owner, p, l->len, &p, &l->len);
+    if (l->len > 0)
+        memcpy(l->data, p, l->len < sizeof l->data ? l->len : sizeof l->data);
 }
 
 static void env_log_failed(struct env_log *l, const struct es_ev_failed *f)
@@ -221,6 +231,8 @@ static void env_request(struct env *e, struct es_ev_message *m)
 {
     struct es_failure f = {0};
     struct es_call *c = m->call;
+    const uint8_t *p = m->data + m->metadata_len;
+    size_t len = m->payload_len;
     int ref = m->method->ref, rc = es_call_admit(c);
 
     if (!e->quiet && e->n_log > 0)
@@ -229,7 +241,9 @@ static void env_request(struct env *e, struct es_ev_message *m)
         return;
     switch (ref) {
     case REF_ECHO:
-        (void)es_call_respond(c, m->codec, m->data + m->metadata_len, m->payload_len, NULL, NULL);
+        if (m->packed && es_session_plain(m->h.owner, p, len, &p, &len) != 0)
+            len = 0;
+        (void)es_call_respond(c, m->codec, p, len, NULL, NULL);
         break;
     case REF_NOTHING:
         (void)es_call_respond(c, m->codec, NULL, 0, NULL, NULL);

@@ -144,6 +144,8 @@ __attribute__((unused)) static int raw_start(struct env *e, int side, const stru
     else
         es_limits_default(&cfg.limits);
     cfg.hold_until_accept = o->hold_until_accept;
+    cfg.packing = o->packing[side];
+    cfg.codecs = o->codecs[side];
     if ((rc = es_host_new(&e->host[side], &cfg)) != 0 || (rc = es_pair_new(&e->pair)) != 0)
         return rc;
     es_session_app_init(&e->app[side], e->host[side]);
