@@ -116,6 +116,18 @@ int es_host_add(struct es_host *h, enum es_kind kind, const char *name, size_t l
     return rc;
 }
 
+int es_host_limit(struct es_host *h, enum es_kind kind, const char *name, size_t len, uint64_t timeout,
+                  uint32_t max_calls)
+{
+    struct es_method *m = (unsigned)kind < ES_KINDS ? es_map_get(&h->methods[kind], name, len) : NULL;
+
+    if (m == NULL)
+        return ES_ERR_NOT_FOUND;
+    m->timeout = timeout;
+    m->max_calls = max_calls;
+    return 0;
+}
+
 int es_host_remove(struct es_host *h, enum es_kind kind, const char *name, size_t len, int *ref)
 {
     struct es_method *m;

@@ -34,6 +34,8 @@ struct es_method {
     int ref;                /* the binding's; ES_NO_REF after removal while calls still run */
     unsigned flags;         /* es_method_flags */
     uint32_t concurrent;    /* events: handlers of one lane at once; 0 and 1: one after another */
+    uint32_t max_calls;     /* calls inside at once, of all sessions together; more are refused; 0: any */
+    uint64_t timeout;       /* ns a call may take whatever its caller allows; 0: as long as that */
     uint32_t running;       /* calls inside now */
     uint32_t uses;          /* events queued or calls open that point here: freed when removed and 0 */
     uint64_t calls, errors; /* counters */
@@ -108,6 +110,10 @@ void es_host_unref(struct es_host *h);
  * name either: a peer could not say which it means), ES_ERR_INVAL, ES_ERR_NOMEM. */
 int es_host_add(struct es_host *h, enum es_kind kind, const char *name, size_t len, int ref, unsigned flags,
                 uint32_t concurrent);
+/* Limits of one method or named stream: see struct es_method. Calls under way keep theirs. ES_ERR_NOT_FOUND.
+ */
+int es_host_limit(struct es_host *h, enum es_kind kind, const char *name, size_t len, uint64_t timeout,
+                  uint32_t max_calls);
 /* The ref that was there (to be released by the binding), or ES_ERR_NOT_FOUND. Calls under way finish. */
 int es_host_remove(struct es_host *h, enum es_kind kind, const char *name, size_t len, int *ref);
 struct es_method *es_host_find(struct es_host *h, enum es_kind kind, const char *name, size_t len);

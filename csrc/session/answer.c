@@ -136,6 +136,21 @@ static void end_unwanted(struct es_call *c)
     call_in_end(c);
 }
 
+void call_in_answer_expired(struct es_call *c)
+{
+    struct es_session *s = c->st.session;
+    struct es_failure f;
+
+    if (c->st.ls == NULL || s->link == NULL || c->cancelled)
+        return;
+    failure_set(&f, ES_STATUS_TIMEOUT, c->admitted ? ES_PROCESSED_MAYBE : ES_PROCESSED_NO,
+                "the method's own time limit passed");
+    f.codec = c->codec;
+    c->method->errors++;
+    (void)answer_failure(s, c->st.ls, c->st.fin, &f, ES_APP_NO_MORE_WANTED);
+    strand_detach(&c->st);
+}
+
 static int is_wanted(const struct es_call *c)
 {
     return !c->cancelled && c->st.ls != NULL && session_may_send(c->st.session);
@@ -158,6 +173,13 @@ int es_call_admit(struct es_call *c)
     }
     if (s->n_running >= s->host->cfg.limits.max_calls) {
         failure_set(&f, ES_STATUS_RESOURCE_EXHAUSTED, ES_PROCESSED_NO, "too many calls are running");
+        f.codec = c->codec;
+        call_in_refuse(c, &f, ES_APP_NO_MORE_WANTED);
+        return ES_ERR_LIMIT;
+    }
+    if (c->method->max_calls != 0 && c->method->running >= c->method->max_calls) {
+        failure_set(&f, ES_STATUS_RESOURCE_EXHAUSTED, ES_PROCESSED_NO,
+                    "as many calls of this method are running as may");
         f.codec = c->codec;
         call_in_refuse(c, &f, ES_APP_NO_MORE_WANTED);
         return ES_ERR_LIMIT;

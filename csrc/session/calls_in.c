@@ -133,6 +133,20 @@ static int deliver(struct es_call *c, const struct es_request *r)
     return 0;
 }
 
+/* A method may allow its calls less time than their callers do. */
+static int limit_time(struct es_call *c)
+{
+    struct es_wheel *w = &c->st.session->host->wheel;
+    uint64_t ends = session_now(c->st.session) + c->method->timeout;
+
+    if (c->method->timeout == 0 || ends >= c->deadline)
+        return 0;
+    c->limited = 1;
+    c->deadline = ends;
+    es_wheel_remove(w, &c->st.deadline);
+    return es_wheel_add(w, &c->st.deadline, ends);
+}
+
 /* The whole request is there and the peer is let in. c may be gone after. */
 static void dispatch(struct es_call *c, const struct es_request *r)
 {
@@ -151,7 +165,9 @@ static void dispatch(struct es_call *c, const struct es_request *r)
     es_method_use(m);
     if (r->priority != 3)
         es_link_priority(c->st.ls, ES_PRIO_FIRST + (int)r->priority);
-    if (deliver(c, r) != 0)
+    if (limit_time(c) != 0)
+        session_oom(s);
+    else if (deliver(c, r) != 0)
         call_in_end(c);
 }
 
@@ -353,10 +369,14 @@ void call_in_cancel(struct es_call *c, uint64_t code)
 void call_in_expired(struct es_call *c)
 {
     c->st.session->host->stats.calls_timed_out++;
-    if (c->delivered)
+    if (c->delivered) {
+        if (c->limited)
+            call_in_answer_expired(
+                c); /* its caller still waits, and not for a handler that does not heed us */
         call_in_cancel(c, ES_APP_DEADLINE);
-    else
+    } else {
         refuse_with(c, ES_STATUS_TIMEOUT, "the deadline passed before the call was let in", ES_APP_DEADLINE);
+    }
 }
 
 int call_in_report(struct es_call *c)

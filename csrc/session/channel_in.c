@@ -224,9 +224,13 @@ static int refuse_channel(struct es_call *c, const struct es_request *r, struct 
     char text[REFUSAL_TEXT];
 
     if (!refuse_reason(s, r, &f, text, m)) {
-        if (s->n_channels_in < s->host->cfg.limits.max_named_streams)
+        int full = (*m)->max_calls != 0 && (*m)->running >= (*m)->max_calls;
+
+        if (s->n_channels_in < s->host->cfg.limits.max_named_streams && !full)
             return 0;
-        failure_set(&f, ES_STATUS_RESOURCE_EXHAUSTED, ES_PROCESSED_NO, "too many named streams are open");
+        failure_set(&f, ES_STATUS_RESOURCE_EXHAUSTED, ES_PROCESSED_NO,
+                    full ? "as many calls of this method are running as may"
+                         : "too many named streams are open");
     }
     f.codec = c->codec;
     call_in_refuse(c, &f, ES_APP_NO_MORE_WANTED);
@@ -292,6 +296,8 @@ static int fill_channel(struct es_channel *ch, const struct es_request *r, struc
         (rc = es_idmap_put(&s->by_id, r->request_id, &ch->st)) != 0)
         return rc;
     ch->in_map = 1;
+    if (m->timeout != 0 && session_now(s) + m->timeout < ch->deadline)
+        ch->deadline = session_now(s) + m->timeout;
     rc = es_wheel_add(&s->host->wheel, &ch->st.deadline, ch->deadline);
     if (rc == 0)
         rc = write_head(ch);

@@ -77,7 +77,8 @@ struct es_call {
     uint8_t parked;      /* waits for HELLO or es_session_accept() */
     uint8_t delivered;   /* ES_EV_REQUEST was appended: the call holds a reference to the session */
     uint8_t admitted, running, cancelled;
-    uint8_t in_map; /* session->by_id points here */
+    uint8_t in_map;  /* session->by_id points here */
+    uint8_t limited; /* `deadline` is the method's own limit, which its caller does not know */
     uint64_t cancel_code;
     struct es_method *method;          /* used */
     struct es_ev_message *rec_request; /* borrowed: in the queue */
@@ -355,6 +356,8 @@ int call_in_report(struct es_call *c); /* the session is dead; 0 or ES_ERR_NOMEM
 void call_in_free(struct es_call *c);
 void call_in_end(struct es_call *c); /* frees it; the session may be gone after */
 void call_in_refuse(struct es_call *c, const struct es_failure *f, uint64_t stop_code); /* the same */
+/* The method's own limit passed: the caller is told at once, the handler ends the call when it ends. */
+void call_in_answer_expired(struct es_call *c);
 /* Queues RESPONSE + FIN on ls, STOP_SENDING unless the peer has finished, and gives the stream back. */
 int answer_failure(struct es_session *s, struct es_link_stream *ls, int fin, const struct es_failure *f,
                    uint64_t stop_code);
