@@ -21,36 +21,53 @@ local task = require "echostream.task"
 local M = {}
 
 local is_error, unpack, select, xpcall = errors.is_error, table.unpack, select, xpcall
-local setmetatable, getmetatable, rawget = setmetatable, getmetatable, rawget
+local setmetatable, getmetatable, rawget, rawset, next = setmetatable, getmetatable, rawget, rawset, next
 
 ---@class echostream.middleware.response
 ---@field ok boolean
 ---@field n integer             how many results there are; the results themselves are [1] to [n]
 ---@field err echostream.error? why it failed
-local Response = {}
-Response.__index = Response
-Response.__name = "echostream.response"
+local Response = { __name = "echostream.response" }
+
+-- A successful response is its results and nothing else until somebody changes it, because one is made for every call.
+Response.__index = function(response, key)
+  if key == "n" then
+    return #response
+  end
+  return key == "ok" and true or nil
+end
 
 ---@class echostream.middleware.call
 ---@field kind "rpc"|"event"|"stream"
 ---@field direction "in"|"out"
 ---@field name string                     of the method, event or stream; may be changed for outgoing ones
 ---@field session echostream.session?     nil for an outgoing call of a client that is not connected
----@field args table                      the arguments, `n` of them; may be changed. A plain stream has none
+---@field args table                      the arguments; may be changed. `n` is their number. A plain stream has none
 ---@field metadata table<string, string>  what travels beside the arguments; may be changed
 ---@field deadline number?                seconds left; nil: no deadline. May be set for outgoing calls
 ---@field id integer                      of an incoming request
 ---@field attempt integer                 of an incoming request: 1, or 2 for a retry
-local Call = {}
-Call.__name = "echostream.middleware.call"
 
 local methods = {
   cancelled = call_class.methods.cancelled,
   on_cancel = call_class.methods.on_cancel,
 }
 
--- Fields that cost something are made when somebody asks for them.
+-- Fields that cost something are made when somebody asks for them. Until then the arguments are in the call's list part and
+-- `_n` is their number; `_n` is false once there is a table of arguments, metadata or a deadline of the user's.
 local lazy = {}
+
+function lazy.args(call)
+  local n = call._n
+  local args = table.move(call, 1, n, 1, { n = n })
+  call._n = false
+  rawset(call, "args", args)
+  return args
+end
+
+local function open_up(call)
+  return rawget(call, "args") or lazy.args(call)
+end
 
 function lazy.metadata(call)
   local metadata = {}
@@ -84,17 +101,48 @@ function lazy.attempt(call)
   return info and info.attempt or 1
 end
 
-Call.__index = function(call, key)
-  local method = methods[key]
-  if method then
-    return method
-  end
-  local make = lazy[key]
-  return make and make(call)
+local function call_tostring(call)
+  return ("echostream.middleware.call %s %s %s"):format(call.direction, call.kind, call.name)
 end
 
-Call.__tostring = function(call)
-  return ("echostream.middleware.call %s %s %s"):format(call.direction, call.kind, call.name)
+-- One metatable for each kind and direction, which need no fields then: is_call[metatable] is true.
+local is_call, metatables = {}, { ["in"] = {}, out = {} }
+
+local function make_class(direction, kind)
+  local class = setmetatable({ kind = kind, direction = direction }, { __index = methods })
+  local mt = { __name = "echostream.middleware.call", __tostring = call_tostring }
+  function mt.__index(call, key)
+    local value = class[key]
+    if value ~= nil then
+      return value
+    end
+    local make = lazy[key]
+    return make and make(call)
+  end
+  function mt.__newindex(call, key, value)
+    if lazy[key] then
+      open_up(call)
+    end
+    rawset(call, key, value)
+  end
+  metatables[direction][kind], is_call[mt] = mt, true
+end
+
+for _, direction in ipairs { "in", "out" } do
+  for _, kind in ipairs { "rpc", "event", "stream" } do
+    make_class(direction, kind)
+  end
+end
+
+local function responded(n, first, ...)
+  if n == 1 and first ~= nil then
+    return setmetatable({ first }, Response)
+  end
+  local response = setmetatable({ first, ... }, Response)
+  if n ~= #response then
+    response.n = n
+  end
+  return response
 end
 
 local function failed(call, err)
@@ -116,7 +164,7 @@ end
 ---@param ... any  the results
 ---@return echostream.middleware.response
 function methods:reply(...)
-  local response = setmetatable({ ok = true, n = select("#", ...), ... }, Response)
+  local response = responded(select("#", ...), ...)
   self._response = response
   return response
 end
@@ -157,7 +205,9 @@ end
 -- What a middleware returned. One that returns nothing lets the last response pass.
 local function settle(call, ok, response, err)
   if not ok then
-    return failed(call, explain(call, response, "internal", "a middleware failed"))
+    return failed(call, explain(call, response, "unknown"))
+  elseif response and response == call._response then
+    return response
   elseif getmetatable(response) == Response then
     call._response = response
     return response
@@ -170,12 +220,13 @@ local function settle(call, ok, response, err)
     .. "call:reject return)"):format(errors.show(response)), "internal", "a middleware failed"))
 end
 
-local function link(fn, next_link)
-  local function step(call)
-    if getmetatable(call) ~= Call then
-      error("next: wants the call, got " .. errors.show(call), 2)
+-- A call, its middleware and what comes after it. The outermost of incoming calls need not be protected: the core is
+-- around it, logs what it raises and answers the call.
+local function link(fn, step, unprotected)
+  if unprotected then
+    return function(call)
+      return settle(call, true, fn(call, step))
     end
-    return next_link(call)
   end
   return function(call)
     return settle(call, xpcall(fn, traced, call, step))
@@ -183,27 +234,45 @@ local function link(fn, next_link)
 end
 
 local function gather(call, ok, ...)
-  local response
-  if ok then
+  if not ok then
+    return failed(call, explain(call, (...), "unknown"))
+  end
+  local n = select("#", ...)
+  if n > 1 then
     local first, second = ...
     if first == nil and second ~= nil and is_error(second) then
       return failed(call, second)
     end
-    response = setmetatable({ ok = true, n = select("#", ...), ... }, Response)
-    call._response = response
-    return response
   end
-  return failed(call, explain(call, (...), "unknown"))
+  local response = responded(n, ...)
+  call._response = response
+  return response
 end
 
+-- The arguments of a call that was opened up.
 local function arguments(call)
-  local args = call.args
+  local args = open_up(call)
   local n, length = args.n or 0, #args
   return args, 1, n < length and length or n
 end
 
+local function expected_call(call)
+  error("next: wants the call, got " .. errors.show(call), 3)
+end
+
 -- The innermost link of incoming calls: the handler.
 local function handle(call)
+  if call == nil then
+    expected_call(call)
+  end
+  local n = call._n
+  if n == 1 then
+    return gather(call, xpcall(call._final, traced, call.session, call[1]))
+  elseif n then
+    return gather(call, xpcall(call._final, traced, call.session, unpack(call, 1, n)))
+  elseif n == nil then
+    expected_call(call)
+  end
   local metadata = rawget(call, "metadata")
   if metadata then
     core.set_call_metadata(metadata) -- what echo.call() shows
@@ -216,61 +285,84 @@ local function handle(call)
 end
 
 -- The innermost link of outgoing calls: what sends. What it raises is misuse by the caller and is raised there.
-local function send(call)
-  local function outcome(ok, ...)
-    if not ok then
-      call._misuse = { ... }
-      return failed(call, errors.new("invalid_argument", errors.from((...)).message))
-    end
-    return gather(call, true, ...)
+local function sent(call, ok, ...)
+  if not ok then
+    call._misuse = { ... }
+    return failed(call, errors.new("invalid_argument", errors.from((...)).message))
   end
-  return outcome(pcall(call._final, call, unpack(arguments(call))))
+  return gather(call, true, ...)
+end
+
+local function send(call)
+  if call == nil then
+    expected_call(call)
+  end
+  local n = call._n
+  if n then
+    return sent(call, pcall(call._final, call, unpack(call, 1, n)))
+  elseif n == nil then
+    expected_call(call)
+  end
+  return sent(call, pcall(call._final, call, unpack(arguments(call))))
 end
 
 local function results(response)
-  local err = response.err
+  local first = response[1]
+  if first ~= nil and next(response, 1) == nil then
+    return first -- one result, and nobody changed anything
+  end
+  local err = rawget(response, "err")
   if err ~= nil or not response.ok then
     return nil, is_error(err) and err or errors.new("unknown", err and tostring(err))
   end
-  local n, length = response.n or 0, #response
+  local n, length = rawget(response, "n") or 0, #response
   return unpack(response, 1, n < length and length or n)
 end
 
 -- Runs ---------------------------------------------------------------------------------------------------------
 
--- What the core calls instead of every handler.
+-- What the core calls instead of every handler. The number of fields is known to the constructor for few arguments: else
+-- the table would be made twice.
 local function wrapper(chain)
+  local incoming = metatables["in"]
   return function(kind, session, name, metadata, handler, ...)
+    local n = select("#", ...)
     local call
     if kind == "stream" then
-      call = { kind = kind, direction = "in", name = name, session = session, metadata = metadata,
-        args = { n = select("#", ...) - 1, select(2, ...) }, _final = handler, _response = false, _channel = (...) }
+      call = { name = name, session = session, _final = handler, _response = false, _n = false, _channel = (...),
+        args = { n = n - 1, select(2, ...) } }
+    elseif n == 1 then
+      call = { name = name, session = session, _final = handler, _response = false, _n = 1, (...) }
+    elseif n <= 3 then
+      local a, b, c = ...
+      call = { name = name, session = session, _final = handler, _response = false, _n = n, a, b, c }
     else
-      call = { kind = kind, direction = "in", name = name, session = session, args = { n = select("#", ...), ... },
-        metadata = metadata, _final = handler, _response = false }
+      call = { name = name, session = session, _final = handler, _response = false, _n = false, args = { n = n, ... } }
     end
-    return results(chain(setmetatable(call, Call)))
+    setmetatable(call, incoming[kind])
+    if metadata then
+      call.metadata = metadata
+    end
+    return results(chain(call))
   end
 end
 
 local function run_out(chain, owner, kind, final, name, opts, ...)
-  local call = setmetatable({
-    kind = kind,
-    direction = "out",
-    name = name,
-    session = owner.session or owner,
-    args = { n = select("#", ...), ... },
-    _final = final,
-    _response = false,
-    _owner = owner,
-    _options = opts or false,
-  }, Call)
-  if call.session == owner and owner._ud ~= nil and owner.state then
-    call.session = nil -- a client that is not connected
+  local n = select("#", ...)
+  local call
+  local session = owner.server_ctx and owner or owner.session -- a client's; nil while it is not connected
+  if n <= 3 then
+    local a, b, c = ...
+    call = { name = name, session = session, _final = final, _response = false, _n = n, _owner = owner,
+      _options = opts or false, a, b, c }
+  else
+    call = { name = name, session = session, _final = final, _response = false, _n = false, _owner = owner,
+      _options = opts or false, args = { n = n, ... } }
   end
-  local response = chain(call)
-  if call._misuse then
-    error(call._misuse[1], 0)
+  local response = chain(setmetatable(call, metatables.out[kind]))
+  local misuse = rawget(call, "_misuse")
+  if misuse then
+    error(misuse[1], 0)
   end
   return results(response)
 end
@@ -297,6 +389,9 @@ end
 ---@return table?
 function M.options_of(call)
   local opts = call._options or nil
+  if call._n then
+    return opts -- nobody changed anything
+  end
   local metadata, deadline = rawget(call, "metadata"), rawget(call, "deadline")
   if metadata == nil and deadline == nil then
     return opts
@@ -316,7 +411,7 @@ end
 
 -- { process_request = function(self, call) … end, process_response = function(self, call, response) … end }
 local function from_table(given)
-  return function(call, next)
+  return function(call, proceed)
     if given.process_request then
       local go, err = given:process_request(call)
       if getmetatable(go) == Response then
@@ -326,11 +421,11 @@ local function from_table(given)
           return failed(call, err)
         end
         return call._response or call:reject("permission_denied", "refused")
-      elseif getmetatable(go) == Call then
+      elseif is_call[getmetatable(go)] then
         call = go
       end
     end
-    local response = next(call)
+    local response = proceed(call)
     if given.process_response then
       local changed = given:process_response(call, response)
       if changed ~= nil then
@@ -342,12 +437,14 @@ local function from_table(given)
 end
 
 local function chain_of(list, direction, innermost)
-  local chain
-  for i = #list, 1, -1 do
-    local entry = list[i]
+  local chosen, chain = {}, nil
+  for _, entry in ipairs(list) do
     if not entry.direction or entry.direction == direction then
-      chain = link(entry.fn, chain or innermost)
+      chosen[#chosen + 1] = entry.fn
     end
+  end
+  for i = #chosen, 1, -1 do
+    chain = link(chosen[i], chain or innermost, direction == "in" and i == 1)
   end
   return chain
 end
