@@ -5,6 +5,7 @@ local context = require "echostream.context"
 local errors = require "echostream.errors"
 local log = require "echostream.log"
 local loop = require "echostream.loop"
+local middleware = require "echostream.middleware"
 local options = require "echostream.options"
 local session = require "echostream.session"
 local stream = require "echostream.stream"
@@ -15,6 +16,9 @@ local M = {}
 ---@field context echostream.context  key/value store; `sessions()` and `broadcast()` on it
 local methods = {}
 M.methods = methods
+for name, method in pairs(middleware.methods) do
+  methods[name] = method
+end
 
 --- Options that servers and clients share. Sizes in bytes, times in seconds.
 ---@type table<string, echostream.options.field>
@@ -307,6 +311,9 @@ function M.init(self, opts, accepts)
   self._rec = loop.current()
   self._hooks = { start = {}, stop = {}, connect = {}, disconnect = {} }
   self._sessions = {}
+  self._middleware = {}
+  self._chains = {} -- `out`: what outgoing calls pass through
+  self._timeout = opts.timeout or 30
   self._on_idle = nil
   self.context = context.new(self)
   self._host = core.host(self._rec.core, {

@@ -4,7 +4,9 @@ local core = require "echostream.core"
 local context = require "echostream.context"
 local errors = require "echostream.errors"
 local loop = require "echostream.loop"
+local middleware = require "echostream.middleware"
 local options = require "echostream.options"
+local services = require "echostream.services"
 local stream = require "echostream.stream"
 local task = require "echostream.task"
 
@@ -76,7 +78,6 @@ local function request(ud, name, opts, ...)
   end
   return request_elsewhere(ud, name, opts, ...)
 end
-M.request = request
 
 local function emit_waiting(ud, name, opts, ...)
   while true do
@@ -95,7 +96,7 @@ local function emit_waiting(ud, name, opts, ...)
   end
 end
 
-local function emit(self, opts, name, ...)
+local function emit_now(self, opts, name, ...)
   local n = select("#", ...)
   if n > 0 and type((select(n, ...))) == "function" then
     return task.either(emit_waiting, self._ud, name, opts, ...)
@@ -109,6 +110,28 @@ local function emit(self, opts, name, ...)
     loop.touch(rec)
   end
   return ok, err
+end
+
+local function try_emit_now(self, opts, name, ...)
+  local ok, err = self._ud:emit(name, opts, ...)
+  if err == "again" then
+    return nil, errors.new("resource_exhausted", "the send queue is full")
+  end
+  if not self._rec.stepping then
+    loop.touch(self._rec)
+  end
+  return ok, err
+end
+
+local function open_stream(self, name, opts, codec)
+  local channel, err = self._ud:open_channel(name, opts)
+  if not channel then
+    return nil, err
+  end
+  if not self._rec.stepping then
+    loop.touch(self._rec)
+  end
+  return stream.new(channel, self, name, codec)
 end
 
 local function create_stream(self, where, name, opts, defaults)
@@ -128,14 +151,13 @@ local function create_stream(self, where, name, opts, defaults)
   if opts then
     codec, opts.unreliable, opts.lane = opts.codec, nil, nil
   end
-  local channel, err = self._ud:open_channel(name, opts)
-  if not channel then
-    return nil, err
+  local out = self._chains.out
+  if out then
+    return middleware.out(out, self, "stream", function(call)
+      return open_stream(self, call.name, middleware.options_of(call), codec)
+    end, name, opts)
   end
-  if not self._rec.stepping then
-    loop.touch(self._rec)
-  end
-  return stream.new(channel, self, name, codec)
+  return open_stream(self, name, opts, codec)
 end
 
 -- Arguments above 64 KiB wait for the peer's HELLO, which says how much it takes.
@@ -153,8 +175,7 @@ local function call_waiting(ud, name, opts, ...)
   end
 end
 
-local function open_call(self, opts, name, ...)
-  options.argument("stream", "name", name, "string", 3)
+local function open_call_now(self, opts, name, ...)
   local ud = self._ud
   local channel, err = ud:open_call(name, opts, ...)
   if err == "again" then
@@ -169,28 +190,41 @@ local function open_call(self, opts, name, ...)
   return stream.new(channel, self, name, channel:codec())
 end
 
--- service("math").add(1, 2)
-local function raise_failure(...)
-  local first, err = ...
-  if first == nil and errors.is_error(err) then
-    error(err, 0)
-  end
-  return ...
+-- Through the middleware --------------------------------------------------------------------------------------
+
+-- `_chains.out` is the host's outgoing middleware, nil without any.
+
+local function send_request(call, ...)
+  return request(call._owner._ud, call.name, middleware.options_of(call), ...)
 end
 
-local function service(self, prefix)
-  options.argument("service", "name", prefix, "string", 3)
-  return setmetatable({}, {
-    __name = "echostream.service",
-    __index = function(methods, key)
-      local name = prefix .. "." .. tostring(key)
-      local function method(...)
-        return raise_failure(self:request(name, ...))
-      end
-      rawset(methods, key, method)
-      return method
-    end,
-  })
+local function send_event(call, ...)
+  return emit_now(call._owner, middleware.options_of(call), call.name, ...)
+end
+
+local function try_event(call, ...)
+  return try_emit_now(call._owner, middleware.options_of(call), call.name, ...)
+end
+
+local function send_call(call, ...)
+  return open_call_now(call._owner, middleware.options_of(call), call.name, ...)
+end
+
+local function emit(self, opts, name, ...)
+  local out = self._chains.out
+  if out then
+    return middleware.out(out, self, "event", send_event, name, opts, ...)
+  end
+  return emit_now(self, opts, name, ...)
+end
+
+local function open_call(self, opts, name, ...)
+  options.argument("stream", "name", name, "string", 3)
+  local out = self._chains.out
+  if out then
+    return middleware.out(out, self, "stream", send_call, name, opts, ...)
+  end
+  return open_call_now(self, opts, name, ...)
 end
 
 -- Calls with options ------------------------------------------------------------------------------------------
@@ -207,6 +241,10 @@ Calls.__index = Calls
 Calls.__name = "echostream.calls"
 
 function Calls:request(name, ...)
+  local out = self._owner._chains.out
+  if out then
+    return middleware.out(out, self._owner, "rpc", send_request, name, self._options, ...)
+  end
   return request(self._owner._ud, name, self._options, ...)
 end
 
@@ -223,7 +261,7 @@ function Calls:stream(name, ...)
 end
 
 function Calls:service(name)
-  return service(self, name)
+  return services.proxy(self, name)
 end
 
 local function with(owner, opts, base)
@@ -255,6 +293,10 @@ M.shared = shared
 ---@param ... any
 ---@return any ...  the handler's results (true when it returned none), or nil, err
 function shared:request(name, ...)
+  local out = self._chains.out
+  if out then
+    return middleware.out(out, self, "rpc", send_request, name, self._calls, ...)
+  end
   return request(self._ud, name, self._calls, ...)
 end
 
@@ -271,14 +313,11 @@ end
 ---@param ... any
 ---@return true|nil ok, echostream.error? err
 function shared:try_emit(name, ...)
-  local ok, err = self._ud:emit(name, nil, ...)
-  if err == "again" then
-    return nil, errors.new("resource_exhausted", "the send queue is full")
+  local out = self._chains.out
+  if out then
+    return middleware.out(out, self, "event", try_event, name, nil, ...)
   end
-  if not self._rec.stepping then
-    loop.touch(self._rec)
-  end
-  return ok, err
+  return try_emit_now(self, nil, name, ...)
 end
 
 --- Opens a named stream. Returns at once; a refusal shows at the first `recv`.
@@ -310,11 +349,20 @@ function shared:with(opts)
 end
 
 --- A table whose fields are the methods of a service: `client:service("math").add(1, 2)` calls "math.add" and raises on
---- failure.
+--- failure. Fields of fields are longer names (`client:service("user").admin.kick(7)`), and `service:with{ timeout = 2 }` is
+--- the service with other options.
 ---@param name string
 ---@return table<string, function>
 function shared:service(name)
-  return service(self, name)
+  return services.proxy(self, name)
+end
+
+--- What the other side offers: a list of `{ name, kind, doc, deprecated }`, or everything about one name. `tostring` makes text
+--- of both. The other side may have turned it off (`introspection = false`).
+---@param name? string
+---@return table|nil description, echostream.error? err  `not_found`, `method_not_found`
+function shared:describe(name)
+  return services.describe(self, name)
 end
 
 --- Figures of the connection: rtt_smoothed, rtt_min, idle_timeout in seconds, bytes, losses …
@@ -346,6 +394,8 @@ function M.new(ud, host, incoming, credentials)
   return setmetatable({
     _ud = ud,
     _rec = host._rec,
+    _chains = host._chains,
+    _timeout = host._timeout,
     id = id or 0,
     peer_addr = id and peer_addr or "",
     created_at = id and created_at or host._rec.core:wall(),
