@@ -98,13 +98,13 @@ end
 ---@param pattern string
 ---@return string ... captures
 function M.wait_log(server, pattern)
-  for _ = 1, 250 do
+  for _ = 1, 1000 do
     local found = { M.read(server.log):match(pattern) }
     if found[1] then return table.unpack(found) end
     if M.read("/proc/" .. server.pid .. "/stat") == "" then break end
     M.sleep(0.02)
   end
-  error(("%s: not ready within 5 s: %s"):format(server.log, M.read(server.log)))
+  error(("%s: not ready within 20 s: %s"):format(server.log, M.read(server.log)))
 end
 
 --- A UDP port of 127.0.0.1 that nobody has now, and whether somebody has one.
@@ -124,7 +124,7 @@ end
 
 ---@param port string
 function M.wait_port(port)
-  for _ = 1, 250 do
+  for _ = 1, 1000 do
     if port_used(tonumber(port)) then return end
     M.sleep(0.02)
   end
