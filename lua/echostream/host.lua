@@ -3,12 +3,13 @@
 local core = require "echostream.core"
 local context = require "echostream.context"
 local errors = require "echostream.errors"
+local handlers = require "echostream.handlers"
 local log = require "echostream.log"
 local loop = require "echostream.loop"
 local middleware = require "echostream.middleware"
 local options = require "echostream.options"
+local services = require "echostream.services"
 local session = require "echostream.session"
-local stream = require "echostream.stream"
 
 local M = {}
 
@@ -16,8 +17,10 @@ local M = {}
 ---@field context echostream.context  key/value store; `sessions()` and `broadcast()` on it
 local methods = {}
 M.methods = methods
-for name, method in pairs(middleware.methods) do
-  methods[name] = method
+for _, part in ipairs { handlers, middleware, services } do
+  for name, method in pairs(part.methods) do
+    methods[name] = method
+  end
 end
 
 --- Options that servers and clients share. Sizes in bytes, times in seconds.
@@ -31,6 +34,7 @@ M.schema = {
   max_named_streams = { type = "integer", min = 0 },
   max_pending = { type = "integer", min = 0 },
   agent = { type = "string" },
+  introspection = { type = "boolean" },
   cert = { type = "string" },
   key = { type = "string" },
   ca = { type = "string" },
@@ -154,93 +158,6 @@ function methods:on_disconnect(fn)
   return add_hook(self, "disconnect", fn)
 end
 
--- Handlers ----------------------------------------------------------------------------------------------------
-
-local function add(self, kind, name, fn, opts)
-  local where = "add_" .. kind
-  options.argument(where, "name", name, "string", 3)
-  options.argument(where, "handler", fn, "function", 3)
-  local ok, err = self._host:add(kind, name, fn, opts)
-  if not ok then
-    error(("%s: %s: %s"):format(where, errors.show(name), err.code == "already_exists"
-      and "there is a handler of that name already" or err.message), 3)
-  end
-  return self
-end
-
-local function remove(self, kind, name)
-  options.argument("remove_" .. kind, "name", name, "string", 3)
-  return self._host:remove(kind, name)
-end
-
-local rpc_options = {
-  idempotent = { type = "boolean" },
-  stream = { type = "string", one_of = { "in", "out", "both" } },
-}
-local event_options = { concurrent = { type = "integer", min = 1 } }
-local stream_options = { codec = stream.codec_option }
-
---- Offers a method. The handler's results are the answer (none: `true`); it fails by raising or by
---- `return nil, echo.error(code, message, details)`.
----@param name string  1 to 256 characters of A-Z a-z 0-9 . _ / : -
----
---- `stream` makes it a streaming method, whose handler gets a stream of values before its arguments: "in", the caller sends
---- messages; "out", the handler does; "both". Messages are values in the codec of the call.
----@param fn fun(session: echostream.session, ...): any ...  streaming: fun(session, stream, ...)
----@param opts? { idempotent?: boolean, stream?: "in"|"out"|"both" }  idempotent: running it twice does no harm
----@return self
-function methods:add_rpc(name, fn, opts)
-  opts = options.check("add_rpc", opts, rpc_options)
-  if opts.stream then
-    options.argument("add_rpc", "handler", fn, "function")
-    fn = stream.method(name, fn)
-  end
-  return add(self, "rpc", name, fn, opts)
-end
-
---- Handles an event. Events of one lane are handled one after another, unless `concurrent` allows n at once.
----@param name string
----@param fn fun(session: echostream.session, ...)
----@param opts? { concurrent?: integer }
----@return self
-function methods:add_event(name, fn, opts)
-  return add(self, "event", name, fn, options.check("add_event", opts, event_options))
-end
-
---- Handles streams of a name. The stream ends when the handler returns.
----@param name string
----@param fn fun(session: echostream.session, stream: echostream.stream)
----@param opts? { codec?: "raw"|"msgpack"|"json" }  messages are values instead of bytes; the other end must say the same
----@return self
-function methods:add_stream(name, fn, opts)
-  options.argument("add_stream", "handler", fn, "function")
-  local codec = options.check("add_stream", opts, stream_options).codec
-  return add(self, "stream", name, function(peer, channel)
-    return fn(peer, stream.new(channel, peer, name, codec))
-  end)
-end
-
---- Takes a method away; calls under way go on. False when there was none.
----@param name string
----@return boolean
-function methods:remove_rpc(name)
-  return remove(self, "rpc", name)
-end
-
---- Takes an event handler away.
----@param name string
----@return boolean
-function methods:remove_event(name)
-  return remove(self, "event", name)
-end
-
---- Takes a stream handler away; streams under way go on.
----@param name string
----@return boolean
-function methods:remove_stream(name)
-  return remove(self, "stream", name)
-end
-
 --- The sessions that are open now, oldest first.
 ---@return echostream.session[]
 function methods:sessions()
@@ -326,6 +243,8 @@ function M.init(self, opts, accepts)
     agent = opts.agent,
     hooks = core_hooks(self, accepts),
   })
+  handlers.init(self, opts.introspection)
+  services.init(self)
 end
 
 --- A session is over: forgets it and runs `on_disconnect`.

@@ -261,7 +261,7 @@ function Calls:stream(name, ...)
 end
 
 function Calls:service(name)
-  return services.proxy(self, name)
+  return (services.proxy(self, name))
 end
 
 local function with(owner, opts, base)
@@ -354,7 +354,7 @@ end
 ---@param name string
 ---@return table<string, function>
 function shared:service(name)
-  return services.proxy(self, name)
+  return (services.proxy(self, name))
 end
 
 --- What the other side offers: a list of `{ name, kind, doc, deprecated }`, or everything about one name. `tostring` makes text
@@ -362,7 +362,8 @@ end
 ---@param name? string
 ---@return table|nil description, echostream.error? err  `not_found`, `method_not_found`
 function shared:describe(name)
-  return services.describe(self, name)
+  local description, err = services.describe(self, name)
+  return description, err
 end
 
 --- Figures of the connection: rtt_smoothed, rtt_min, idle_timeout in seconds, bytes, losses …

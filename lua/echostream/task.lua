@@ -220,7 +220,14 @@ end
 ---@return echostream.task
 function M.spawn(fn, ...)
   if type(fn) ~= "function" then
-    options.argument("echo.spawn", "function", fn, "function")
+    local callable = fn
+    local mt = getmetatable(callable)
+    if type(mt) ~= "table" or type(mt.__call) ~= "function" then
+      options.argument("echo.spawn", "function", fn, "function")
+    end
+    fn = function(...) -- such as the functions of client:service
+      return callable(...)
+    end
   end
   return spawn_on(loop.current(), fn, ...)
 end
