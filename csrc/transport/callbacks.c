@@ -183,6 +183,13 @@ void es_conn_forget_uni(struct es_conn *c, struct es_qstream *s)
     stream_over(c, s);
 }
 
+/* Where ngtcp2 may never say that a stream is over which we gave up in both directions. */
+void es_conn_forget_given_up(struct es_conn *c, struct es_qstream *s)
+{
+    (void)ngtcp2_conn_set_stream_user_data(c->nc, s->s.id, NULL);
+    stream_over(c, s);
+}
+
 static int on_stream_data(ngtcp2_conn *nc, uint32_t flags, int64_t id, uint64_t offset, const uint8_t *data,
                           size_t n, void *user_data, void *stream_user_data)
 {

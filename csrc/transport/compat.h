@@ -18,6 +18,8 @@ typedef ngtcp2_crypto_level ngtcp2_encryption_level;
 typedef ngtcp2_connection_close_error ngtcp2_ccerr;
 typedef ngtcp2_conn_stat ngtcp2_conn_info;
 
+#define NGTCP2_ENCRYPTION_LEVEL_INITIAL     NGTCP2_CRYPTO_LEVEL_INITIAL
+#define NGTCP2_ENCRYPTION_LEVEL_HANDSHAKE   NGTCP2_CRYPTO_LEVEL_HANDSHAKE
 #define NGTCP2_ENCRYPTION_LEVEL_1RTT        NGTCP2_CRYPTO_LEVEL_APPLICATION
 #define NGTCP2_CCERR_TYPE_APPLICATION       NGTCP2_CONNECTION_CLOSE_ERROR_CODE_TYPE_APPLICATION
 #define ngtcp2_ccerr_default                ngtcp2_connection_close_error_default
@@ -36,23 +38,13 @@ typedef ngtcp2_conn_stat ngtcp2_conn_info;
 #define ES_COMPAT_REMOTE_UNI_LINGERS 1
 /* 0.12 arms no probe time-out for packets that carry nothing but datagrams: see datagram_may_go(). */
 #define ES_COMPAT_DATAGRAMS_UNPROBED 1
+#define ES_COMPAT_STOPPED_LINGERS    0
 
 typedef int es_compat_cid_status;
 
 static inline void es_compat_peer_close(ngtcp2_conn *nc, ngtcp2_ccerr *out)
 {
     ngtcp2_conn_get_connection_close_error(nc, out);
-}
-
-/* 1: the congestion window is full and nothing is probed for. 0.12 gets there when the peer's address changes
- * while the window is full: the limit on what may be sent to an unvalidated address stops the probe timer,
- * and nothing starts it again. Never seen with the newer generation, which does not tell either. */
-static inline int es_compat_dead_end(ngtcp2_conn *nc)
-{
-    ngtcp2_conn_stat st;
-
-    ngtcp2_conn_get_conn_stat(nc, &st);
-    return st.bytes_in_flight >= st.cwnd && st.loss_detection_timer == UINT64_MAX;
 }
 
 static inline int es_compat_shutdown_read(ngtcp2_conn *nc, int64_t id, uint64_t code)
@@ -88,13 +80,13 @@ static inline void es_compat_set_original_dcid(ngtcp2_transport_params *p, const
 #define ES_COMPAT_KEEP_ALIVE_OFF     UINT64_MAX
 #define ES_COMPAT_REMOTE_UNI_LINGERS 0
 #define ES_COMPAT_DATAGRAMS_UNPROBED 0
+/* 1.x throws away what came out of order when it sends STOP_SENDING. What was acknowledged of it never comes
+ * again, so the stream is not over for it even when the peer has sent everything, and the peer sends no
+ * RESET_STREAM then. Streams that we gave up in both directions we close ourselves: nothing of them is sent
+ * again. */
+#define ES_COMPAT_STOPPED_LINGERS    1
 
 typedef ngtcp2_connection_id_status_type es_compat_cid_status;
-
-static inline int es_compat_dead_end(ngtcp2_conn *nc)
-{
-    return 0;
-}
 
 static inline void es_compat_peer_close(ngtcp2_conn *nc, ngtcp2_ccerr *out)
 {

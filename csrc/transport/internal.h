@@ -278,6 +278,7 @@ int es_endpoint_send(struct es_endpoint *ep, const ngtcp2_path *path, uint8_t ec
 
 /* callbacks.c */
 void es_conn_forget_uni(struct es_conn *c, struct es_qstream *s);
+void es_conn_forget_given_up(struct es_conn *c, struct es_qstream *s);
 extern const ngtcp2_callbacks es_conn_client_callbacks, es_conn_server_callbacks;
 extern const ngtcp2_mem es_conn_mem;
 

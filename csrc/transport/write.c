@@ -28,7 +28,8 @@ struct batch {
 
 /* ---- before ---- */
 
-static void apply_stream(struct es_conn *c, struct es_qstream *s)
+/* 1: the stream is over with it. */
+static int apply_stream(struct es_conn *c, struct es_qstream *s)
 {
     if (s->credit > 0) {
         (void)ngtcp2_conn_extend_max_stream_offset(c->nc, s->s.id, s->credit);
@@ -46,8 +47,14 @@ static void apply_stream(struct es_conn *c, struct es_qstream *s)
         (void)es_compat_shutdown_read(c->nc, s->s.id, s->stop_code);
         if (s->uni && ES_COMPAT_REMOTE_UNI_LINGERS) {
             es_conn_forget_uni(c, s);
+            return 1;
         }
     }
+    if (ES_COMPAT_STOPPED_LINGERS && !s->remote && s->did_stop && s->did_reset) {
+        es_conn_forget_given_up(c, s);
+        return 1;
+    }
+    return 0;
 }
 
 static void apply(struct es_conn *c)
@@ -58,7 +65,9 @@ static void apply(struct es_conn *c)
     while (!es_list_empty(&work)) {
         struct es_qstream *s = es_container_of(work.next, struct es_qstream, ops);
         es_list_remove(&s->ops);
-        apply_stream(c, s);
+        if (apply_stream(c, s)) {
+            continue;
+        }
         if (s->want_writable || s->want_stopped) {
             es_list_push(&c->ops, &s->ops); /* for after the packets */
         }
@@ -404,7 +413,11 @@ static void end_if_stuck(struct es_conn *c)
 
     ngtcp2_conn_get_conn_info(c->nc, &info);
     if (!c->established || info.bytes_in_flight != c->stuck_bytes) { /* every probe changes it */
-        c->stuck_gap = now - c->stuck_at;
+        if (info.bytes_in_flight < c->stuck_bytes) {
+            c->stuck_gap = 0; /* an acknowledgement */
+        } else if (now - c->stuck_at > ngtcp2_conn_get_pto(c->nc) / 2) {
+            c->stuck_gap = now - c->stuck_at; /* and not the second packet of the same probe */
+        }
         c->stuck_bytes = info.bytes_in_flight;
         c->stuck_at = now;
         c->stuck_packets = c->packets_in;

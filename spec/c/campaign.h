@@ -124,7 +124,7 @@ struct world {
     int must_survive; /* no session may die by itself */
     int small_limits; /* resource_exhausted is an honest answer */
     int rebinds_drawn;
-    int blackout;    /* the network is gone for a while: HELLO may come too late */
+    int blackout;    /* the network is gone for a while */
     int rebinds;     /* how many times a client's address still changes */
     int abrupt;      /* a session is closed in the middle */
     uint64_t rtt;    /* ns */

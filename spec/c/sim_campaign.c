@@ -192,6 +192,11 @@ static void op_lost(struct op *op)
     es_timer_stop(op->peer->w->timers, &op->timer);
 }
 
+static int hello_may_be_late(const struct world *w)
+{
+    return !w->must_survive || w->blackout || w->rebinds_drawn;
+}
+
 static void on_closed(struct world *w, struct es_session *s, struct es_ev_closed *e)
 {
     struct peer *p = es_session_user(s);
@@ -209,15 +214,16 @@ static void on_closed(struct world *w, struct es_session *s, struct es_ev_closed
         e->info.err, e->info.app, (unsigned long long)e->info.code, e->info.reason);
     if (!p->close_asked && !p->other->close_asked && !p->other->closed) {
         totals.died++;
-        if (w->must_survive && !(w->blackout && e->info.app && e->info.code == ES_APP_HELLO) &&
-            !(w->rebinds_drawn && !e->info.app && e->info.code == NO_VIABLE_PATH))
+        if (w->must_survive && !(hello_may_be_late(w) && e->info.app && e->info.code == ES_APP_HELLO) &&
+            !(w->rebinds_drawn &&
+              (e->info.cause == ES_CLOSE_IDLE || (!e->info.app && e->info.code == NO_VIABLE_PATH))))
             violation(w, "the %s's session died: cause %d err %d app %d code %llu %s",
                       p->server ? "server" : "client", e->info.cause, e->info.err, e->info.app,
                       (unsigned long long)e->info.code, e->info.reason);
     }
     if (e->info.app && e->info.code != ES_APP_NONE && e->info.code != ES_APP_USER &&
         !(e->info.code == ES_APP_HELLO &&
-          (!w->must_survive || w->blackout || p->other->closed || p->other->close_asked)))
+          (hello_may_be_late(w) || p->other->closed || p->other->close_asked)))
         violation(w, "the %s's session was closed with application code %llu: %s",
                   p->server ? "server" : "client", (unsigned long long)e->info.code, e->info.reason);
     for (i = 0; i < p->n_op; i++)

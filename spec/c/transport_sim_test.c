@@ -92,8 +92,8 @@ TEST(a_stream_given_up_before_any_of_it_came_is_over_on_both_sides)
     es_link_reset(s, ES_APP_CANCELLED);
     CHECK(UNTIL(&rig, 5, c->stream_closed == 1));
     CHECK_INT(c->link->held, ==, 0);
-    CHECK_INT(rig.s[0].opened, ==, 1);
     CHECK(UNTIL(&rig, 5, rig.s[0].stream_closed == 1));
+    CHECK_INT(rig.s[0].opened, ==, 1);
     down();
 }
 
@@ -138,14 +138,15 @@ TEST(datagrams_whose_acknowledgements_are_lost_do_not_stop_the_connection)
 
 /* The server cannot read requests without the client's last handshake message, so they stay unacknowledged.
  */
-TEST(a_lost_end_of_the_handshake_is_repeated_though_requests_fill_the_window)
+TEST(a_lost_end_of_the_handshake_is_repeated_though_requests_are_under_way)
 {
-    static const char data[60000];
+    static const char data[11000]; /* more than half the first window */
     struct es_link_stream *s;
     struct rig_options o;
     struct side *c;
 
     rig_options(&o);
+    o.server.handshake_timeout = 60 * ES_SECOND; /* what is repeated takes long on such a path */
     c = dial(&o);
     REQUIRE(c != NULL);
     path.delay = 1300 * ES_MILLI;
@@ -157,7 +158,7 @@ TEST(a_lost_end_of_the_handshake_is_repeated_though_requests_fill_the_window)
     REQUIRE(es_link_open(c->link, ES_DIR_BIDI, NULL, &s) == 0);
     CHECK_INT(es_link_write(s, data, sizeof data, 1), ==, 0);
     CHECK(UNTIL(&rig, 60, c->closed || (rig.n_s == 1 && rig.s[0].received == sizeof data)));
-    CHECK_INT(c->closed, ==, 0);
+    CHECK_STR(c->info.reason, "");
     down();
 }
 
@@ -226,4 +227,43 @@ TEST(a_network_that_is_gone_for_half_a_minute_ends_nothing)
         CHECK_INT(c->closed + rig.s[0].closed, ==, 0);
         down();
     }
+}
+
+static struct es_link_stream *asked;
+
+static void keep_stream(struct side *s, struct es_link_stream *st, const uint8_t *p, size_t n, int fin)
+{
+    asked = st;
+}
+
+/* ngtcp2 1.x throws away what came out of order when it stops a stream, and then waits for it. */
+TEST(a_stream_given_up_while_its_answer_has_a_gap_is_over)
+{
+    static const char data[4000];
+    struct es_link_stream *s;
+    struct side *c = up();
+
+    REQUIRE(c != NULL);
+    rig.s[0].on_data = keep_stream;
+    asked = NULL;
+    REQUIRE(es_link_open(c->link, ES_DIR_BIDI, NULL, &s) == 0);
+    CHECK_INT(es_link_write(s, data, 300, 1), ==, 0);
+    REQUIRE(UNTIL(&rig, 5, asked != NULL));
+    lose("10.0.0.1", "10.0.0.2", 1);
+    CHECK_INT(es_link_write(asked, data, 1000, 0), ==, 0);
+    es_poller_flush(rig.p);
+    lose("10.0.0.1", "10.0.0.2", 0);
+    CHECK_INT(es_link_write(asked, data, 2000, 1), ==, 0);
+    es_poller_flush(rig.p);
+    UNTIL(&rig, 0.006, 0); /* the second part is there, the first is not repeated yet */
+    CHECK_INT(c->received, ==, 0);
+    es_link_stop(s, ES_APP_DEADLINE);
+    es_link_reset(s, ES_APP_DEADLINE);
+    lose("10.0.0.2", "10.0.0.1", 1); /* the server is told when it has every byte acknowledged */
+    es_poller_flush(rig.p);
+    lose("10.0.0.2", "10.0.0.1", 0);
+    CHECK(UNTIL(&rig, 5, c->stream_closed == 1));
+    CHECK_INT(c->link->held, ==, 0);
+    CHECK(UNTIL(&rig, 5, rig.s[0].stream_closed == 1));
+    down();
 }
