@@ -1,4 +1,4 @@
--- Every code block of the README does what it says.
+-- Every code block of the README and of the guide does what it says.
 --
 --   lua file=NAME   a file that the blocks after it use
 --   lua             a script; it must end well and print what its comments `--> …` say, in order
@@ -9,7 +9,8 @@
 local markdown = require "spec.support.markdown"
 local process = require "spec.support.process"
 
-describe("README.md", function()
+-- Declares the specs of one document. Returns the kinds of blocks it has.
+local function run(document)
   local dir
   local port = tostring(process.free_port())
 
@@ -37,7 +38,7 @@ describe("README.md", function()
   }
 
   local seen = {}
-  for _, block in ipairs(markdown.blocks "README.md") do
+  for _, block in ipairs(markdown.blocks(document)) do
     seen[block.kind] = true
     local file = block.info:match "^lua file=(%S+)$"
     if file then
@@ -81,13 +82,18 @@ describe("README.md", function()
       end)
     end
   end
+  return seen
+end
+
+describe("README.md", function()
+  local seen = run "README.md"
 
   it("shows a script, a shell session and a prompt", function()
     assert.is_true(seen.lua and seen.sh and seen.repl and seen.console)
   end)
 
   it("has links that lead somewhere", function()
-    for _, path in ipairs { "README.md", "docs/API.md", "docs/PROTOCOL.md" } do
+    for _, path in ipairs { "README.md", "docs/API.md", "docs/GUIDE.md", "docs/PROTOCOL.md" } do
       local text = process.read(path)
       local headings = {}
       for heading in ("\n" .. text):gmatch "\n#+ ([^\n]+)" do
@@ -103,4 +109,8 @@ describe("README.md", function()
       end
     end
   end)
+end)
+
+describe("docs/GUIDE.md", function()
+  run "docs/GUIDE.md"
 end)
