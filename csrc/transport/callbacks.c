@@ -3,8 +3,10 @@
 #include <string.h>
 #include "internal.h"
 
+#define LEVEL_INITIAL      NGTCP2_ENCRYPTION_LEVEL_INITIAL
 #define LEVEL_1RTT         NGTCP2_ENCRYPTION_LEVEL_1RTT
-#define NEW_SESSION_TICKET 4  /* TLS handshake type, RFC 8446 4.6.1 */
+#define NEW_SESSION_TICKET 4 /* TLS handshake types, RFC 8446 4 */
+#define FINISHED           20
 #define UNEXPECTED_MESSAGE 10 /* TLS alert */
 
 static struct es_conn *self(void *user_data)
@@ -79,6 +81,64 @@ static int recv_tickets(struct es_conn *c, ngtcp2_conn *nc, ngtcp2_encryption_le
     return 0;
 }
 
+/* What a peer may say before 1-RTT, by level and role (RFC 8446 4, RFC 9001 4.1.3). */
+static int belongs(const struct es_conn *c, int initial, uint8_t type)
+{
+    switch (type) {
+    case 1: /* ClientHello */
+        return initial && c->link.is_server;
+    case 2: /* ServerHello, HelloRetryRequest */
+        return initial && !c->link.is_server;
+    case 8:  /* EncryptedExtensions */
+    case 13: /* CertificateRequest */
+        return !initial && !c->link.is_server;
+    case 11: /* Certificate */
+    case 15: /* CertificateVerify */
+    case 25: /* CompressedCertificate */
+    case FINISHED:
+        return !initial;
+    default:
+        return 0;
+    }
+}
+
+/* Follows the messages of a level of the handshake. 0: one that has no business there, or anything at all
+ * behind Finished. GnuTLS would keep the latter and find it later, as if it had come in 1-RTT: a KeyUpdate
+ * there has the effect that recv_tickets is there to prevent. */
+static int follow(struct es_conn *c, int initial, const uint8_t *p, size_t n)
+{
+    struct es_tls_walk *w = &c->walk[initial];
+
+    while (n > 0) {
+        if (w->head < 4) {
+            if (w->head == 0) {
+                if (w->finished || !belongs(c, initial, *p)) {
+                    return 0;
+                }
+                w->type = *p;
+            } else {
+                w->left = w->left << 8 | *p;
+            }
+            w->head++;
+            p++;
+            n--;
+        } else {
+            size_t k = n < w->left ? n : w->left;
+            w->left -= (uint32_t)k;
+            p += k;
+            n -= k;
+        }
+        if (w->head == 4 && w->left == 0) {
+            w->finished = w->type == FINISHED;
+            w->head = 0;
+            if (initial && n > 0) {
+                return 0; /* a Hello is answered before another one can come */
+            }
+        }
+    }
+    return 1;
+}
+
 static int on_crypto(ngtcp2_conn *nc, ngtcp2_encryption_level level, uint64_t offset, const uint8_t *data,
                      size_t n, void *user_data)
 {
@@ -87,8 +147,9 @@ static int on_crypto(ngtcp2_conn *nc, ngtcp2_encryption_level level, uint64_t of
     if (level == LEVEL_1RTT) {
         return c->link.is_server ? refuse_crypto(c, nc) : recv_tickets(c, nc, level, offset, data, n);
     }
-    if (c->tls == NULL || ngtcp2_conn_get_handshake_completed(nc)) {
-        return refuse_crypto(c, nc); /* the handshake has been said and done */
+    if (c->tls == NULL || ngtcp2_conn_get_handshake_completed(nc) ||
+        !follow(c, level == LEVEL_INITIAL, data, n)) {
+        return refuse_crypto(c, nc);
     }
     return ngtcp2_crypto_recv_crypto_data_cb(nc, level, offset, data, n, user_data);
 }
