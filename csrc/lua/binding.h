@@ -190,6 +190,7 @@ struct es_lsession { /* userdata "echostream.session" points here; es_session_us
     int writable_ref;          /* table of functions */
 };
 void es_lua_open_session(lua_State *L, int core);
+    int refusal_ref;           /* error object: the peer did not accept us; LUA_NOREF */
 /* The binding's side of a session that a peer opened: the open hook runs. NULL: it failed (logged), s was
  * closed. */
 struct es_lsession *es_lsession_accept(lua_State *L, struct es_lhost *h, struct es_session *s);

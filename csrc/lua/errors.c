@@ -3,6 +3,7 @@
 #include <lauxlib.h>
 #include <stdarg.h>
 #include <string.h>
+#include "../session/session.h"
 #include "luaaux.h"
 
 const char *es_lua_err_code(int err)
@@ -108,7 +109,7 @@ const char *es_lua_close_cause(int cause)
     return cause > 0 && (size_t)cause < sizeof text / sizeof text[0] ? text[cause] : "error";
 }
 
-void es_lua_push_close_err(lua_State *L, const struct es_close_info *info)
+static void push_close_message(lua_State *L, const struct es_close_info *info)
 {
     const char *code = "connection_closed";
     const char *text = "the connection was closed";
@@ -143,7 +144,17 @@ void es_lua_push_close_err(lua_State *L, const struct es_close_info *info)
                           (LUAI_UACINT)info->code);
     else
         es_lua_push_error(L, code, "%s", text);
+}
 
+void es_lua_push_close_err(lua_State *L, const struct es_close_info *info)
+{
+    const char *message;
+    size_t n;
+
+    if (es_session_refusal(info, &n, &message))
+        es_lua_push_failure(L, info->reason, n, message, strlen(message), ES_PROCESSED_NO, 0, 0);
+    else
+        push_close_message(L, info);
     lua_createtable(L, 0, 3);
     lua_pushstring(L, es_lua_close_cause((int)info->cause));
     lua_setfield(L, -2, "cause");

@@ -18,7 +18,20 @@ struct es_lsession *es_lsession_check(lua_State *L)
 
 int es_lsession_closed_error(lua_State *L)
 {
-    return es_lua_closed(L, "session");
+    struct es_lsession *ls = *(struct es_lsession **)luaL_checkudata(L, 1, SESSION_MT);
+    const struct es_close_info *info = ls && ls->s ? es_session_closed_by(ls->s) : NULL;
+    const char *message;
+    size_t n;
+    if (info && es_session_refusal(info, &n, &message)) { /* its CLOSED is still in the queue */
+        lua_pushnil(L);
+        es_lua_push_close_err(L, info);
+        return 2;
+    }
+    if (!ls || ls->refusal_ref == LUA_NOREF)
+        return es_lua_closed(L, "session");
+    lua_pushnil(L);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, ls->refusal_ref);
+    return 2;
 }
 
 static void drop(lua_State *L, int *ref)
@@ -76,7 +89,7 @@ static int make_body(lua_State *L)
     ls->refs = 1;
     ls->loop = es_lloop_ref(m->h->loop);
     ls->host = es_lhost_ref(m->h);
-    ls->obj_ref = ls->ud_ref = ls->done_ref = ls->flush_ref = ls->writable_ref = LUA_NOREF;
+    ls->obj_ref = ls->ud_ref = ls->done_ref = ls->flush_ref = ls->writable_ref = ls->refusal_ref = LUA_NOREF;
     ls->incoming = m->incoming;
     es_list_init(&ls->flush_node);
     *box = ls;
@@ -175,6 +188,8 @@ static int session_gc(lua_State *L)
     *box = NULL;
     if (ls) {
         es_lsession_forget(L, ls);
+        if (!ls->loop->lua->closing)
+            drop(L, &ls->refusal_ref);
         es_lsession_unref(L, ls);
     }
     return 0;
@@ -198,8 +213,14 @@ void es_lsession_opened(lua_State *L, struct es_lsession *ls)
 
 void es_lsession_closed(lua_State *L, struct es_lsession *ls, const struct es_ev_closed *ev)
 {
+    const char *message;
+    size_t n;
     es_lua_push_close_err(L, &ev->info);
     int err = lua_gettop(L);
+    if (es_session_refusal(&ev->info, &n, &message)) {
+        lua_pushvalue(L, err);
+        ls->refusal_ref = luaL_ref(L, LUA_REGISTRYINDEX); /* what later calls are told, too */
+    }
     if (ls->done_ref != LUA_NOREF) {
         lua_rawgeti(L, LUA_REGISTRYINDEX, ls->done_ref);
         lua_pushnil(L);

@@ -115,19 +115,9 @@ int call_out_report(struct es_call *c)
 {
     struct es_session *s = c->st.session;
     struct es_failure f;
-    char text[sizeof s->close_info.reason + 32];
-    size_t n = strlen(s->close_info.reason);
+    char text[CLOSE_TEXT_ROOM];
 
-    failure_set(&f, ES_STATUS_UNAVAILABLE, c->pending ? ES_PROCESSED_NO : ES_PROCESSED_MAYBE,
-                "the connection was closed");
-    f.code = "connection_closed";
-    f.code_len = strlen(f.code);
-    if (n > 0) {
-        memcpy(text, "the connection was closed: ", 27);
-        memcpy(text + 27, s->close_info.reason, n);
-        f.message = text;
-        f.message_len = 27 + n;
-    }
+    failure_of_close(&f, &s->close_info, c->pending ? ES_PROCESSED_NO : ES_PROCESSED_MAYBE, text);
     return call_out_fail(c, &f);
 }
 

@@ -625,9 +625,9 @@ int channel_report(struct es_channel *c)
     struct es_failure f;
 
     if (!c->recv_over || !c->send_over) {
-        failure_set(&f, ES_STATUS_UNAVAILABLE, ES_PROCESSED_MAYBE, "the connection was closed");
-        f.code = "connection_closed";
-        f.code_len = strlen(f.code);
+        char text[CLOSE_TEXT_ROOM];
+
+        failure_of_close(&f, &c->st.session->close_info, ES_PROCESSED_MAYBE, text);
         (void)channel_set_error(c, &f);
         set_cancelled(c, ES_APP_SESSION_CLOSED);
         c->recv_over = c->send_over = 1;

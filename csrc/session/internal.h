@@ -398,6 +398,10 @@ void channel_popped(struct es_channel *c, int kind);
 /* The failure that an application error code of the peer means. text: room for the message. */
 void failure_of_code(struct es_failure *f, uint64_t code, int processed, char *text, size_t n);
 void failure_set(struct es_failure *f, int status, int processed, const char *message);
+/* What a call is told whose connection ended; text must live as long as *f. */
+#define CLOSE_TEXT_ROOM (sizeof(((struct es_close_info *)0)->reason) + 32)
+void failure_of_close(struct es_failure *f, const struct es_close_info *info, int processed,
+                      char text[CLOSE_TEXT_ROOM]);
 /* A user's code (ES_APP_USER and up) becomes the details { reset = n }, written into room. Else nothing. */
 #define RESET_DETAILS_ROOM 16
 void failure_reset_code(struct es_failure *f, uint64_t code, uint8_t room[RESET_DETAILS_ROOM]);

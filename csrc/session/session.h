@@ -176,8 +176,13 @@ int es_session_plain(struct es_session *s, const uint8_t *packed, size_t len, co
                      size_t *plain_len);
 /* Whether the peer takes a codec: 1, 0, or ES_ERR_AGAIN before its HELLO. */
 int es_session_takes_codec(const struct es_session *s, int codec);
-/* hold_until_accept: lets the peer's calls in. Refusing is es_session_close(s, ES_APP_REFUSED, reason). */
+/* hold_until_accept: lets the peer's calls in. Refusing is es_session_close(s, ES_APP_REFUSED, "code:
+ * sentence"); the peer's calls fail with that code. */
 int es_session_accept(struct es_session *s);
+const struct es_close_info *es_session_closed_by(const struct es_session *s); /* NULL: its link lives */
+/* 1: the peer closed the session because it did not accept it, and said why: info->reason begins with
+ * *code_len bytes of code. */
+int es_session_refusal(const struct es_close_info *info, size_t *code_len, const char **message);
 /* CONNECTION_CLOSE with an application code, after what is queued was given one flush. CLOSED follows.
  * Harmless twice. */
 void es_session_close(struct es_session *s, uint64_t code, const char *reason);

@@ -66,6 +66,45 @@ void failure_of_code(struct es_failure *f, uint64_t code, int processed, char *t
     }
 }
 
+const struct es_close_info *es_session_closed_by(const struct es_session *s)
+{
+    return s->dead ? &s->close_info : NULL;
+}
+
+int es_session_refusal(const struct es_close_info *info, size_t *code_len, const char **message)
+{
+    size_t n;
+
+    if (info->cause != ES_CLOSE_PEER || !info->app || info->code != ES_APP_REFUSED)
+        return 0;
+    n = strspn(info->reason, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-");
+    if (n == 0 || n > 64 || strncmp(info->reason + n, ": ", 2) != 0)
+        return 0;
+    *code_len = n;
+    *message = info->reason + n + 2;
+    return 1;
+}
+
+void failure_of_close(struct es_failure *f, const struct es_close_info *info, int processed,
+                      char text[CLOSE_TEXT_ROOM])
+{
+    const char *message;
+    size_t n;
+
+    if (es_session_refusal(info, &n, &message)) {
+        failure_set(f, es_status_of_code(info->reason, n), ES_PROCESSED_NO, message);
+        f->code = info->reason;
+        f->code_len = n;
+        return;
+    }
+    n = strlen(info->reason);
+    memcpy(text, "the connection was closed: ", 27);
+    memcpy(text + 27, info->reason, n + 1);
+    failure_set(f, ES_STATUS_UNAVAILABLE, processed, n > 0 ? text : "the connection was closed");
+    f->code = "connection_closed";
+    f->code_len = strlen(f->code);
+}
+
 size_t utf8_cut(const char *s, size_t n, size_t max)
 {
     if (n <= max)

@@ -2,13 +2,13 @@
 
 local core = require "echostream.core"
 local context = require "echostream.context"
-local errors = require "echostream.errors"
 local handlers = require "echostream.handlers"
-local log = require "echostream.log"
+local hooks = require "echostream.hooks"
 local loop = require "echostream.loop"
 local middleware = require "echostream.middleware"
 local options = require "echostream.options"
 local services = require "echostream.services"
+local plugin = require "echostream.plugin"
 local session = require "echostream.session"
 
 local M = {}
@@ -17,7 +17,7 @@ local M = {}
 ---@field context echostream.context  key/value store; `sessions()` and `broadcast()` on it
 local methods = {}
 M.methods = methods
-for _, part in ipairs { handlers, middleware, services } do
+for _, part in ipairs { handlers, hooks, middleware, plugin, services } do
   for name, method in pairs(part.methods) do
     methods[name] = method
   end
@@ -93,70 +93,7 @@ function M.set_pem(config, field, value)
   end
 end
 
--- Hooks -------------------------------------------------------------------------------------------------------
-
-local function traced(raised)
-  if errors.is_error(raised) then
-    return raised
-  end
-  return { message = errors.from(raised).message, traceback = debug.traceback(nil, 2) }
-end
-
---- Runs the hooks of one kind in order. The first that fails, by `nil, err` or by raising, ends it.
----@param self echostream.host
----@param kind "start"|"stop"|"connect"|"disconnect"
----@return true|nil ok, echostream.error? err
-function M.run_hooks(self, kind, ...)
-  for _, hook in ipairs(self._hooks[kind]) do
-    local ok, value, err = xpcall(hook, traced, ...)
-    if not ok then
-      if not errors.is_error(value) then
-        log.write("error", value.message, { traceback = value.traceback, method = "on_" .. kind })
-        value = errors.new("internal", "a hook failed")
-      end
-      return nil, value
-    elseif (value == nil or value == false) and err ~= nil then
-      return nil, errors.is_error(err) and err or errors.new("permission_denied", tostring(err))
-    end
-  end
-  return true
-end
-
-local function add_hook(self, kind, fn)
-  options.argument("on_" .. kind, "function", fn, "function", 3)
-  local hooks = self._hooks[kind]
-  hooks[#hooks + 1] = fn
-  return self
-end
-
---- `fn(context)` runs when the server listens or the client is connected.
----@param fn fun(context: echostream.context)
----@return self
-function methods:on_start(fn)
-  return add_hook(self, "start", fn)
-end
-
---- `fn(context)` runs when it stops.
----@param fn fun(context: echostream.context)
----@return self
-function methods:on_stop(fn)
-  return add_hook(self, "stop", fn)
-end
-
---- `fn(session)` runs for every new session before the peer's calls are let in. It may wait, and refuse the session by
---- `return nil, echo.error("unauthenticated", "…")`.
----@param fn fun(session: echostream.session): any, any
----@return self
-function methods:on_connect(fn)
-  return add_hook(self, "connect", fn)
-end
-
---- `fn(session, err)` runs when a session that was accepted is over; `err` says why.
----@param fn fun(session: echostream.session, err: echostream.error)
----@return self
-function methods:on_disconnect(fn)
-  return add_hook(self, "disconnect", fn)
-end
+M.run_hooks = hooks.run
 
 --- The sessions that are open now, oldest first.
 ---@return echostream.session[]
@@ -177,9 +114,9 @@ end
 -- be collected.
 local function core_hooks(self, accepts)
   local weak = setmetatable({ self }, { __mode = "v" })
-  local hooks = {}
+  local hooked = {}
 
-  function hooks.open(ud, incoming, credentials)
+  function hooked.open(ud, incoming, credentials)
     local host = weak[1] or error("the host is gone")
     local peer = session.new(ud, host, incoming, credentials)
     if not incoming then
@@ -188,7 +125,7 @@ local function core_hooks(self, accepts)
     return peer
   end
 
-  function hooks.closed(peer, err, opened)
+  function hooked.closed(peer, err, opened)
     local host = weak[1]
     peer.closed_by = err
     if host then
@@ -197,11 +134,11 @@ local function core_hooks(self, accepts)
     session.closed(peer)
   end
 
-  function hooks.goaway(peer)
+  function hooked.goaway(peer)
     peer.draining = true
   end
 
-  function hooks.idle(peer)
+  function hooked.idle(peer)
     local host = weak[1]
     if host and host._on_idle then
       host._on_idle(peer)
@@ -209,14 +146,14 @@ local function core_hooks(self, accepts)
   end
 
   if accepts then
-    function hooks.accept(peer)
+    function hooked.accept(peer)
       local host = weak[1]
       if host then
         host:_session_offered(peer)
       end
     end
   end
-  return hooks
+  return hooked
 end
 
 --- Fills in what a server or client has in common. `accepts`: sessions are offered to `on_connect` before the peer's calls
@@ -232,6 +169,7 @@ function M.init(self, opts, accepts)
   self._chains = {} -- `out`: what outgoing calls pass through
   self._timeout = opts.timeout or 30
   self._on_idle = nil
+  self._plugins = {}
   self.context = context.new(self)
   self._host = core.host(self._rec.core, {
     max_message = opts.max_message,

@@ -1,6 +1,7 @@
 --- Servers.
 
 local core = require "echostream.core"
+local admission = require "echostream.admission"
 local address = require "echostream.address"
 local host = require "echostream.host"
 local identity = require "echostream.identity"
@@ -17,8 +18,10 @@ local M = {}
 ---@field cert_hash string  "sha256:<hex>" of the whole certificate: what browsers take
 ---@field state "new"|"starting"|"running"|"stopping"|"stopped"
 local Server = {}
-for name, method in pairs(host.methods) do
-  Server[name] = method
+for _, methods in ipairs { host.methods, admission.methods } do
+  for name, method in pairs(methods) do
+    Server[name] = method
+  end
 end
 
 local schema = {
@@ -60,7 +63,8 @@ end
 --- `key` alone: where the made key is kept), `state_dir` (where made keys are kept), `names` (of a made certificate), `ca`
 --- (clients must show a certificate of it), `transport` (see docs/API.md), `timeout` (seconds, default of calls to clients,
 --- 30), `max_message` (4 MiB), `max_metadata` (16 KiB), `max_calls` (100 handlers a session), `max_named_streams` (256),
---- `max_pending`, `agent`, `grace` (seconds that `stop` waits, 10), `quiet` (does not print its pin), `renew_after`
+--- `max_pending`, `compress` (false; true or { threshold = 1024, level = 3 }: what is sent is compressed where it helps),
+--- `checksum` (false; true: what is sent carries a CRC-32C), `agent`, `grace` (seconds that `stop` waits, 10), `quiet` (does not print its pin), `renew_after`
 --- (seconds until a made certificate is renewed, 12 days).
 ---@param opts? table
 ---@return echostream.server
@@ -271,7 +275,7 @@ function Server:_session_offered(peer)
   if self.state ~= "running" and self.state ~= "stopping" then
     return
   end
-  local ok, err = host.run_hooks(self, "connect", peer)
+  local ok, err = admission.check(self, peer)
   if not ok then
     peer._ud:close(0x11, tostring(err))
   elseif peer._ud:is_open() then

@@ -1,0 +1,110 @@
+--- Hooks: functions that run when a server or client starts and stops, and when sessions come and go.
+
+local errors = require "echostream.errors"
+local log = require "echostream.log"
+local options = require "echostream.options"
+
+local M = {}
+
+local function traced(raised)
+  if errors.is_error(raised) then
+    return raised
+  end
+  return { message = errors.from(raised).message, traceback = debug.traceback(nil, 2) }
+end
+
+--- Runs one function of the user's. What it raises is logged once and becomes `internal`; a refusal is `nil, err`, where an
+--- `err` that is no error object becomes one with the code `otherwise`.
+---@param what string       for the log: "on_connect"
+---@param otherwise string  a code
+---@param fn function
+---@return any value, echostream.error? err
+function M.call(what, otherwise, fn, ...)
+  local ok, value, err = xpcall(fn, traced, ...)
+  if not ok then
+    if not errors.is_error(value) then
+      if type(value) ~= "table" then -- Lua ran out of memory: nobody could look at the stack
+        value = { message = errors.from(value).message }
+      end
+      log.write("error", value.message, { traceback = value.traceback, method = what })
+      value = errors.new("internal", "a hook failed")
+    end
+    return nil, value
+  elseif (value == nil or value == false) and err ~= nil then
+    return nil, errors.is_error(err) and err or errors.new(otherwise, tostring(err))
+  end
+  return value
+end
+
+--- Runs the hooks of one kind in order. The first that fails, by `nil, err` or by raising, ends it.
+---@param self echostream.host
+---@param kind "start"|"stop"|"connect"|"disconnect"
+---@return true|nil ok, echostream.error? err
+function M.run(self, kind, ...)
+  for _, hook in ipairs(self._hooks[kind]) do
+    local _, err = M.call("on_" .. kind, "permission_denied", hook, ...)
+    if err ~= nil then
+      return nil, err
+    end
+  end
+  return true
+end
+
+-- The lists are replaced, never changed: one may be running.
+local function add(self, kind, fn)
+  options.argument("on_" .. kind, "function", fn, "function", 3)
+  local hooks = table.move(self._hooks[kind], 1, #self._hooks[kind], 1, {})
+  hooks[#hooks + 1] = fn
+  self._hooks[kind] = hooks
+  return self
+end
+
+--- Takes the last registration of a hook away.
+---@param self echostream.host
+---@param kind "start"|"stop"|"connect"|"disconnect"
+---@param fn function
+function M.remove(self, kind, fn)
+  local hooks = table.move(self._hooks[kind], 1, #self._hooks[kind], 1, {})
+  for i = #hooks, 1, -1 do
+    if hooks[i] == fn then
+      table.remove(hooks, i)
+      self._hooks[kind] = hooks
+      return
+    end
+  end
+end
+
+---@class echostream.hooks.methods  of servers and clients
+local Host = {}
+M.methods = Host
+
+--- `fn(context)` runs when the server listens or the client is connected.
+---@param fn fun(context: echostream.context)
+---@return self
+function Host:on_start(fn)
+  return add(self, "start", fn)
+end
+
+--- `fn(context)` runs when it stops.
+---@param fn fun(context: echostream.context)
+---@return self
+function Host:on_stop(fn)
+  return add(self, "stop", fn)
+end
+
+--- `fn(session)` runs for every new session before the peer's calls are let in. It may wait, and refuse the session by
+--- `return nil, echo.error("unauthenticated", "…")`: the peer's calls fail with that error.
+---@param fn fun(session: echostream.session): any, any
+---@return self
+function Host:on_connect(fn)
+  return add(self, "connect", fn)
+end
+
+--- `fn(session, err)` runs when a session that was accepted is over; `err` says why.
+---@param fn fun(session: echostream.session, err: echostream.error)
+---@return self
+function Host:on_disconnect(fn)
+  return add(self, "disconnect", fn)
+end
+
+return M
