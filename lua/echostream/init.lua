@@ -49,6 +49,9 @@ end
 M.spawn = task.spawn
 M.all = task.all
 M.sleep = task.sleep
+
+--- Waits for something that calls back: `echo.await(function(resume) start_it(resume) end, 5)` returns what `resume` was given.
+M.await = task.await
 M.wrap = task.wrap
 M.run = task.run
 M.stop = loop.stop

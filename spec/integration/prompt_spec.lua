@@ -23,9 +23,9 @@ describe("at a bare lua5.4 prompt", function()
     return ("%s call 127.0.0.1:%d --insecure %s 2>&1 | grep -v skip_verification"):format(process.echostream, port, rest)
   end
 
-  for _, block in ipairs(markdown.blocks "README.md") do
+  local function transcript(path, block)
     if block.kind == "repl" then
-      it("the README's transcript comes out as it stands there", function()
+      it(("the transcript of %s, line %d, comes out as it stands there"):format(path, block.line), function()
         local p = ready()
         local text = block.text:gsub("127%.0%.0%.1:5000", "127.0.0.1:" .. process.free_port())
         local first = true
@@ -43,6 +43,8 @@ describe("at a bare lua5.4 prompt", function()
       end)
     end
   end
+  for _, block in ipairs(markdown.blocks "README.md") do transcript("README.md", block) end
+  for _, block in ipairs(markdown.blocks "docs/GUIDE.md") do transcript("docs/GUIDE.md", block) end
 
   it("a server answers while the prompt is idle, and while a line is half typed", function()
     local p = ready()
