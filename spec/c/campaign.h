@@ -136,8 +136,8 @@ struct world {
 };
 
 struct totals {
-    uint64_t seeds, calls, ok, failed, cancelled, events, datagrams, datagrams_got, messages, channels,
-        sessions, died, virtual_ms, packets;
+    uint64_t packed, seeds, calls, ok, failed, cancelled, events, datagrams, datagrams_got, messages,
+        channels, sessions, died, virtual_ms, packets;
 };
 extern struct totals totals;
 extern uint8_t campaign_table[TABLE_SIZE + MAX_SLICE];
@@ -169,6 +169,8 @@ static inline int is_draining(const struct peer *p)
 struct op *op_by_id(struct world *w, uint64_t id);
 /* The operation that metadata "op" names; NULL and a violation when there is none. */
 struct op *op_of_metadata(struct world *w, const uint8_t *kv, size_t n);
+/* The bytes of a payload as they were before they were packed; valid until the next call. */
+void plain_of(struct world *w, struct es_session *s, int packed, const uint8_t **p, uint32_t *n);
 /* Runs op after ns; a running timer is moved. */
 void later(struct world *w, struct es_timer *t, uint64_t ns);
 

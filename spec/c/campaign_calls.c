@@ -203,17 +203,18 @@ void call_request(struct peer *p, struct es_ev_message *e)
     struct world *w = p->w;
     struct op *op = op_of_metadata(w, e->data, e->metadata_len);
     const uint8_t *payload = e->data + e->metadata_len;
+    uint32_t len = e->payload_len;
     int rc;
 
-    if (!op) {
+    if (!op)
         return;
-    }
+    plain_of(w, p->session, e->packed, &payload, &len);
     if (op->kind != OP_CALL || op->peer != p->other || !op->started) {
         violation(w, "op %u: a request that its side never made", op->id);
     } else if (op->mode == CALL_MISSING) {
         violation(w, "call %u: handler of a method that does not exist", op->id);
-    } else if (e->payload_len != op->req_len) {
-        violation(w, "call %u: %u bytes came, %u were sent", op->id, e->payload_len, op->req_len);
+    } else if (len != op->req_len) {
+        violation(w, "call %u: %u bytes came, %u were sent", op->id, len, op->req_len);
     } else if (op->req_len && memcmp(payload + REQ_HEAD, slice_at(op->slice), op->req_len - REQ_HEAD) != 0) {
         violation(w, "call %u: wrong request bytes", op->id);
     }
@@ -283,9 +284,12 @@ static int outcome(struct op *op, struct es_call *call)
 void call_response(struct peer *p, struct es_ev_message *e)
 {
     struct op *op = e->user;
+    const uint8_t *payload = e->data + e->metadata_len;
+    uint32_t len = e->payload_len;
 
     if (!outcome(op, e->call))
         return;
+    plain_of(p->w, p->session, e->packed, &payload, &len);
     op->ok = 1;
     totals.ok++;
     say(p->w, "call %u ok", op->id);
@@ -293,11 +297,22 @@ void call_response(struct peer *p, struct es_ev_message *e)
         violation(p->w, "call %u: succeeded, mode %d", op->id, op->mode);
     if (op->runs != 1 || !op->answered)
         violation(p->w, "call %u: succeeded after %d runs of its handler", op->id, op->runs);
-    if (e->payload_len != op->resp_len ||
-        memcmp(e->data + e->metadata_len, slice_at(op->slice + 7), op->resp_len) != 0)
-        violation(p->w, "call %u: wrong response bytes (%u of %u)", op->id, e->payload_len, op->resp_len);
+    if (len != op->resp_len || memcmp(payload, slice_at(op->slice + 7), op->resp_len) != 0)
+        violation(p->w, "call %u: wrong response bytes (%u of %u)", op->id, len, op->resp_len);
     if ((e->idempotent != 0) != (op->idempotent != 0))
         violation(p->w, "call %u: the response says idempotent %d", op->id, e->idempotent);
+}
+
+/* Is it what the handler failed with, to the last byte of its details? */
+static int own_failure(const struct op *op, const struct es_ev_failed *e)
+{
+    const uint8_t *text = e->data + e->code_len, *details = text + e->message_len;
+    uint32_t len = e->details_len;
+
+    plain_of(op->peer->w, op->peer->session, e->packed, &details, &len);
+    return e->code_len == sizeof fail_code - 1 && memcmp(e->data, fail_code, e->code_len) == 0 &&
+           e->message_len == sizeof fail_text - 1 && memcmp(text, fail_text, e->message_len) == 0 &&
+           len == op->resp_len && memcmp(details, slice_at(op->slice + 7), len) == 0;
 }
 
 static int excused(const struct op *op, const struct es_ev_failed *e)
@@ -318,12 +333,7 @@ static int excused(const struct op *op, const struct es_ev_failed *e)
     case ES_STATUS_CANCELLED: /* a handler that was told to stop because the deadline passed over there */
         return op->job_cancelled;
     case ES_STATUS_UNKNOWN:
-        return op->mode == CALL_FAIL && e->processed == ES_PROCESSED_YES &&
-               e->code_len == sizeof fail_code - 1 && memcmp(e->data, fail_code, e->code_len) == 0 &&
-               e->message_len == sizeof fail_text - 1 &&
-               memcmp(e->data + e->code_len, fail_text, e->message_len) == 0 &&
-               e->details_len == op->resp_len &&
-               memcmp(e->data + e->code_len + e->message_len, slice_at(op->slice + 7), op->resp_len) == 0;
+        return op->mode == CALL_FAIL && e->processed == ES_PROCESSED_YES && own_failure(op, e);
     default:
         return 0;
     }

@@ -113,11 +113,13 @@ void events_got(struct peer *p, struct es_ev_message *e)
 {
     struct world *w = p->w;
     const uint8_t *b = e->data + e->metadata_len;
+    uint32_t len = e->payload_len;
     uint32_t magic = 0, id = 0, number = 0;
     int exclusive = e->method->concurrent <= 1, lane = e->lane;
     struct op *op = NULL;
 
-    if (e->payload_len >= EVENT_HEAD) {
+    plain_of(w, p->session, e->packed, &b, &len);
+    if (len >= EVENT_HEAD) {
         memcpy(&magic, b, 4);
         memcpy(&id, b + 4, 4);
         memcpy(&number, b + 8, 4);
@@ -127,8 +129,8 @@ void events_got(struct peer *p, struct es_ev_message *e)
     if (lane != ES_LANE_DATAGRAM)
         p->lane[lane].running++;
     if (magic != EV_MAGIC || !op || op->peer != p->other) {
-        violation(w, "an event that nobody sent (%u bytes)", e->payload_len);
-    } else if (e->payload_len != EVENT_HEAD + op->req_len ||
+        violation(w, "an event that nobody sent (%u bytes)", len);
+    } else if (len != EVENT_HEAD + op->req_len ||
                memcmp(b + EVENT_HEAD, slice_at(op->slice + number), op->req_len) != 0) {
         violation(w, "event %u of %u: wrong bytes", number, id);
     } else if (e->wall_time_us != (op->id % 2 ? op->id : 0)) {

@@ -241,6 +241,10 @@ static int make_host(struct world *w, int server)
     }
     c.hold_until_accept = server && chance(w, 30);
     snprintf(c.agent, sizeof c.agent, "campaign");
+    c.packing.compress = chance(w, 30) ? ES_COMPRESS_ON : ES_COMPRESS_UNSAID;
+    c.packing.checksum = (uint8_t)chance(w, 20);
+    c.packing.level = (uint8_t)below(w, 4);
+    c.packing.threshold = (uint32_t)below(w, 2000);
     return es_host_new(&w->host[server], &c) || es_session_app_init(&w->app[server], w->host[server]) ||
            add_methods(w, w->host[server]);
 }
