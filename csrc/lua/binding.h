@@ -35,7 +35,8 @@ struct es_lua { /* one per Lua state; freed when the last loop and the registry'
     struct es_idmap tasks; /* coroutine (lua_State *) -> struct es_task */
     int log_ref;           /* set_log's function; LUA_NOREF: stderr */
     unsigned refs;
-    int closing; /* lua_close() has begun */
+    int closing;                  /* lua_close() has begun */
+    struct es_codec_names codecs; /* registered; hosts borrow it */
 };
 
 enum es_waiter_kind { ES_WAITER_TASK, ES_WAITER_CALLBACK };
@@ -162,9 +163,10 @@ void es_lua_drop_events(lua_State *L, struct es_lloop *lp);
 /* ---- host.c ---- */
 struct es_lhost { /* userdata "echostream.host" points here */
     unsigned refs;
-    struct es_lloop *loop; /* referenced */
-    struct es_host *host;  /* referenced; NULL when closed */
-    struct es_app app;     /* ES_ALPN */
+    struct es_lloop *loop;     /* referenced */
+    struct es_host *host;      /* referenced; NULL when closed */
+    struct es_app app;         /* ES_ALPN */
+    struct es_packing packing; /* as in the host's configuration */
     int app_ready;
     int open_ref, accept_ref, closed_ref, goaway_ref, idle_ref; /* hooks; LUA_NOREF */
     int wrapper_ref;
@@ -188,9 +190,9 @@ struct es_lsession { /* userdata "echostream.session" points here; es_session_us
     struct es_list flush_node; /* in loop->flush_waiters */
     int flush_ref;             /* table of functions */
     int writable_ref;          /* table of functions */
+    int refusal_ref;           /* error object: the peer did not accept us; LUA_NOREF */
 };
 void es_lua_open_session(lua_State *L, int core);
-    int refusal_ref;           /* error object: the peer did not accept us; LUA_NOREF */
 /* The binding's side of a session that a peer opened: the open hook runs. NULL: it failed (logged), s was
  * closed. */
 struct es_lsession *es_lsession_accept(lua_State *L, struct es_lhost *h, struct es_session *s);
@@ -211,9 +213,14 @@ int es_lua_read_codec(lua_State *L, int idx); /* field "codec" of an option tabl
  * on misuse. */
 struct es_lcall_opts {
     struct es_call_opts o;
+    struct es_packing packing;
     struct es_pair_kv kv[64];
 };
-void es_lua_call_opts(lua_State *L, int idx, struct es_lloop *lp, struct es_lcall_opts *out);
+void es_lua_call_opts(lua_State *L, int idx, struct es_lsession *ls, struct es_lcall_opts *out);
+/* Fields "compress" and "checksum" of the option table at idx; *p keeps what they do not say. 1: one was
+ * there. */
+int es_lua_read_packing(lua_State *L, int idx, struct es_packing *p);
+int es_lua_codec_unknown(lua_State *L, const char *what, int codec); /* nil, err; 2 */
 /* When the call or stream that the running task serves must be over; ES_NEVER: no matter. */
 uint64_t es_lua_handler_deadline(lua_State *L);
 size_t es_lua_read_kv(lua_State *L, int idx, const char *field, struct es_pair_kv *kv,

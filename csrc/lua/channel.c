@@ -101,10 +101,12 @@ static int push_error(lua_State *L, struct es_lchannel *lc)
     if (es_channel_error(lc->c, &f) < 0)
         return 0;
     int top = lua_gettop(L), details = 0;
-    if (f.details_len && es_codec_unpack(L, f.codec, f.details, f.details_len) == 0)
+    if (f.details_len && es_codec_unpack_copy(L, f.codec, f.details, f.details_len) == 0)
         details = top + 1;
     else
         lua_settop(L, top); /* details that cannot be read leave the error without them */
+    if (!lc->c || es_channel_error(lc->c, &f) < 0)
+        return 0; /* decoding may have run code that closed it */
     es_lua_push_failure(L, f.code, f.code_len, f.message ? f.message : "", f.message_len, f.processed,
                         f.retry_after_ms, details);
     if (details)
@@ -245,9 +247,8 @@ static int on_ready(lua_State *L, int writing)
     luaL_checktype(L, 2, LUA_TFUNCTION);
     struct es_lchannel *any = *(struct es_lchannel **)luaL_checkudata(L, 1, CHANNEL_MT);
     int now = !lc;
-    struct es_msg_in m;
     if (lc && !writing)
-        now = es_channel_recv(lc->c, &m) != ES_ERR_AGAIN;
+        now = es_channel_readable(lc->c);
     if (lc && writing)
         now = !lc->blocked;
     if (now && any) {
@@ -317,7 +318,7 @@ static int channel_result(lua_State *L)
     default:
         return push_failure(L, lc);
     }
-    if (m.len && es_codec_decode(L, m.codec, m.data, m.len, &n) < 0) {
+    if (m.len && es_codec_decode_copy(L, m.codec, m.data, m.len, &n) < 0) {
         const char *why = lua_tostring(L, -1);
         lua_pushnil(L);
         es_lua_push_failure(L, "serialization", 13, why, strlen(why), ES_PROCESSED_YES, 0, 0);
@@ -343,11 +344,11 @@ static int channel_codec(lua_State *L)
     if (!lc)
         return closed(L);
     if (!lua_isnoneornil(L, 2)) {
-        int codec = es_codec_find(luaL_checkstring(L, 2));
+        int codec = es_codec_find(L, luaL_checkstring(L, 2));
         luaL_argcheck(L, codec >= 0, 2, "no codec of that name");
         lc->codec = codec;
     }
-    lua_pushstring(L, es_codec_name(lc->codec));
+    lua_pushstring(L, es_codec_name(L, lc->codec));
     return 1;
 }
 
@@ -445,12 +446,14 @@ static int channel_stats(lua_State *L)
     return 1;
 }
 
-static int open_failure(lua_State *L, int rc, const char *name)
+static int open_failure(lua_State *L, int rc, const char *name, int codec)
 {
     if (rc == ES_ERR_AGAIN)
         return again(L);
     if (rc == ES_ERR_CLOSED)
         return es_lsession_closed_error(L);
+    if (rc == ES_ERR_UNSUPPORTED)
+        return es_lua_codec_unknown(L, name, codec);
     if (rc != ES_ERR_INVAL)
         return es_lua_fail(L, rc, name);
     lua_pushnil(L);
@@ -469,7 +472,7 @@ int es_lsession_open_call(lua_State *L)
         return es_lsession_closed_error(L);
     struct es_lloop *lp = ls->loop;
     struct es_lcall_opts opts;
-    es_lua_call_opts(L, 3, lp, &opts);
+    es_lua_call_opts(L, 3, ls, &opts);
     int n = lua_gettop(L) - 3;
     if (lua_isnoneornil(L, 3) || es_lua_rawfield(L, 3, "timeout") == LUA_TNIL)
         opts.o.deadline = es_lua_handler_deadline(L); /* else a stream lives as long as it is wanted */
@@ -480,7 +483,7 @@ int es_lsession_open_call(lua_State *L)
     lc->codec = opts.o.codec;
     int rc = es_channel_call(ls->s, name, len, &opts.o, ES_CHANNEL_IN | ES_CHANNEL_OUT, lp->scratch.p,
                              lp->scratch.n, lc, &lc->c);
-    return rc == 0 ? 1 : open_failure(L, rc, name);
+    return rc == 0 ? 1 : open_failure(L, rc, name, opts.o.codec);
 }
 
 void es_lua_open_channel(lua_State *L, int core)

@@ -16,14 +16,19 @@ int es_codec_decode(lua_State *L, int codec_id, const uint8_t *p, size_t n, int 
 int es_codec_pack(lua_State *L, int codec_id, int idx, struct es_buf *out);
 int es_codec_unpack(lua_State *L, int codec_id, const uint8_t *p, size_t n);
 
-const char *es_codec_name(int codec_id); /* "raw", "msgpack", "json"; NULL: unknown */
-int es_codec_find(const char *name);     /* enum es_codec, or ES_ERR_NOT_FOUND */
+/* The same of bytes that Lua code could free while it decodes (see ext.h): a copy is decoded. */
+int es_codec_decode_copy(lua_State *L, int codec_id, const uint8_t *p, size_t n, int *count);
+int es_codec_unpack_copy(lua_State *L, int codec_id, const uint8_t *p, size_t n);
+
+const char *es_codec_name(lua_State *L, int codec_id); /* "raw", "msgpack", "json", ...; NULL: unknown */
+int es_codec_find(lua_State *L, const char *name);     /* its number here, or ES_ERR_NOT_FOUND */
 
 /* Turns the reason on top of the stack into an error object with code "serialization" (resource_exhausted for
  * ES_ERR_NOMEM). */
 void es_codec_wrap_error(lua_State *L, int err);
 
-/* Adds codec, null, array and map to the module table at core_index. Run es_lua_open_errors first. */
+/* Adds codec, codec_register, codec_extend, timestamp_mt, null, array and map to the module table at
+ * core_index. Run es_lua_open_errors first. */
 void es_lua_open_codec(lua_State *L, int core_index);
 
 #endif

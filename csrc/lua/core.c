@@ -5,6 +5,7 @@
 #include "../base/clock.h"
 #include "../base/mem.h"
 #include "codec.h"
+#include "codec_custom.h"
 #include "errors.h"
 #include "frame.h"
 #include "quic.h"
@@ -176,6 +177,7 @@ LUALIB_API int luaopen_echostream_core(lua_State *L)
     lua_setfield(L, core, "libraries");
     es_lua_open_errors(L, core);
     es_lua_open_codec(L, core);
+    es_codec_share(L, &es_lua_get(L)->codecs);
     es_lua_open_frame(L, core);
     es_lua_open_loop(L, core);
     es_lua_open_task(L, core);

@@ -35,6 +35,34 @@ static struct es_lsession *session_of(lua_State *L, struct es_lloop *lp, struct 
     return ls;
 }
 
+/* What was compressed is decoded from a copy: the room's own buffer may be used again by code that runs
+ * meanwhile. */
+static int decode(lua_State *L, const struct es_ev_message *m, int *n)
+{
+    const uint8_t *p = m->data + m->metadata_len;
+    size_t len = m->payload_len;
+    int rc;
+
+    if (!m->packed)
+        return es_codec_decode(L, m->codec, p, len, n);
+    *n = 0;
+    rc = es_session_plain(m->h.owner, p, len, &p, &len);
+    if (rc == 0)
+        return es_codec_decode_copy(L, m->codec, p, len, n);
+    lua_pushstring(L, rc == ES_ERR_NOMEM ? "out of memory" : "the payload cannot be decompressed");
+    return rc;
+}
+
+static int unpack_details(lua_State *L, const struct es_ev_failed *f, const uint8_t *p)
+{
+    size_t len = f->details_len;
+
+    if (!f->packed)
+        return es_codec_unpack(L, f->codec, p, len);
+    int rc = es_session_plain(f->h.owner, p, len, &p, &len);
+    return rc == 0 ? es_codec_unpack_copy(L, f->codec, p, len) : rc;
+}
+
 /* Pushes function, [kind, session, name, metadata, handler | session] for a handler; what follows are the
  * arguments. Returns how many values stand above the function. No metadata is nil there: most calls have
  * none, and a table costs more than the rest. */
@@ -82,7 +110,7 @@ static void on_request(lua_State *L, struct es_lloop *lp, struct es_ev_message *
     es_call_set_user(call, t);
     lp->unowned_call = NULL;
     int above = push_handler(L, ls, "rpc", m), n = 0;
-    int rc = es_codec_decode(L, m->codec, m->data + m->metadata_len, m->payload_len, &n);
+    int rc = decode(L, m, &n);
     if (rc < 0 || !lua_checkstack(t->co, above + n + 1)) {
         /* The function never runs: what stands for its failure is an error object raised in its place. */
         lua_settop(t->co, 0);
@@ -115,7 +143,7 @@ static void on_event(lua_State *L, struct es_lloop *lp, struct es_ev_message *m)
         t->meta_ref = luaL_ref(L, LUA_REGISTRYINDEX);
     }
     int above = push_handler(L, ls, "event", m), n = 0;
-    int rc = es_codec_decode(L, m->codec, m->data + m->metadata_len, m->payload_len, &n);
+    int rc = decode(L, m, &n);
     if (rc < 0 || !lua_checkstack(t->co, above + n + 1)) {
         es_lua_log(L, lp->lua, "warn", rc < 0 ? lua_tostring(L, -1) : "too many values", NULL,
                    m->method->name);
@@ -150,7 +178,7 @@ static void on_channel_request(lua_State *L, struct es_lloop *lp, struct es_ev_m
     lc->task = t;
     t->channel = lc;
     if (m->payload_len && es_channel_is_call(m->channel)) /* no bytes are no arguments */
-        rc = es_codec_decode(L, m->codec, m->data + m->metadata_len, m->payload_len, &n);
+        rc = decode(L, m, &n);
     if (rc < 0 || !lua_checkstack(t->co, above + n + 2)) {
         if (rc == 0)
             lua_pushliteral(L, "too many arguments");
@@ -184,7 +212,7 @@ static void on_response(lua_State *L, struct es_lloop *lp, struct es_ev_message 
     w->call = NULL;
     lp->unended_waiter = w;
     int n = 0;
-    if (es_codec_decode(L, m->codec, m->data + m->metadata_len, m->payload_len, &n) < 0) {
+    if (decode(L, m, &n) < 0) {
         const char *why = lua_tostring(L, -1);
         lua_pushnil(L);
         es_lua_push_failure(L, "serialization", 13, why, strlen(why), ES_PROCESSED_YES, 0, 0);
@@ -206,8 +234,7 @@ static void on_failed(lua_State *L, struct es_lloop *lp, struct es_ev_failed *f)
     int details = 0;
     lua_pushnil(L);
     int nil_at = lua_gettop(L);
-    if (f->details_len &&
-        es_codec_unpack(L, f->codec, f->data + f->code_len + f->message_len, f->details_len) == 0)
+    if (f->details_len && unpack_details(L, f, f->data + f->code_len + f->message_len) == 0)
         details = nil_at + 1;
     else
         lua_settop(L, nil_at); /* details that cannot be read leave the error without them */

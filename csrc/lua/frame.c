@@ -60,7 +60,7 @@ static void push_kv(lua_State *L, const struct es_kv *kv)
 
 static void push_codec(lua_State *L, uint64_t id)
 {
-    const char *name = id <= 0xffff ? es_codec_name((int)id) : NULL;
+    const char *name = id <= 0xffff ? es_codec_name(L, (int)id) : NULL;
     if (name != NULL)
         lua_pushstring(L, name);
     else

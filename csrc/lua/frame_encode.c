@@ -89,7 +89,7 @@ static uint64_t read_codec(lua_State *L, const struct es_field *f)
     int type = lua_getfield(L, 1, f->name);
     int is_int = 0;
     if (type == LUA_TSTRING) {
-        int found = es_codec_find(lua_tostring(L, -1));
+        int found = es_codec_find(L, lua_tostring(L, -1));
         if (found < 0)
             luaL_error(L, "codec: expected raw, msgpack, json or a number, got '%s'", lua_tostring(L, -1));
         id = (uint64_t)found;

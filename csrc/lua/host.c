@@ -94,7 +94,7 @@ static int core_host(lua_State *L)
 {
     static const char *const fields[] = {"max_message", "max_metadata",    "max_calls", "max_named_streams",
                                          "max_pending", "request_timeout", "agent",     "hooks",
-                                         NULL};
+                                         "compress",    "checksum",        NULL};
     static const char *const hooks[] = {"open", "accept", "closed", "goaway", "idle", NULL};
     struct es_lloop *lp = es_lua_check_loop(L, 1);
     luaL_checktype(L, 2, LUA_TTABLE);
@@ -127,6 +127,9 @@ static int core_host(lua_State *L)
     c.hold_until_accept = h->accept_ref != LUA_NOREF;
     es_limits_default(&c.limits);
     read_limits(L, 2, &c.limits);
+    (void)es_lua_read_packing(L, 2, &h->packing);
+    c.packing = h->packing;
+    c.codecs = &lp->lua->codecs;
     const char *agent = "";
     es_lua_opt_string(L, 2, "agent", &agent, NULL);
     strncpy(c.agent, agent, sizeof c.agent - 1);
@@ -244,6 +247,10 @@ static int host_stats(lua_State *L)
     FIELD(streams_in);
     FIELD(streams_out);
     FIELD(bad_frames);
+    FIELD(compressed_in);
+    FIELD(compressed_out);
+    FIELD(compression_saved);
+    FIELD(checksum_errors);
 #undef FIELD
     return 1;
 }

@@ -2,6 +2,7 @@
 
 #include <string.h>
 #include "../base/err.h"
+#include "ext.h"
 #include "value.h"
 
 /* ---- encoding ---- */
@@ -98,9 +99,17 @@ static int put_string(struct encoder *e, const struct es_path *path, int idx)
 
 static int put_table(struct encoder *e, const struct es_path *path, int idx, int depth);
 
+/* A value of an extension type: its own functions run, and may use the buffer meanwhile. */
+static int put_ext(struct encoder *e, const struct es_path *path, int idx, int type)
+{
+    int rc = es_ext_pack(e->L, idx, type, e->out);
+    return rc == 0 ? 0 : refuse(e, path, rc, lua_tostring(e->L, -1));
+}
+
 static int put_value(struct encoder *e, const struct es_path *path, int idx, int depth)
 {
     lua_State *L = e->L;
+    int type;
     switch (lua_type(L, idx)) {
     case LUA_TSTRING:
         return put_string(e, path, idx);
@@ -117,6 +126,10 @@ static int put_value(struct encoder *e, const struct es_path *path, int idx, int
         break;
     case LUA_TTABLE:
         return put_table(e, path, idx, depth);
+    case LUA_TUSERDATA:
+        if (lua_checkstack(L, 4) && es_ext_of(L, idx, &type))
+            return put_ext(e, path, idx, type);
+        break;
     default:
         break;
     }
@@ -210,12 +223,14 @@ static int put_map(struct encoder *e, const struct es_path *up, int idx, int dep
 static int put_table(struct encoder *e, const struct es_path *path, int idx, int depth)
 {
     lua_Integer n = 0;
-    int rc;
+    int rc, type;
 
     if (depth >= ES_CODEC_MAX_DEPTH)
         rc = refuse(e, path, ES_ERR_LIMIT, "tables nest more than 64 deep (or contain themselves)");
     else if (!lua_checkstack(e->L, 6))
         rc = no_memory(e);
+    else if (es_ext_of(e->L, idx, &type))
+        rc = put_ext(e, path, idx, type);
     else if (es_value_shape(e->L, idx, &n) == ES_SHAPE_ARRAY)
         rc = put_array(e, path, idx, n, depth + 1);
     else
@@ -442,6 +457,28 @@ static int get_number(struct decoder *d, uint8_t tag, unsigned bytes)
     return rc;
 }
 
+/* An extension type: tag, length unless the tag says it, type, bytes. Its function sees a copy of them. */
+static int get_ext(struct decoder *d, uint8_t tag)
+{
+    unsigned bytes = tag >= 0xd4 ? 0 : 1u << (tag - 0xc7);
+    size_t left = (size_t)(d->end - d->p);
+    uint64_t n;
+    int rc;
+
+    if (left < 2 + bytes)
+        return truncated(d);
+    n = bytes == 0 ? UINT64_C(1) << (tag - 0xd4) : get_be(d->p + 1, bytes);
+    if (n > left - 2 - bytes)
+        return malformed(d, ES_ERR_PROTOCOL, "an extension is longer than the data");
+    if (d->promised > left - 2 - bytes - n)
+        return malformed(d, ES_ERR_PROTOCOL, "a container has more elements than the data can hold");
+    rc = es_ext_unpack(d->L, (int8_t)d->p[1 + bytes], d->p + 2 + bytes, (size_t)n);
+    if (rc != 0)
+        return malformed(d, rc, lua_tostring(d->L, -1));
+    d->p += 2 + bytes + n;
+    return 0;
+}
+
 /* Tags from 0xc0 to 0xdf. */
 static int get_tagged(struct decoder *d, uint8_t tag, int depth)
 {
@@ -451,7 +488,7 @@ static int get_tagged(struct decoder *d, uint8_t tag, int depth)
     unsigned bytes = follow[tag - 0xc0];
 
     if (bytes == 0xff)
-        return malformed(d, ES_ERR_PROTOCOL, "extension types are not supported");
+        return get_ext(d, tag);
     if ((size_t)(d->end - d->p) < 1 + bytes)
         return truncated(d);
     switch (tag) {

@@ -3,7 +3,9 @@
  *
  * Strings are bytes: encoded as str whatever they hold, decoded from str and bin alike. Integers stay
  * integers in their shortest form, floats are float 64 (float 32 is read). An unsigned integer above 2^63 - 1
- * has no Lua integer and is refused rather than rounded. Extension types are refused. Map keys are strings,
+ * has no Lua integer and is refused rather than rounded. Extension types are those of ext.h; unknown ones are
+ * refused with their number. Their functions may run any Lua code: the input must not lie where Lua code can
+ * free it, which is why callers copy what a channel holds. Map keys are strings,
  * integers, floats or booleans; a key that comes twice, NaN or nil as a key are refused.
  *
  * Errors: 0, or a negative enum es_err with one string pushed, the reason. Nothing else is left on the stack,

@@ -2,6 +2,7 @@
 #include "binding.h"
 #include <string.h>
 #include "../base/mem.h"
+#include "../framing/compress.h"
 #include "../framing/frame.h"
 #include "codec.h"
 #include "errors.h"
@@ -46,14 +47,55 @@ size_t es_lua_read_kv(lua_State *L, int idx, const char *field, struct es_pair_k
 
 int es_lua_read_codec(lua_State *L, int idx)
 {
-    static const char *const names[] = {"raw", "msgpack", "json", NULL};
-    int codec = ES_CODEC_MSGPACK;
-    es_lua_opt_choice(L, idx, "codec", names, &codec);
+    const char *name;
+    if (!es_lua_opt_string(L, idx, "codec", &name, NULL))
+        return ES_CODEC_MSGPACK;
+    int codec = es_codec_find(L, name);
+    if (codec < 0)
+        luaL_error(L, "codec: no codec of the name '%s' is registered", name);
     return codec;
 }
 
-void es_lua_call_opts(lua_State *L, int idx, struct es_lloop *lp, struct es_lcall_opts *out)
+int es_lua_read_packing(lua_State *L, int idx, struct es_packing *p)
 {
+    int said = 0, flag = 0;
+    lua_Integer v;
+    int type = lua_getfield(L, idx, "compress");
+    if (type == LUA_TBOOLEAN || type == LUA_TTABLE) {
+        int on = type == LUA_TTABLE || lua_toboolean(L, -1);
+        said = 1;
+        p->compress = on ? ES_COMPRESS_ON : ES_COMPRESS_NEVER;
+        p->level = 0;
+        p->threshold = ES_ZSTD_THRESHOLD;
+        if (type == LUA_TTABLE) {
+            int at = lua_gettop(L);
+            if (es_lua_opt_integer(L, at, "threshold", 0, INT32_MAX, &v))
+                p->threshold = (uint32_t)v;
+            if (es_lua_opt_integer(L, at, "level", ES_ZSTD_LEVEL_MIN, ES_ZSTD_LEVEL_MAX, &v))
+                p->level = (uint8_t)v;
+        }
+    } else if (type != LUA_TNIL) {
+        es_lua_opt_error(L, "compress", "a boolean or a table", -1);
+    }
+    lua_pop(L, 1);
+    if (es_lua_opt_boolean(L, idx, "checksum", &flag)) {
+        said = 1;
+        p->checksum = (uint8_t)flag;
+    }
+    return said;
+}
+
+int es_lua_codec_unknown(lua_State *L, const char *what, int codec)
+{
+    lua_pushnil(L);
+    es_lua_push_error(L, "invalid_argument", "%s: the peer does not know the codec \"%s\"", what,
+                      es_codec_name(L, codec));
+    return 2;
+}
+
+void es_lua_call_opts(lua_State *L, int idx, struct es_lsession *ls, struct es_lcall_opts *out)
+{
+    struct es_lloop *lp = ls->loop;
     struct es_call_opts *o = &out->o;
     es_poller_now(
         lp->poller); /* a script may have computed for long since the last step: deadlines count from now */
@@ -74,6 +116,9 @@ void es_lua_call_opts(lua_State *L, int idx, struct es_lloop *lp, struct es_lcal
         if (es_lua_opt_boolean(L, idx, "idempotent", &flag))
             o->idempotent = (uint8_t)flag;
         o->codec = (uint8_t)es_lua_read_codec(L, idx);
+        out->packing = ls->host->packing;
+        if (es_lua_read_packing(L, idx, &out->packing))
+            o->packing = &out->packing;
         lua_getfield(L, idx, "metadata");
         o->metadata = out->kv;
         o->n_metadata = es_lua_read_kv(L, -1, "metadata", out->kv, ES_MAX_META_PAIRS);
@@ -115,7 +160,7 @@ static void prepare(lua_State *L, struct es_lsession *ls, int at, struct prepare
     p->method = luaL_checklstring(L, at, &p->len);
     if (!es_name_valid(p->method, p->len))
         luaL_error(L, "a method name is 1 to 256 bytes of A-Z a-z 0-9 . _ / : -");
-    es_lua_call_opts(L, at + 1, lp, &p->opts);
+    es_lua_call_opts(L, at + 1, ls, &p->opts);
     int n = lua_gettop(L) - (at + 1);
     es_buf_clear(&lp->scratch);
     if (es_codec_encode(L, p->opts.o.codec, at + 2, n < 0 ? 0 : n, &lp->scratch) < 0)
@@ -146,6 +191,8 @@ static int send_request(lua_State *L, struct es_lsession *ls, struct prepared *p
     }
     if (rc == ES_ERR_CLOSED)
         return es_lsession_closed_error(L);
+    if (rc == ES_ERR_UNSUPPORTED)
+        return es_lua_codec_unknown(L, p->method, p->opts.o.codec);
     return es_lua_fail(L, rc, p->method);
 }
 

@@ -326,6 +326,7 @@ static int session_emit(lua_State *L)
     size_t n_kv = 0;
     lua_Integer lane = 0;
     int unreliable = 0, codec = ES_CODEC_MSGPACK;
+    struct es_packing packing = ls->host->packing;
     double wall = 0;
     if (!lua_isnoneornil(L, 3)) {
         luaL_checktype(L, 3, LUA_TTABLE);
@@ -333,6 +334,7 @@ static int session_emit(lua_State *L)
         es_lua_opt_boolean(L, 3, "unreliable", &unreliable);
         es_lua_opt_number(L, 3, "wall_time", 0, 1e12, &wall);
         codec = es_lua_read_codec(L, 3);
+        (void)es_lua_read_packing(L, 3, &packing);
         lua_getfield(L, 3, "metadata");
         n_kv = es_lua_read_kv(L, -1, "metadata", kv, ES_MAX_META_PAIRS);
         lua_pop(L, 1);
@@ -342,8 +344,8 @@ static int session_emit(lua_State *L)
     es_buf_clear(&lp->scratch);
     if (es_codec_encode(L, codec, 4, n < 0 ? 0 : n, &lp->scratch) < 0)
         return luaL_error(L, "%s", lua_tostring(L, -1));
-    int rc = es_session_emit(ls->s, name, len, unreliable ? ES_LANE_DATAGRAM : (int)lane, codec, kv, n_kv,
-                             (uint64_t)(wall * 1e6), lp->scratch.p, lp->scratch.n);
+    int rc = es_session_emit_packed(ls->s, &packing, name, len, unreliable ? ES_LANE_DATAGRAM : (int)lane,
+                                    codec, kv, n_kv, (uint64_t)(wall * 1e6), lp->scratch.p, lp->scratch.n);
     if (rc == 0) {
         lua_pushboolean(L, 1);
         return 1;
@@ -359,6 +361,8 @@ static int session_emit(lua_State *L)
             name);
     if (rc == ES_ERR_CLOSED)
         return es_lsession_closed_error(L);
+    if (rc == ES_ERR_UNSUPPORTED && es_session_takes_codec(ls->s, codec) != 1)
+        return es_lua_codec_unknown(L, name, codec);
     if (rc == ES_ERR_TOO_LARGE && unreliable) {
         struct es_link_stats st;
         es_link_stats_get(es_session_link(ls->s), &st);
@@ -523,7 +527,7 @@ static int session_open_channel(lua_State *L)
     if (!ls)
         return es_lsession_closed_error(L);
     struct es_lcall_opts opts;
-    es_lua_call_opts(L, 3, ls->loop, &opts);
+    es_lua_call_opts(L, 3, ls, &opts);
     if (lua_isnoneornil(L, 3) || lua_getfield(L, 3, "codec") == LUA_TNIL)
         opts.o.codec = ES_CODEC_RAW;
     if (lua_isnoneornil(L, 3) || lua_getfield(L, 3, "timeout") == LUA_TNIL)
@@ -536,6 +540,13 @@ static int session_open_channel(lua_State *L)
     }
     if (rc == ES_ERR_INVAL)
         return luaL_error(L, "%s: a stream name is 1 to 256 bytes of A-Z a-z 0-9 . _ / : -", name);
+    if (rc == ES_ERR_AGAIN) {
+        lua_pushnil(L);
+        lua_pushliteral(L, "again");
+        return 2;
+    }
+    if (rc == ES_ERR_UNSUPPORTED)
+        return es_lua_codec_unknown(L, name, opts.o.codec);
     return rc == ES_ERR_CLOSED ? es_lsession_closed_error(L) : es_lua_fail(L, rc, name);
 }
 

@@ -1,5 +1,6 @@
 /* es_session_request, and the calls that wait inside: for the handshake, for the peer's HELLO (messages over
  * 64 KiB), or for its stream allowance. First come, first sent. */
+#include <stdio.h>
 #include <string.h>
 #include "internal.h"
 
@@ -44,6 +45,7 @@ static int send_stashed(struct es_call *c)
     struct es_kv kv = {c->stash.p + c->method_len, c->kv_len, c->kv_count};
     const uint8_t *payload = c->release != NULL ? c->payload : kv.p + c->kv_len;
     struct es_failure f;
+    char text[64 + ES_MAX_CODEC_NAME];
     int rc;
 
     if (needs_hello(s, c, c->payload_len))
@@ -70,9 +72,11 @@ static int send_stashed(struct es_call *c)
         s->n_calls_out++;
         return 0;
     }
-    if (rc == ES_ERR_UNSUPPORTED)
-        failure_set(&f, ES_STATUS_INVALID_ARGUMENT, ES_PROCESSED_NO, "the peer does not know the codec");
-    else
+    if (rc == ES_ERR_UNSUPPORTED) {
+        snprintf(text, sizeof text, "the peer does not know the codec \"%s\"",
+                 s->host->cfg.codecs->name[c->codec - ES_FIRST_CODEC]);
+        failure_set(&f, ES_STATUS_INVALID_ARGUMENT, ES_PROCESSED_NO, text);
+    } else
         failure_set(&f, ES_STATUS_UNAVAILABLE, ES_PROCESSED_NO, es_strerror(rc));
     if (rc == ES_ERR_CLOSED)
         f.code = "connection_closed", f.code_len = strlen(f.code);

@@ -1,14 +1,15 @@
 --- What servers and clients have in common: handlers, hooks, context and the sessions that are open.
 
 local core = require "echostream.core"
+local codec = require "echostream.codec"
 local context = require "echostream.context"
 local handlers = require "echostream.handlers"
 local hooks = require "echostream.hooks"
 local loop = require "echostream.loop"
 local middleware = require "echostream.middleware"
 local options = require "echostream.options"
-local services = require "echostream.services"
 local plugin = require "echostream.plugin"
+local services = require "echostream.services"
 local session = require "echostream.session"
 
 local M = {}
@@ -33,6 +34,8 @@ M.schema = {
   max_calls = { type = "integer", min = 1 },
   max_named_streams = { type = "integer", min = 0 },
   max_pending = { type = "integer", min = 0 },
+  compress = { type = { "boolean", "table" }, fields = codec.compress_fields },
+  checksum = { type = "boolean" },
   agent = { type = "string" },
   introspection = { type = "boolean" },
   cert = { type = "string" },
@@ -166,10 +169,10 @@ function M.init(self, opts, accepts)
   self._hooks = { start = {}, stop = {}, connect = {}, disconnect = {} }
   self._sessions = {}
   self._middleware = {}
+  self._plugins = {}
   self._chains = {} -- `out`: what outgoing calls pass through
   self._timeout = opts.timeout or 30
   self._on_idle = nil
-  self._plugins = {}
   self.context = context.new(self)
   self._host = core.host(self._rec.core, {
     max_message = opts.max_message,
@@ -177,6 +180,8 @@ function M.init(self, opts, accepts)
     max_calls = opts.max_calls,
     max_named_streams = opts.max_named_streams,
     max_pending = opts.max_pending,
+    compress = opts.compress,
+    checksum = opts.checksum,
     request_timeout = opts.timeout,
     agent = opts.agent,
     hooks = core_hooks(self, accepts),

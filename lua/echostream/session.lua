@@ -1,6 +1,7 @@
 --- Sessions: the native protocol's view of one connection. Both sides have the same methods.
 
 local core = require "echostream.core"
+local codecs = require "echostream.codec"
 local context = require "echostream.context"
 local errors = require "echostream.errors"
 local loop = require "echostream.loop"
@@ -38,7 +39,9 @@ M.call_options = {
   priority = { type = "integer", min = 0, max = 7 },
   idempotent = { type = "boolean" },
   metadata = { type = "table" },
-  codec = { type = "string", one_of = { "msgpack", "json", "raw" } },
+  codec = { type = "string", one_of = codecs.names },
+  compress = { type = { "boolean", "table" }, fields = codecs.compress_fields },
+  checksum = { type = "boolean" },
   unreliable = { type = "boolean" },
   lane = { type = "integer", min = 0, max = 7 },
 }
@@ -120,11 +123,35 @@ local function try_emit_now(self, opts, name, ...)
   if not self._rec.stepping then
     loop.touch(self._rec)
   end
-  return ok, err
+  if ok then
+    return true
+  end
+  return nil, err
+end
+
+local function open_channel_waiting(ud, name, opts)
+  while true do
+    local channel, err = ud:open_channel(name, opts)
+    if err ~= "again" then
+      return channel, err
+    end
+    local ok
+    ok, err = task.await(function(resume)
+      ud:on_writable(function()
+        resume(true)
+      end)
+    end)
+    if not ok then
+      return nil, err
+    end
+  end
 end
 
 local function open_stream(self, name, opts, codec)
   local channel, err = self._ud:open_channel(name, opts)
+  if err == "again" then -- the peer's HELLO says which codecs it has
+    channel, err = block(open_channel_waiting, self._ud, name, opts)
+  end
   if not channel then
     return nil, err
   end
@@ -341,7 +368,9 @@ end
 --- The same calls with other options: `client:with{ timeout = 2 }:request("slow")`.
 ---
 --- Options: `timeout` seconds (false: none), `priority` 0 (first) to 7 (3 by default), `metadata` strings by lower-case key,
---- `idempotent` (the call may be run again when its fate is unknown), `codec`; for events `unreliable` and `lane` (0 to 7).
+--- `idempotent` (the call may be run again when its fate is unknown), `codec` ("msgpack", "json", "raw" or a name given to
+--- `echo.codec.register`), `compress` (true, false, or { threshold = 1024, level = 3 }) and `checksum` instead of what the
+--- server or client was made with; for events `unreliable` and `lane` (0 to 7).
 ---@param opts table
 ---@return echostream.calls
 function shared:with(opts)

@@ -1,6 +1,7 @@
 --- Streams: ordered, flow-controlled, two-way channels of messages. A named stream is opened with `create_stream` and handled
 --- with `add_stream`; the stream of a call is opened with `stream` and belongs to a method with `add_rpc(…, { stream = … })`.
 
+local codec_module = require "echostream.codec"
 local core = require "echostream.core"
 local errors = require "echostream.errors"
 local loop = require "echostream.loop"
@@ -28,10 +29,10 @@ Stream.__tostring = function(self)
 end
 
 -- By the number that messages carry; 0, raw: the bytes are the message.
-local codecs = { [1] = core.codec.msgpack, [2] = core.codec.json }
+local codecs = codec_module.numbers
 
 --- Schema entry for the `codec` option of `add_stream` and `create_stream`.
-M.codec_option = { type = "string", one_of = { "raw", "msgpack", "json" } }
+M.codec_option = { type = "string", one_of = codec_module.names }
 
 --- Wraps a channel of the core.
 ---@param channel echostream.core.channel

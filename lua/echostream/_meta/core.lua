@@ -230,10 +230,13 @@ function session:keep_alive(on) end
 ---@field metadata? table<string,string>
 ---@field codec? "msgpack"|"json"|"raw"   raw: exactly one string argument and result
 
---- In a task: sends, yields, returns the results (a handler without results: true) or nil, err. Raises when not in a task.
+--- In a task: sends, yields, returns the results (a handler without results: true) or nil, err. Elsewhere, or when the last
+--- argument is a function, it calls what set_elsewhere was given with the same arguments and returns what that returns.
 ---@param options? echostream.core.call_options
 ---@return any ...
 function session:request(method, options, ...) end
+---@param fn fun(session_ud, method: string, options: table|nil, ...): any ...
+function core.set_elsewhere(fn) end
 --- The same, with done(...) run in a task instead of yielding. Returns a handle for cancel, or nil, err.
 ---@return integer|nil handle, table|nil err
 function session:request_cb(done, method, options, ...) end
@@ -363,6 +366,25 @@ function qstream:close() end
 --- Failures return nil, err (code serialization).
 ---@field json table the same four functions
 core.codec = {}
+
+--- Adds a codec or changes its functions, and gives its table in core.codec. Raises on a bad or a built-in name.
+---@param name string
+---@param encode fun(...): string
+---@param decode fun(bytes: string): ...
+---@return echostream.core.codec
+function core.codec_register(name, encode, decode) end
+
+--- Gives values with the metatable a MessagePack extension type, 0 to 127. nil, number: it has another one already.
+---@param type integer
+---@param metatable table
+---@param pack fun(value: any): string
+---@param unpack fun(bytes: string): any
+---@return true|nil ok, integer? other
+function core.codec_extend(type, metatable, pack, unpack) end
+
+--- The metatable of timestamps.
+---@type table
+core.timestamp_mt = {}
 
 ---@class echostream.core.frame
 --- encode{ type = "request", ... } -> bytes; decode(bytes, from?) -> frame, next | nil, "again" | nil, err; decode_datagram(bytes) -> frame;
