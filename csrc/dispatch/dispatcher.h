@@ -39,6 +39,7 @@ struct es_method {
     uint32_t running;       /* calls inside now */
     uint32_t uses;          /* events queued or calls open that point here: freed when removed and 0 */
     uint64_t calls, errors; /* counters */
+    uint64_t warned_at;     /* the binding's: when it last complained about the handler; 0: never */
     uint16_t name_len;
     char name[]; /* NUL-terminated too */
 };

@@ -103,6 +103,7 @@ struct es_lloop {
     struct es_timer kick;         /* runs when something is ready outside a step */
     uint64_t next_ticket, next_handle;
     struct es_task *current;
+    uint64_t stamp, watch, warned_at; /* watchdog.c: when the last resume ended; the shortest limit; ns */
     uint8_t busy, closed;
     /* what the event being handled would lose if Lua ran out of memory now (drain.c) */
     struct es_call *unowned_call;
@@ -154,6 +155,12 @@ int es_lua_give_scratch(struct es_lloop *lp, void (**release)(void *), void **ar
 /* Clear text for a value raised by user code: pushes a string. */
 const char *es_lua_error_text(lua_State *L, int idx);
 
+/* ---- watchdog.c ---- */
+void es_lua_watch_loop(struct es_lloop *lp); /* a new loop: its limit */
+/* t held the loop longer than the loop's limit: says so, unless its host allows it or it was said lately. */
+void es_lua_watch_held(lua_State *L, struct es_task *t, uint64_t held);
+int es_lua_host_watchdog(lua_State *L); /* host:watchdog(seconds | false) */
+
 /* ---- drain.c ---- */
 /* Runs queued events, due timers and ready tasks once through. Returns how many. Never raises. */
 size_t es_lua_drain(lua_State *L, struct es_lloop *lp);
@@ -170,6 +177,7 @@ struct es_lhost { /* userdata "echostream.host" points here */
     int app_ready;
     int open_ref, accept_ref, closed_ref, goaway_ref, idle_ref; /* hooks; LUA_NOREF */
     int wrapper_ref;
+    uint64_t watch;            /* ns a handler may hold the loop; 0: the loop's limit */
     struct es_buf method_refs; /* ints: the registry references of the handlers */
 };
 struct es_lhost *es_lua_check_host(lua_State *L, int idx);
@@ -238,6 +246,10 @@ struct es_lcallback {        /* request_cb */
 };
 /* Ends an outgoing call's waiter with the n results on top of L (popped). */
 void es_lua_waiter_end(lua_State *L, struct es_waiter *w, int n);
+
+/* ---- encoded.c ---- */
+void es_lua_open_encoded(lua_State *L, int core);
+int es_lsession_emit_encoded(lua_State *L);
 
 /* ---- channel.c ---- */
 struct es_lchannel { /* userdata "echostream.channel" points here; es_channel_user() too */

@@ -261,6 +261,7 @@ void es_lua_open_host(lua_State *L, int core)
                                        {"remove", host_remove},
                                        {"set_wrapper", host_set_wrapper},
                                        {"stats", host_stats},
+                                       {"watchdog", es_lua_host_watchdog},
                                        {NULL, NULL}};
     static const luaL_Reg meta[] = {{"__gc", host_gc}, {NULL, NULL}};
     es_lua_class(L, HOST_MT, methods, meta);

@@ -169,6 +169,7 @@ static struct es_lloop *loop_new(lua_State *L, const struct es_sim_config *sim)
         rc = sim ? es_sim_new(&lp->sim, sim) : es_poller_new(&lp->poller);
     if (rc == 0 && sim)
         lp->poller = es_sim_poller(lp->sim);
+    es_lua_watch_loop(lp);
     if (rc < 0) {
         es_evq_del(lp->events);
         lp->closed = 1;
@@ -298,6 +299,7 @@ static int run_ready(lua_State *L, struct es_lloop *lp)
     int n = 0;
     for (int round = 0; round < 4; round++) {
         es_poller_enter(lp->poller);
+        lp->stamp = es_clock_monotonic();
         n += (int)es_lua_drain(L, lp);
         es_poller_leave(lp->poller);
         es_poller_flush(lp->poller);

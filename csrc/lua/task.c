@@ -7,6 +7,7 @@
  */
 #include "binding.h"
 #include <string.h>
+#include "../base/clock.h"
 #include "../base/mem.h"
 #include "errors.h"
 
@@ -189,6 +190,10 @@ void es_task_run(lua_State *L, struct es_task *t, int nargs)
     lp->current = t;
     int status = lua_resume(t->co, L, nargs, &nres);
     lp->current = before;
+    uint64_t now = es_clock_monotonic(), held = now - lp->stamp;
+    lp->stamp = now;
+    if (held > lp->watch)
+        es_lua_watch_held(L, t, held);
     if (status == LUA_YIELD && t->parking) {
         t->parking = 0;
         lua_pop(t->co, nres);

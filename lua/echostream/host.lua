@@ -38,6 +38,7 @@ M.schema = {
   checksum = { type = "boolean" },
   agent = { type = "string" },
   introspection = { type = "boolean" },
+  watchdog = { type = { "seconds", "boolean" }, min = 0.001, max = 1e6 },
   cert = { type = "string" },
   key = { type = "string" },
   ca = { type = "string" },
@@ -186,6 +187,9 @@ function M.init(self, opts, accepts)
     agent = opts.agent,
     hooks = core_hooks(self, accepts),
   })
+  if opts.watchdog ~= nil and opts.watchdog ~= true then
+    self._host:watchdog(opts.watchdog)
+  end
   handlers.init(self, opts.introspection)
   services.init(self)
 end
