@@ -65,7 +65,8 @@ static int channel_gc(lua_State *L)
     struct es_lchannel *lc = *box;
     *box = NULL;
     if (lc) {
-        es_lchannel_release(lc);
+        if (!lc->task) /* a handler that dropped its stream still answers it: es_job_end */
+            es_lchannel_release(lc);
         es_lchannel_unref(L, lc);
     }
     return 0;

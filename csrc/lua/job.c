@@ -194,9 +194,9 @@ void es_job_end(lua_State *L, struct es_task *t, int ok, int n)
     case ES_JOB_CHANNEL: {
         struct es_lchannel *lc = t->channel;
         t->channel = NULL;
-        lc->task = NULL;
         if (lc->c)
             end_channel(L, t, lc->c, ok, first, n);
+        lc->task = NULL; /* only now: until here the collector must not release it */
         es_lchannel_release(lc);
         es_lchannel_unref(L, lc);
         break;
