@@ -19,6 +19,15 @@ uint64_t es_clock_monotonic(void)
     return read_clock(CLOCK_MONOTONIC);
 }
 
+uint64_t es_clock_coarse(void)
+{
+#ifdef CLOCK_MONOTONIC_COARSE
+    return read_clock(CLOCK_MONOTONIC_COARSE);
+#else
+    return read_clock(CLOCK_MONOTONIC);
+#endif
+}
+
 uint64_t es_clock_wall(void)
 {
     return read_clock(CLOCK_REALTIME);

@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 uint64_t es_clock_monotonic(void);   /* ns, CLOCK_MONOTONIC */
+uint64_t es_clock_coarse(void);      /* the same to a few milliseconds, at half the price */
 uint64_t es_clock_wall(void);        /* ns since 1970 */
 void es_random(void *out, size_t n); /* getrandom(2); aborts only if the kernel has no randomness */
 

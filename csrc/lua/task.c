@@ -190,7 +190,7 @@ void es_task_run(lua_State *L, struct es_task *t, int nargs)
     lp->current = t;
     int status = lua_resume(t->co, L, nargs, &nres);
     lp->current = before;
-    uint64_t now = es_clock_monotonic(), held = now - lp->stamp;
+    uint64_t now = es_clock_coarse(), held = now - lp->stamp;
     lp->stamp = now;
     if (held > lp->watch)
         es_lua_watch_held(L, t, held);

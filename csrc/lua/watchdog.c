@@ -1,7 +1,7 @@
 /* The watchdog: says which handler held the loop. While a handler computes nothing else runs, so one that
  * does so for long is everybody's problem and nobody's error message.
  *
- * It costs one reading of the clock for each resume: the end of one is the beginning of the next. Simulated
+ * It costs one reading of a coarse clock for each resume: the end of one is the beginning of the next. Simulated
  * loops are watched only when asked for, because a log must not depend on the machine there.
  */
 #include "binding.h"

@@ -13,6 +13,18 @@ TEST(the_monotonic_clock_never_goes_back)
     }
 }
 
+TEST(the_coarse_clock_is_a_little_behind_the_monotonic_one_and_never_goes_back)
+{
+    uint64_t last = es_clock_coarse();
+
+    for (int i = 0; i < 10000; i++) {
+        uint64_t now = es_clock_coarse();
+        CHECK(now >= last);
+        CHECK(es_clock_monotonic() - now < UINT64_C(20000000));
+        last = now;
+    }
+}
+
 TEST(the_wall_clock_is_past_2020_and_in_nanoseconds)
 {
     CHECK(es_clock_wall() > UINT64_C(1577836800) * 1000000000);

@@ -31,7 +31,8 @@ net.only("quic", function(env)
       assert.equal("warn", found[1].level)
       assert.equal("math.slow", found[1].method)
       local ms = found[1].message:match "^the method math%.slow held the loop for (%d+) ms"
-      assert.is_true(tonumber(ms) >= 150, found[1].message)
+      assert.is_true(tonumber(ms) >= 140, -- the clock is a coarse one
+        found[1].message)
     end)
 
     env.it("is named whatever it serves, also when it waits afterwards", function()
