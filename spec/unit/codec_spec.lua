@@ -402,6 +402,176 @@ describe("the raw codec", function()
   end)
 end)
 
+describe("codecs of users", function()
+  local function join(...) return table.concat({ ... }, ",") end
+  local function split(bytes)
+    local values = {}
+    for word in bytes:gmatch "[^,]+" do values[#values + 1] = word end
+    return table.unpack(values)
+  end
+
+  it("are registered under a name", function()
+    local made = codec.register("unit.join", { encode = join, decode = split })
+    assert.equal(made, codec.find "unit.join")
+    assert.equal("unit.join", made.name)
+    assert.is_true(made.id >= 16)
+    assert.equal("a,b", made.encode("a", "b"))
+    assert.same({ "a", "b" }, { made.decode "a,b" })
+    assert.equal("a", made.pack "a")
+    assert.same({ "a", 4 }, { made.unpack "a,b" })
+    assert.equal("unit.join", codec.names[#codec.names])
+  end)
+
+  it("are replaced only when that is said", function()
+    local functions = { encode = function() return "new" end, decode = split }
+    assert.has_error(function() codec.register("unit.join", functions) end)
+    local id = codec.find("unit.join").id
+    local made = codec.register("unit.join", functions, { replace = true })
+    assert.equal(id, made.id)
+    assert.equal("new", made.encode(1))
+    assert.equal("new", codec.find("unit.join").encode(1))
+    for _, name in ipairs { "json", "msgpack", "raw" } do
+      assert.has_error(function() codec.register(name, functions, { replace = true }) end)
+    end
+  end)
+
+  it("refuse names and functions that are none", function()
+    for _, name in ipairs { "", "a b", ("x"):rep(64), "\0" } do
+      assert.has_error(function() codec.register(name, { encode = join, decode = split }) end)
+    end
+    assert.has_error(function() codec.register(1, { encode = join, decode = split }) end)
+    assert.has_error(function() codec.register("unit.half", { encode = join }) end)
+    assert.has_error(function() codec.register("unit.half", { encode = join, decode = 1 }) end)
+    assert.is_nil(codec.find "unit.half")
+  end)
+
+  it("fail with serialization whatever their functions do", function()
+    local bad
+    local made = codec.register("unit.bad", { encode = function(...) return bad(...) end, decode = function(...) return bad(...) end })
+    for _, case in ipairs {
+      { function() error "no reason" end, "codec unit.bad: no reason" },
+      { function() error { } end, "an error that is a table" },
+      { function() error() end, "codec unit.bad: an error that is a nil" },
+      { function() error(codec.msgpack) end, "an error that is a table" },
+      { function() error(setmetatable({}, { __tostring = error })) end, "an error that is a table" },
+      { function() return nil, (select(2, msgpack.encode(print))) end, "a function cannot be sent" },
+      { function() coroutine.yield() end, "yield" },
+    } do
+      bad = case[1]
+      fails(case[2], made.encode(1))
+      fails(case[2], made.decode "x")
+    end
+    bad = function() return 1 end
+    fails("gave a number instead of a string", made.encode(1))
+    bad = function() end
+    fails("gave a nil instead of a string", made.encode(1))
+    bad = function() return table.unpack({}, 1, 251) end
+    fails("more than 250 values", made.decode "x")
+  end)
+
+  it("may use other codecs, and themselves", function()
+    local made
+    made = codec.register("unit.nested", {
+      encode = function(depth) return msgpack.pack(depth > 0 and made.encode(depth - 1) or ("x"):rep(5000)) end,
+      decode = function(bytes) return (msgpack.unpack(bytes)) end,
+    })
+    local bytes = assert(made.encode(20))
+    for _ = 1, 20 do bytes = made.decode(bytes) end
+    assert.equal(("x"):rep(5000), made.decode(bytes))
+  end)
+end)
+
+describe("MessagePack's extension types", function()
+  local mt = { __name = "unit" }
+
+  it("are packed and unpacked by functions, in every length", function()
+    codec.extend(3, { metatable = mt, pack = function(v) return v.bytes end,
+      unpack = function(bytes) return setmetatable({ bytes = bytes }, mt) end })
+    for _, n in ipairs { 0, 1, 2, 3, 4, 5, 8, 9, 16, 17, 255, 256, 65535, 65536 } do
+      local value = setmetatable({ bytes = ("z"):rep(n) }, mt)
+      local bytes = msgpack.pack { value, 7 }
+      local back = msgpack.unpack(bytes)
+      assert.equal(mt, getmetatable(back[1]))
+      assert.equal(n, #back[1].bytes)
+      assert.equal(7, back[2])
+      if n < 300 then
+        for cut = 0, #bytes - 1 do fails("", msgpack.unpack(bytes:sub(1, cut))) end
+      end
+    end
+    assert.equal("\xd4\x03z", msgpack.pack(setmetatable({ bytes = "z" }, mt)))
+    assert.equal("\xc7\x03\x03zzz", msgpack.pack(setmetatable({ bytes = "zzz" }, mt)))
+  end)
+
+  it("recognise userdata too", function()
+    local file = io.tmpfile()
+    fails("userdata", msgpack.pack(file))
+    codec.extend(4, { metatable = getmetatable(file), pack = function() return "f" end, unpack = function() return "a file" end })
+    assert.equal("a file", (msgpack.unpack(msgpack.pack(file))))
+    file:close()
+  end)
+
+  it("are refused with their number when unknown", function()
+    fails("extension type 99 is not known here", msgpack.unpack "\xd4\x63x")
+    fails("extension type %-2 is not known here", msgpack.unpack "\xd4\xfex")
+  end)
+
+  it("fail with serialization when their functions do", function()
+    local broken = {}
+    codec.extend(5, { name = "broken", metatable = broken, pack = function() error "no" end, unpack = function() error "never" end })
+    fails("argument 1 %.a%[1%]: extension type 5: broken: no", msgpack.encode { a = { setmetatable({}, broken) } })
+    fails("extension type 5: broken: never", msgpack.decode "\x91\xd4\x05x")
+    codec.extend(5, { metatable = broken, pack = function() return 1 end, unpack = function() end })
+    fails("pack gave a number instead of a string", msgpack.pack(setmetatable({}, broken)))
+  end)
+
+  it("belong to one metatable each", function()
+    assert.has_error(function() codec.extend(6, { metatable = mt, pack = print, unpack = print }) end)
+    for _, number in ipairs { -1, 128, 1.5, "1" } do
+      assert.has_error(function() codec.extend(number, { metatable = {}, pack = print, unpack = print }) end)
+    end
+    assert.has_error(function() codec.extend(6, { pack = print, unpack = print }) end)
+    assert.has_error(function() codec.extend(6, { metatable = {}, pack = print, unpack = print, extra = 1 }) end)
+  end)
+end)
+
+describe("timestamps", function()
+  local stamp = codec.timestamp
+
+  it("go there and back in the shortest form", function()
+    for _, case in ipairs {
+      { stamp(0), 6 }, { stamp(0xffffffff), 6 }, { stamp(0x100000000), 10 }, { stamp(1, 1), 10 }, { stamp(2 ^ 34 - 1 | 0, 999999999), 10 },
+      { stamp(2 ^ 34 | 0), 15 }, { stamp(-1), 15 }, { stamp(-1, 999999999), 15 }, { stamp(math.maxinteger), 15 }, { stamp(math.mininteger, 5), 15 },
+    } do
+      local bytes = msgpack.pack(case[1])
+      assert.equal(case[2], #bytes)
+      local back = msgpack.unpack(bytes)
+      assert.equal(case[1], back)
+      assert.equal(getmetatable(case[1]), getmetatable(back))
+    end
+    assert.equal("\xd6\xff\x00\x00\x00\x07", msgpack.pack(stamp(7)))
+  end)
+
+  it("are made of numbers, compared and printed", function()
+    assert.same({ 1, 500000000 }, { stamp(1.5).seconds, stamp(1.5).nanoseconds })
+    assert.same({ -2, 750000000 }, { stamp(-1.25).seconds, stamp(-1.25).nanoseconds })
+    assert.equal("-1.250000000", tostring(stamp(-1.25)))
+    assert.equal("-0.250000000", tostring(stamp(-0.25)))
+    assert.equal("3.000000007", tostring(stamp(3, 7)))
+    assert.equal(-1.25, stamp(-1.25):number())
+    assert.is_true(stamp(1) < stamp(1, 1) and stamp(1, 1) <= stamp(1, 1) and stamp(2) > stamp(1, 999999999))
+    assert.is_true(stamp(1) ~= stamp(2))
+  end)
+
+  it("refuse what is no time", function()
+    for _, args in ipairs { { "x" }, { 1, -1 }, { 1, 1000000000 }, { 1.5, 1 }, { 1 / 0 }, { 0 / 0 }, { 1, 1.5 } } do
+      assert.has_error(function() stamp(table.unpack(args)) end)
+    end
+    fails("whole seconds", msgpack.pack(setmetatable({}, getmetatable(stamp(0)))))
+    fails("4, 8 or 12 bytes", msgpack.unpack "\xd4\xffx")
+    fails("a second or more", msgpack.unpack("\xd7\xff" .. ("\xff"):rep(8)))
+  end)
+end)
+
 describe("codecs", function()
   it("are found by name", function()
     assert.equal(msgpack, codec.find "msgpack")
