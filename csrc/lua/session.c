@@ -567,6 +567,7 @@ void es_lua_open_session(lua_State *L, int core)
                                        {"request_cb", es_lsession_request_cb},
                                        {"cancel", es_lsession_cancel},
                                        {"emit", session_emit},
+                                       {"emit_encoded", es_lsession_emit_encoded},
                                        {"on_writable", session_on_writable},
                                        {"open_channel", session_open_channel},
                                        {"open_call", es_lsession_open_call},

@@ -51,6 +51,9 @@ struct emission { /* what is to be sent */
     size_t n_metadata;
     const uint8_t *payload;
     size_t len;
+    void (*release)(void *); /* the payload need not be copied; NULL once the link has it */
+    void *arg;
+    int apart; /* encode() left the payload out of the scratch buffer */
 };
 
 /* The frame of one event into the host's scratch buffer, after what is there already. */
@@ -67,7 +70,8 @@ static int encode(struct es_session *s, struct emission *m, int datagram)
     rc = kv_put(&h->scratch_kv, m->metadata, m->n_metadata, &m->e.metadata);
     if (rc == 0)
         rc = es_event_encode_head(&h->scratch, &m->e, packed_len(&k), datagram);
-    if (rc == 0)
+    m->apart = m->release != NULL && k.flags == 0 && !datagram;
+    if (rc == 0 && !m->apart)
         rc = pack_append(&h->scratch, frame_at, datagram, &k);
     return rc;
 }
@@ -122,6 +126,10 @@ static int emit_lane(struct es_session *s, int lane, struct emission *m)
     rc = es_link_write(l->st.ls, b->p, b->n, 0);
     if (rc == 0) {
         l->seq++;
+        if (m->apart && es_link_write_ref(l->st.ls, m->payload, m->len, 0, m->release, m->arg) != 0)
+            session_oom(s); /* half an event is on the lane */
+        else if (m->apart)
+            m->release = NULL;
     } else if (l->seq == 0) {
         es_link_reset(l->st.ls, ES_APP_CANCELLED); /* its type was not said: it is of no use */
         lane_out_free(l);
@@ -129,15 +137,18 @@ static int emit_lane(struct es_session *s, int lane, struct emission *m)
     return rc;
 }
 
-int es_session_emit_packed(struct es_session *s, const struct es_packing *packing, const char *name,
-                           size_t name_len, int lane, int codec, const struct es_pair_kv *metadata,
-                           size_t n_metadata, uint64_t wall_time_us, const uint8_t *payload, size_t len)
+int es_session_emit_ref(struct es_session *s, const struct es_packing *packing, const char *name,
+                        size_t name_len, int lane, int codec, const struct es_pair_kv *metadata,
+                        size_t n_metadata, uint64_t wall_time_us, const uint8_t *payload, size_t len,
+                        void (*release)(void *), void *arg)
 {
     struct emission m = {.packing = packing != NULL ? packing : &s->host->cfg.packing,
                          .metadata = metadata,
                          .n_metadata = n_metadata,
                          .payload = payload,
-                         .len = len};
+                         .len = len,
+                         .release = release,
+                         .arg = arg};
     int rc;
 
     if (!session_may_send(s))
@@ -158,9 +169,20 @@ int es_session_emit_packed(struct es_session *s, const struct es_packing *packin
     m.e.name.n = name_len;
     m.e.wall_time_us = wall_time_us;
     rc = lane == ES_LANE_DATAGRAM ? emit_datagram(s, &m) : emit_lane(s, lane, &m);
-    if (rc == 0)
+    if (rc == 0) {
         s->host->stats.events_out++;
+        if (m.release != NULL)
+            release(arg); /* it was copied */
+    }
     return rc;
+}
+
+int es_session_emit_packed(struct es_session *s, const struct es_packing *packing, const char *name,
+                           size_t name_len, int lane, int codec, const struct es_pair_kv *metadata,
+                           size_t n_metadata, uint64_t wall_time_us, const uint8_t *payload, size_t len)
+{
+    return es_session_emit_ref(s, packing, name, name_len, lane, codec, metadata, n_metadata, wall_time_us,
+                               payload, len, NULL, NULL);
 }
 
 int es_session_emit(struct es_session *s, const char *name, size_t name_len, int lane, int codec,

@@ -281,6 +281,12 @@ int es_session_emit(struct es_session *s, const char *name, size_t name_len, int
 int es_session_emit_packed(struct es_session *s, const struct es_packing *packing, const char *name,
                            size_t name_len, int lane, int codec, const struct es_pair_kv *metadata,
                            size_t n_metadata, uint64_t wall_time_us, const uint8_t *payload, size_t len);
+/* The same without a copy where that can be done: release(arg) is called exactly once when this succeeds, at
+ * once if the payload had to be copied, and not at all when it fails. One payload may be on its way to many. */
+int es_session_emit_ref(struct es_session *s, const struct es_packing *packing, const char *name,
+                        size_t name_len, int lane, int codec, const struct es_pair_kv *metadata,
+                        size_t n_metadata, uint64_t wall_time_us, const uint8_t *payload, size_t len,
+                        void (*release)(void *), void *arg);
 /* The handler of one ES_EV_EVENT ended: the lane's credit returns and its next event is delivered. Exactly
  * once for every ES_EV_EVENT, also after CLOSED; m may be dead after. */
 void es_session_event_done(struct es_session *s, int lane, struct es_method *m);

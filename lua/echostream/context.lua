@@ -1,5 +1,7 @@
 --- Key/value stores: each server, each client and each session has one.
 
+local broadcast = require "echostream.broadcast"
+
 local M = {}
 
 ---@class echostream.context
@@ -64,21 +66,19 @@ function Context:sessions()
   return list
 end
 
---- Emits an event to every open session. It never waits: a session whose send queue is full is left out.
----@param name string
+--- Emits an event to every open session, or to those that `to` chooses; it is encoded once. What happens to a session whose
+--- send queue is full says the `policy`: "skip" leaves it out (the default; nothing waits), "wait" waits for it up to
+--- `timeout` seconds (10), "drop_oldest" keeps the last `outbox` (64) events for it and drops those before, "disconnect" closes
+--- it. Events that wait in an outbox keep their order; others overtake them.
+---
+---     server.context:broadcast("news", "hello")
+---     server.context:broadcast({ to = function(session) return session:get "room" == 7 end, policy = "wait" }, "news", "hello")
+---@param first string|echostream.broadcast.options  the event's name, or options; then the name comes next
 ---@param ... any
----@return integer queued   sessions that will get it
----@return integer skipped  sessions that will not
-function Context:broadcast(name, ...)
-  local queued, skipped = 0, 0
-  for _, session in ipairs(self:sessions()) do
-    if session:try_emit(name, ...) then
-      queued = queued + 1
-    else
-      skipped = skipped + 1
-    end
-  end
-  return queued, skipped
+---@return integer reached   sessions that will get it
+---@return integer left_out  sessions that will not; with "drop_oldest" events that were dropped for it
+function Context:broadcast(first, ...)
+  return broadcast.send(self, first, ...)
 end
 
 return M

@@ -105,11 +105,12 @@ function methods:sessions()
   return self.context:sessions()
 end
 
---- Emits an event to every open session without waiting.
----@param name string
----@return integer queued, integer skipped  see `context:broadcast`
-function methods:broadcast(name, ...)
-  return self.context:broadcast(name, ...)
+--- Emits an event to every open session, or to some: see `context:broadcast`.
+---@param first string|echostream.broadcast.options  the event's name, or options; then the name comes next
+---@param ... any
+---@return integer reached, integer left_out
+function methods:broadcast(first, ...)
+  return self.context:broadcast(first, ...)
 end
 
 -- Life --------------------------------------------------------------------------------------------------------

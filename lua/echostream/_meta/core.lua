@@ -247,6 +247,15 @@ function session:cancel(handle) end
 ---@param options? { unreliable?: boolean, lane?: integer, metadata?: table<string,string>, wall_time?: number, codec?: string }
 ---@return true|nil ok, table|"again"|nil err
 function session:emit(name, options, ...) end
+--- Values encoded once, for any number of sessions.
+---@param options? { codec?: string }
+---@return echostream.core.encoded
+function core.encode(options, ...) end
+---@class echostream.core.encoded: userdata  `#encoded` is its length in bytes
+
+--- As emit, of what core.encode made: the bytes are shared, not copied, when they are many. options without codec.
+---@return true|nil ok, table|"again"|nil err
+function session:emit_encoded(name, options, encoded) end
 --- fn() once when emit would not say "again" (at once when it would not now) or the session ended
 function session:on_writable(fn) end
 ---@param options? echostream.core.call_options
