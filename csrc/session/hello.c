@@ -52,7 +52,7 @@ static uint64_t patience(const struct es_session *s)
     uint64_t more;
 
     es_link_stats_get(s->link, &st);
-    more = st.rtt_smoothed < ES_HELLO_TIMEOUT ? 30 * st.rtt_smoothed : ES_HELLO_TIMEOUT_MAX;
+    more = st.rtt_smoothed < ES_HELLO_TIMEOUT ? 60 * st.rtt_smoothed : ES_HELLO_TIMEOUT_MAX;
     return more < ES_HELLO_TIMEOUT_MAX - ES_HELLO_TIMEOUT ? ES_HELLO_TIMEOUT + more : ES_HELLO_TIMEOUT_MAX;
 }
 

@@ -11,7 +11,7 @@
 #include "../framing/frame.h"
 #include "session.h"
 
-#define ES_HELLO_TIMEOUT       (10 * ES_SECOND)  /* and 30 round trips, ... */
+#define ES_HELLO_TIMEOUT       (10 * ES_SECOND)  /* and 60 round trips, ... */
 #define ES_HELLO_TIMEOUT_MAX   (120 * ES_SECOND) /* ... but never more */
 #define ES_STARVED_RETRY       (20 * ES_MILLI)
 #define ES_SMALL_FRAME         ((uint64_t)64 * 1024) /* longer ones reserve their length before they are let in */

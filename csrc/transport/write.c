@@ -10,15 +10,16 @@
 #include <string.h>
 #include "internal.h"
 
-#define SMALL_BATCH    3           /* packets */
-#define BULK_FROM      (24 * 1024) /* queued bytes that make it bulk */
-#define BURST_PACKETS  10
-#define FLUSH_MAX      (256 * 1024) /* bytes of one flush; reading and the other connections get their turn */
-#define VECS           8
-#define SEGMENTS_MAX   60 /* of one GSO send; the kernel takes 64 */
-#define STUCK_PATIENCE (15 * ES_SECOND)
-#define STUCK_PACKETS  8
-#define INITIAL_WINDOW (10 * ES_PACKET_MAX)
+#define SMALL_BATCH      3           /* packets */
+#define BULK_FROM        (24 * 1024) /* queued bytes that make it bulk */
+#define BURST_PACKETS    10
+#define FLUSH_MAX        (256 * 1024) /* bytes of one flush; reading and the other connections get their turn */
+#define VECS             8
+#define SEGMENTS_MAX     60 /* of one GSO send; the kernel takes 64 */
+#define STUCK_PATIENCE   (15 * ES_SECOND)
+#define BBR_LEAST_WINDOW (4 * ES_PACKET_MAX)
+#define STUCK_PACKETS    8
+#define INITIAL_WINDOW   (10 * ES_PACKET_MAX)
 
 struct batch {
     size_t len, segment, limit;
@@ -151,12 +152,17 @@ static int in_its_share(struct es_conn *c, size_t n, ngtcp2_conn_info *info)
 }
 
 /* A client whose last handshake message was lost cannot repeat it while its first requests fill the window,
- * and they stay unacknowledged because the server cannot read them without that message. */
+ * and they stay unacknowledged because the server cannot read them without that message.
+ * BBR shrinks its window to four packets when no acknowledgement has come for ten seconds. */
 static int stream_may_go(struct es_conn *c)
 {
     ngtcp2_conn_info info;
 
-    return c->link.is_server || c->confirmed || in_its_share(c, ES_PACKET_MAX, &info);
+    if (c->link.is_server || c->confirmed) {
+        return 1;
+    }
+    return in_its_share(c, ES_PACKET_MAX, &info) &&
+           (c->cfg.cc != ES_CC_BBR || info.bytes_in_flight < BBR_LEAST_WINDOW / 2);
 }
 
 /* 0.12 does not probe for packets with nothing but datagrams in them. When nothing was heard for three round
