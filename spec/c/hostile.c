@@ -11,11 +11,10 @@
 #include <time.h>
 #include <unistd.h>
 #include "../../csrc/transport/compat.h"
+#include "hostile_edit.h"
 
 #define CARRIER 1000 /* bytes of a stream that make a packet large enough for any injection */
 #define DUMMY   100  /* TLS bytes that make room in a packet of the handshake */
-#define MAGIC   0xd7 /* what the dummy is made of */
-#define MAGIC_N 16
 
 struct hostile {
     int fd;
@@ -29,11 +28,8 @@ struct hostile {
     socklen_t local_len, remote_len;
 
     enum hostile_level level; /* of what is planned for the handshake */
-    uint8_t planned[256];
-    size_t planned_n;
-    size_t offset_at[8]; /* places in `planned` where the end of the CRYPTO stream is filled in */
-    size_t n_offsets;
-    int is_tail, submitted, planned_done;
+    struct hostile_bytes planned;
+    int is_tail, submitted;
     int silent; /* 1-RTT packets are emptied until something is injected */
 
     uint8_t inject[CARRIER]; /* replaces the next 1-RTT packet */
@@ -63,144 +59,7 @@ static uint64_t now(void)
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-/* ---- notation ---- */
-
-static int digit(char c)
-{
-    return c >= '0' && c <= '9'   ? c - '0'
-           : c >= 'a' && c <= 'f' ? c - 'a' + 10
-           : c >= 'A' && c <= 'F' ? c - 'A' + 10
-                                  : -1;
-}
-
-size_t hostile_read(const char **text, uint8_t *out, size_t cap)
-{
-    const char *p = *text;
-    size_t n = 0;
-
-    while (*p != '\0' && *p != '|') {
-        if (*p == ' ') {
-            p++;
-        } else if (*p == '*' && n > 0) {
-            unsigned long more = strtoul(p + 1, (char **)(uintptr_t)&p, 10);
-            for (; more > 1 && n < cap; more--, n++) {
-                out[n] = out[n - 1];
-            }
-        } else if (digit(p[0]) >= 0 && digit(p[1]) >= 0 && n < cap) {
-            out[n++] = (uint8_t)(digit(p[0]) << 4 | digit(p[1]));
-            p += 2;
-        } else {
-            fprintf(stderr, "hostile: cannot read, or no room for, \"%s\"\n", p);
-            abort();
-        }
-    }
-    *text = *p == '|' ? p + 1 : NULL;
-    return n;
-}
-
-/* As hostile_read; `@05` is the end of the CRYPTO stream plus five. */
-static void read_plan(struct hostile *h, const char *text, size_t cap)
-{
-    while (*text != '\0') {
-        size_t n = strcspn(text, "@");
-        char *part = strndup(text, n);
-        const char *p = part;
-        h->planned_n += hostile_read(&p, h->planned + h->planned_n, cap - h->planned_n);
-        free(part);
-        text += n;
-        if (*text == '@' && h->n_offsets < sizeof h->offset_at / sizeof h->offset_at[0] &&
-            h->planned_n + 4 <= cap) {
-            const char hex[] = {text[1], text[2], '\0'};
-            uint8_t *q = h->planned + h->planned_n;
-            q[0] = 0x80;
-            q[1] = q[2] = 0;
-            q[3] = (uint8_t)strtoul(hex, NULL, 16);
-            h->offset_at[h->n_offsets++] = h->planned_n;
-            h->planned_n += 4;
-            text += 3;
-        }
-    }
-}
-
 /* ---- the edit ---- */
-
-static uint64_t varint(const uint8_t *p, size_t *width)
-{
-    uint64_t v = *p & 0x3f;
-
-    *width = (size_t)1 << (*p >> 6);
-    for (size_t i = 1; i < *width; i++) {
-        v = v << 8 | p[i];
-    }
-    return v;
-}
-
-/* The CRYPTO frame that holds byte `at` of a packet of the handshake (only ACK, PING, CRYPTO and PADDING come
- * before it) is made to end there. Returns where that is in the CRYPTO stream. */
-static uint64_t shorten_crypto(uint8_t *p, size_t at)
-{
-    size_t i = 0, w;
-
-    while (i < at) {
-        uint8_t type = p[i++];
-        if (type == 0x02 || type == 0x03) {
-            uint64_t ranges;
-            for (int k = 0; k < 2; k++) {
-                (void)varint(p + i, &w);
-                i += w;
-            }
-            ranges = varint(p + i, &w);
-            i += w;
-            for (uint64_t k = 0; k < 1 + 2 * ranges + (type == 0x03 ? 3 : 0); k++) {
-                (void)varint(p + i, &w);
-                i += w;
-            }
-        } else if (type == 0x06) {
-            size_t field, start;
-            uint64_t len, offset = varint(p + i, &w);
-            field = i + w;
-            len = varint(p + field, &w);
-            start = field + w;
-            if (start <= at && at < start + len) {
-                len = at - start;
-                for (size_t k = 0; k < w; k++) {
-                    p[field + w - 1 - k] = (uint8_t)(len >> (8 * k));
-                }
-                p[field] = (uint8_t)(p[field] | (w == 1 ? 0x00 : w == 2 ? 0x40 : w == 4 ? 0x80 : 0xc0));
-                return offset + len;
-            }
-            i = start + len;
-        }
-    }
-    return 0;
-}
-
-static void append(struct hostile *h, uint8_t *p, size_t n)
-{
-    size_t at = 0, run = 0;
-    uint64_t end;
-
-    while (at < n && run < MAGIC_N) {
-        run = p[at++] == MAGIC ? run + 1 : 0;
-    }
-    if (run < MAGIC_N || n - (at -= MAGIC_N) < h->planned_n) {
-        return;
-    }
-    end = shorten_crypto(p, at);
-    if (h->planned_done) { /* sent again: what is planned is said once */
-        memset(p + at, 0, n - at);
-        return;
-    }
-    memcpy(p + at, h->planned, h->planned_n);
-    for (size_t i = 0; i < h->n_offsets; i++) {
-        uint8_t *q = p + at + h->offset_at[i]; /* a four-byte varint, its first byte says so already */
-        uint64_t offset = end + q[3];
-        q[2] = (uint8_t)(offset >> 8);
-        q[3] = (uint8_t)offset;
-    }
-    memset(p + at + h->planned_n, 0, n - at - h->planned_n);
-    h->planned_done = 1;
-}
 
 static int on_encrypt(uint8_t *dest, const ngtcp2_crypto_aead *aead, const ngtcp2_crypto_aead_ctx *ctx,
                       const uint8_t *plaintext, size_t n, const uint8_t *nonce, size_t nonce_n,
@@ -228,8 +87,8 @@ static int on_encrypt(uint8_t *dest, const ngtcp2_crypto_aead *aead, const ngtcp
         }
     } else if (level == HOSTILE_1RTT && h->silent) {
         memset(copy, 0, n);
-    } else if (level == h->level && level != HOSTILE_1RTT && h->planned_n > 0 && !h->is_tail) {
-        append(h, copy, n);
+    } else if (level == h->level && level != HOSTILE_1RTT && h->planned.n > 0 && !h->is_tail) {
+        hostile_append(&h->planned, copy, n);
     }
     return ngtcp2_crypto_encrypt_cb(dest, aead, ctx, copy, n, nonce, nonce_n, aad, aad_n);
 }
@@ -241,17 +100,17 @@ static int continue_crypto(struct hostile *h, ngtcp2_conn *nc)
 {
     uint8_t dummy[DUMMY];
 
-    if (h->planned_n == 0 || h->level == HOSTILE_1RTT || h->submitted) {
+    if (h->planned.n == 0 || h->level == HOSTILE_1RTT || h->submitted) {
         return 0;
     }
     h->submitted = 1;
-    h->planned_done = h->is_tail;
-    memset(dummy, MAGIC, sizeof dummy);
+    h->planned.done = h->is_tail;
+    memset(dummy, HOSTILE_DUMMY, sizeof dummy);
     return ngtcp2_conn_submit_crypto_data(nc,
                                           h->level == HOSTILE_INITIAL ? NGTCP2_ENCRYPTION_LEVEL_INITIAL
                                                                       : NGTCP2_ENCRYPTION_LEVEL_HANDSHAKE,
-                                          h->is_tail ? h->planned : dummy,
-                                          h->is_tail ? h->planned_n : sizeof dummy) == 0
+                                          h->is_tail ? h->planned.b : dummy,
+                                          h->is_tail ? h->planned.n : sizeof dummy) == 0
                ? 0
                : NGTCP2_ERR_CALLBACK_FAILURE;
 }
@@ -445,7 +304,7 @@ struct hostile *hostile_new(const struct hostile_plan *plan, const struct sockad
     h->carrier = h->hello = -1;
     snprintf(h->alpn, sizeof h->alpn, "%s", plan->alpn);
     if (text != NULL && plan->level != HOSTILE_1RTT) {
-        read_plan(h, text, h->is_tail ? sizeof h->planned : DUMMY);
+        hostile_read_plan(&h->planned, text, h->is_tail ? sizeof h->planned.b : DUMMY);
     }
     if (make_socket(h) != 0 || gnutls_certificate_allocate_credentials(&h->cred) != 0) {
         goto fail;
@@ -613,7 +472,7 @@ int hostile_complete(const struct hostile *h)
 
 int hostile_planned(const struct hostile *h)
 {
-    return h->planned_done;
+    return h->planned.done;
 }
 
 int hostile_inject_bytes(struct hostile *h, const uint8_t *frames, size_t n)
