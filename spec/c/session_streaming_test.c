@@ -584,6 +584,31 @@ TEST(the_bytes_are_those_of_a_call_with_messages_between)
     env_stop(&e);
 }
 
+TEST(a_responders_reset_is_an_answer_with_the_golden_bytes)
+{
+    struct raw_stream *r;
+    struct es_channel *b;
+
+    REQUIRE(raw_start(&e, SERVER, NULL) == 0);
+    methods(SERVER);
+    raw_open(ES_DIR_UNI, RAW_HELLO, 0);
+    r = raw_open(ES_DIR_BIDI, "02 0c 03 01 03 04 63686174 00 03 00 c0", 0);
+    env_pump(&e);
+    b = theirs(SERVER);
+    REQUIRE(b != NULL);
+    es_channel_reset(b, ES_APP_USER + 7);
+    env_pump(&e);
+    CHECK_HEX(r->in, r->n,
+              "06 02 00 00 "
+              "04 39 00 01 01 00 09 63616e63656c6c6564 20"
+              "7468652073747265616d20776173207265736574207769746820636f64652037"
+              " 01 00 81a5726573657407");
+    CHECK(r->fin && !r->reset);
+    CHECK(r->stopped && r->stop_code == ES_APP_USER + 7);
+    es_channel_release(b);
+    env_stop(&e);
+}
+
 TEST(messages_that_were_not_announced_close_the_connection)
 {
     struct raw_stream *r;
