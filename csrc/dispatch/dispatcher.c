@@ -30,6 +30,7 @@ int es_host_new(struct es_host **out, const struct es_host_config *cfg)
     cfg->rand(cfg->ctx, seed, sizeof seed);
     for (int i = 0; i < ES_KINDS; i++)
         es_map_init(&h->methods[i], seed);
+    es_map_init(&h->unhandled, seed);
     es_wheel_init(&h->wheel, cfg->timers, wheel_expired, h);
     es_list_init(&h->unreported);
     h->next_request_id = 1;
@@ -55,6 +56,7 @@ static void host_free(struct es_host *h)
             es_free(m);
         es_map_free(&h->methods[i]);
     }
+    es_map_free(&h->unhandled);
     es_pool_free(&h->calls);
     es_pool_free(&h->channels);
     es_pool_free(&h->blocks);
@@ -154,6 +156,13 @@ void es_method_unuse(struct es_method *m)
     assert(m->uses > 0);
     if (--m->uses == 0 && m->ref == ES_NO_REF)
         es_free(m);
+}
+
+int es_host_unhandled(struct es_host *h, const char *name, size_t len, int *last)
+{
+    *last = h->unhandled.n + 1 == ES_HOST_UNHANDLED;
+    return h->unhandled.n < ES_HOST_UNHANDLED && es_map_get(&h->unhandled, name, len) == NULL &&
+           es_map_put(&h->unhandled, name, len, h) == 0;
 }
 
 void es_host_stats_get(const struct es_host *h, struct es_host_stats *out)

@@ -15,6 +15,7 @@ struct es_host {
     unsigned refs;
     struct es_host_config cfg;
     struct es_map methods[ES_KINDS]; /* name -> struct es_method, owned */
+    struct es_map unhandled;         /* names of events that nobody handled: said once each */
     struct es_host_stats stats;
     struct es_wheel wheel; /* of every session's deadlines */
     /* What the wheel calls; set by session/ before the first deadline is added. */
@@ -38,6 +39,11 @@ static inline void es_method_use(struct es_method *m)
     m->uses++;
 }
 void es_method_unuse(struct es_method *m); /* frees a removed one with its last use */
+
+/* An event of that name came and nobody handles it. 1: that is news. The number of names that are told apart
+ * is bounded, because peers choose them: *last is 1 with the last one. */
+#define ES_HOST_UNHANDLED 64
+int es_host_unhandled(struct es_host *h, const char *name, size_t len, int *last);
 
 /* A buffer that was used before, or an empty one. es_host_give_buf takes its memory; *b is empty after. */
 void es_host_take_buf(struct es_host *h, struct es_buf *b);

@@ -276,6 +276,14 @@ static void handle_session_event(lua_State *L, struct es_lloop *lp, struct es_ev
     case ES_EV_EVENT:
         on_event(L, lp, (struct es_ev_message *)ev);
         return;
+    case ES_EV_EVENT_UNHANDLED: {
+        struct es_ev_unhandled *u = (struct es_ev_unhandled *)ev;
+        es_lua_log(L, lp->lua, "warn",
+                   u->last ? "nobody handles this event; others of other names are not logged any more"
+                           : "nobody handles this event; later ones are counted and not logged",
+                   NULL, u->name);
+        return;
+    }
     case ES_EV_CALL_CANCELLED:
         on_cancelled(L, (struct es_ev_message *)ev);
         return;

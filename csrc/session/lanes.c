@@ -139,6 +139,22 @@ void lane_free(struct es_lane_in *l)
 
 /* ---- events ---- */
 
+static void unhandled(struct es_session *s, const struct es_wire_event *w)
+{
+    struct es_ev_unhandled *e;
+    int last;
+
+    s->host->stats.events_unhandled++;
+    if (!es_host_unhandled(s->host, (const char *)w->name.p, w->name.n, &last))
+        return;
+    e = session_push(s, ES_EV_EVENT_UNHANDLED, sizeof *e + w->name.n + 1);
+    if (e == NULL)
+        return;
+    e->last = last;
+    memcpy(e->name, w->name.p, w->name.n);
+    e->name[w->name.n] = '\0';
+}
+
 /* Appends ES_EV_EVENT, or counts an event that nobody handles. 1: its handler is to run. */
 static int deliver_event(struct es_session *s, const struct es_wire_event *w, int lane,
                          struct es_method **out)
@@ -148,7 +164,11 @@ static int deliver_event(struct es_session *s, const struct es_wire_event *w, in
     struct es_ev_message *e;
 
     h->stats.events_in++;
-    if (m == NULL || !codec_known(s, w->codec) || w->metadata.n > h->cfg.limits.max_metadata) {
+    if (m == NULL) {
+        unhandled(s, w);
+        return 0;
+    }
+    if (!codec_known(s, w->codec) || w->metadata.n > h->cfg.limits.max_metadata) {
         h->stats.events_unhandled++;
         return 0;
     }

@@ -78,6 +78,7 @@ enum es_session_event {
     ES_EV_CHANNEL_WRITABLE, /* struct es_ev_channel: es_channel_send said AGAIN before and would not now */
     ES_EV_CHANNEL_CLOSED,   /* struct es_ev_channel: nothing more can be sent or received (what is queued can
                                still be read) */
+    ES_EV_EVENT_UNHANDLED,  /* struct es_ev_unhandled: the first event of a name that nobody handles */
     ES_EV_SESSION_WRITABLE, /* es_session_emit said AGAIN before and would not now */
     ES_EV_DROPPED           /* a record that something overtook: nothing to do but pop it */
 };
@@ -105,6 +106,12 @@ struct es_ev_message {
                                  framing/frame.h reads them: struct es_kv kv = {data, metadata_len, SIZE_MAX} */
     uint32_t payload_len;     /* bytes at data[metadata_len] */
     uint8_t data[];
+};
+
+struct es_ev_unhandled {
+    struct es_event h;
+    int last;    /* later names are not told of */
+    char name[]; /* NUL-terminated */
 };
 
 struct es_ev_failed {
@@ -282,7 +289,8 @@ int es_session_emit_packed(struct es_session *s, const struct es_packing *packin
                            size_t name_len, int lane, int codec, const struct es_pair_kv *metadata,
                            size_t n_metadata, uint64_t wall_time_us, const uint8_t *payload, size_t len);
 /* The same without a copy where that can be done: release(arg) is called exactly once when this succeeds, at
- * once if the payload had to be copied, and not at all when it fails. One payload may be on its way to many. */
+ * once if the payload had to be copied, and not at all when it fails. One payload may be on its way to many.
+ */
 int es_session_emit_ref(struct es_session *s, const struct es_packing *packing, const char *name,
                         size_t name_len, int lane, int codec, const struct es_pair_kv *metadata,
                         size_t n_metadata, uint64_t wall_time_us, const uint8_t *payload, size_t len,

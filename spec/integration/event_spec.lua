@@ -65,6 +65,100 @@ net.each(function(env)
       env.eventually(function() return server:stats().events_unhandled == 1 end)
     end)
 
+    env.it("that nobody handles are logged once for each name, and for so many names", function()
+      local server, client = env.pair()
+      for i = 1, 100 do
+        client:emit("nobody." .. i)
+        client:emit("nobody.1")
+      end
+      env.eventually(function() return server:stats().events_unhandled == 200 end)
+      local records, first = 0, 0
+      for _, record in ipairs(env.logs) do
+        if record.message:find "nobody handles" then
+          records = records + 1
+          first = first + (record.method == "nobody.1" and 1 or 0)
+        end
+      end
+      assert.same({ 64, 1 }, { records, first })
+      assert.truthy(env.logged "not logged any more")
+    end)
+
+    env.it("are handled once by a handler for one", function()
+      local got = {}
+      local server, client = env.pair(function(server)
+        assert.equal(server, server:once("ready", function(_, i)
+          got[#got + 1] = i
+          echo.sleep(0.01)
+          if i == 1 then
+            server:once("ready", function(_, j) got[#got + 1] = -j end, { concurrent = 4 })
+          end
+        end, { concurrent = 4 }))
+      end)
+      for i = 1, 5 do client:emit("ready", i) end
+      env.eventually(function() return #got == 1 and server:stats().events_in == 5 end)
+      echo.sleep(0.05)
+      client:emit("ready", 6)
+      env.eventually(function() return #got == 2 end)
+      client:emit("ready", 7)
+      server:once("never", function() got[3] = true end)
+      assert.is_true(server:remove_event "never")
+      client:emit "never"
+      client:request "sync"
+      echo.sleep(0.02)
+      assert.same({ 1, -6 }, got)
+      assert.has_error(function() server:once("x") end)
+    end)
+
+    env.it("may lose their handler while it runs", function()
+      local ran, over = 0, 0
+      local server, client
+      server, client = env.pair(function(s)
+        s:add_event("e", function()
+          ran = ran + 1
+          server:remove_event "e"
+          collectgarbage()
+          echo.sleep(0.02)
+          over = over + 1
+        end)
+      end)
+      for _ = 1, 10 do client:emit "e" end
+      env.eventually(function() return over == 1 end)
+      server:add_event("e", function() ran = ran + 100 end)
+      client:emit "e"
+      env.eventually(function() return ran == 101 end)
+    end)
+
+    env.it("keep their order within a lane, and lanes do not wait for each other", function()
+      local got, hold = {}, true
+      local _, client = env.pair(function(server)
+        server:add_event("slow", function(_, i)
+          while hold do echo.sleep(0.005) end
+          got[#got + 1] = "slow" .. i
+        end)
+        server:add_event("fast", function(_, i) got[#got + 1] = "fast" .. i end)
+      end)
+      for i = 1, 3 do
+        client:with { lane = 1 }:emit("slow", i)
+        client:with { lane = 2 }:emit("fast", i)
+      end
+      env.eventually(function() return #got == 3 end)
+      hold = false
+      env.eventually(function() return #got == 6 end)
+      assert.same({ "fast1", "fast2", "fast3", "slow1", "slow2", "slow3" }, got)
+    end)
+
+    env.it("have metadata for their handler", function()
+      local token
+      local _, client = env.pair(function(server)
+        server:add_event("e", function()
+          echo.sleep(0.005)
+          token = echo.call().metadata.token
+        end)
+      end)
+      client:with { metadata = { token = "t" } }:emit "e"
+      env.eventually(function() return token == "t" end)
+    end)
+
     env.it("arrive when the client closes right after", function()
       local got
       local _, client = env.pair(function(server)
@@ -117,6 +211,7 @@ net.each(function(env)
       local ok, err = client:with { unreliable = true }:emit("tick", ("x"):rep(100000))
       assert.is_nil(ok)
       assert.equal("resource_exhausted", err.code)
+      assert.matches("must fit one datagram: 1%d%d%d bytes now", err.message)
     end)
 
     env.it("have a callback form", function()
