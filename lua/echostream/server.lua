@@ -64,7 +64,8 @@ end
 --- (clients must show a certificate of it), `transport` (see docs/API.md), `timeout` (seconds, default of calls to clients,
 --- 30), `max_message` (4 MiB), `max_metadata` (16 KiB), `max_calls` (100 handlers a session), `max_named_streams` (256),
 --- `max_pending`, `compress` (false; true or { threshold = 1024, level = 3 }: what is sent is compressed where it helps),
---- `checksum` (false; true: what is sent carries a CRC-32C), `agent`, `grace` (seconds that `stop` waits, 10), `quiet` (does not print its pin), `renew_after`
+--- `checksum` (false; true: what is sent carries a CRC-32C), `agent`, `grace` (seconds that `stop` waits, 10), `quiet` (does
+--- not print its pin), `renew_after`
 --- (seconds until a made certificate is renewed, 12 days).
 ---@param opts? table
 ---@return echostream.server
