@@ -1,13 +1,14 @@
 /* The watchdog: says which handler held the loop. While a handler computes nothing else runs, so one that
  * does so for long is everybody's problem and nobody's error message.
  *
- * It costs one reading of a coarse clock for each resume: the end of one is the beginning of the next. Simulated
- * loops are watched only when asked for, because a log must not depend on the machine there.
+ * It costs one reading of a coarse clock for each resume: the end of one is the beginning of the next.
+ * Simulated loops are watched only when asked for, because a log must not depend on the machine there.
  */
 #include "binding.h"
 #include <stdio.h>
 #include "../base/clock.h"
 #include "../framing/frame.h"
+#include "luaaux.h"
 
 #define DEFAULT_LIMIT (100 * ES_MILLI)
 #define SILENCE       (10 * ES_SECOND) /* after a complaint about the same handler */
@@ -74,7 +75,9 @@ int es_lua_host_watchdog(lua_State *L)
         h->watch = ES_NEVER;
         return 0;
     }
-    h->watch = (uint64_t)(luaL_checknumber(L, 2) * 1e9);
+    lua_Number seconds = luaL_checknumber(L, 2);
+    luaL_argcheck(L, seconds > 0, 2, "a number of seconds, or false");
+    h->watch = es_lua_to_ns(seconds);
     if (h->watch < h->loop->watch)
         h->loop->watch = h->watch;
     return 0;

@@ -147,6 +147,11 @@ end
 ---@param timeout? number seconds; after it: nil, err `timeout`
 ---@return any ...
 function M.await(start, timeout)
+  if type(start) ~= "function" then
+    options.argument("echo.await", "start", start, "function")
+  elseif timeout ~= nil and not (type(timeout) == "number" and timeout >= 0) then
+    options.argument("echo.await", "timeout", timeout, "seconds")
+  end
   return block(await_in_task, start, timeout)
 end
 
@@ -247,6 +252,9 @@ end
 ---@param fn function
 ---@return echostream.task
 function M.call_back(callback, fn, ...)
+  if type(callback) ~= "function" then
+    error("the callback wants to be a function, got " .. errors.show(callback), 3)
+  end
   return spawn_on(loop.current(), run_then_call, callback, fn, ...)
 end
 
@@ -272,6 +280,12 @@ function M.all(tasks, timeout)
   options.argument("echo.all", "tasks", tasks, "table")
   if timeout ~= nil then
     options.argument("echo.all", "timeout", timeout, "seconds")
+  end
+  for i = 1, #tasks do
+    local mt = debug.getmetatable(tasks[i])
+    if type(tasks[i]) ~= "userdata" or mt == nil or mt.__name ~= "echostream.task" then
+      error(("echo.all: tasks[%d] wants a task, got %s"):format(i, errors.show(tasks[i])), 2)
+    end
   end
   local deadline = timeout and loop.now() + timeout
   local results = { n = #tasks }

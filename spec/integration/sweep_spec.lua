@@ -1,0 +1,283 @@
+-- The misuse sweep: every public function and every method, found by looking at the modules and metatables, is called with
+-- every kind of wrong value, on open and on closed objects and on what is no object at all. Each call ends, by an argument error
+-- that names what is wrong or by nil and an error object; nothing crashes (that is for the sanitizers), hangs, or fails deep inside.
+
+local echo = require "echostream"
+local core = require "echostream.core"
+local loop = require "echostream.loop"
+local net = require "spec.support.net"
+
+-- Values are made anew for each call, because calls mark, keep and change them.
+local values = {
+  { "nil", function() return nil end },
+  { "true", function() return true end },
+  { "0", function() return 0 end },
+  { "-1", function() return -1 end },
+  { "1.5", function() return 1.5 end },
+  { "NaN", function() return 0 / 0 end },
+  { "huge", function() return math.huge end },
+  { "-huge", function() return -math.huge end },
+  { "maxinteger", function() return math.maxinteger end },
+  { "mininteger", function() return math.mininteger end },
+  { '""', function() return "" end },
+  { '":::"', function() return ":::" end },
+  { "a long string", function() return ("x"):rep(70000) end },
+  { "zeros", function() return ("\0"):rep(300) end },
+  { "{}", function() return {} end },
+  { "a list", function() return { 1, 2, 3 } end },
+  { "a table of nonsense", function() return { [1.5] = print, nonsense = {}, [true] = 0 } end },
+  { "a table that contains itself", function()
+    local t = {}
+    t.t, t[1] = t, t
+    return t
+  end },
+  { "a table that answers anything", function()
+    return setmetatable({}, { __index = function() return 0 / 0 end, __tostring = function() error "no" end })
+  end },
+  { "a function", function() return function() end end },
+  { "a coroutine", function() return coroutine.create(print) end },
+  { "userdata", function() return io.stdout end },
+}
+
+-- What is wrong in these places is our code, not its arguments.
+local internal = { "attempt to ", "stack overflow", "C stack", "assertion", "invalid order", "bad 'for'" }
+
+local function is_argument_error(raised)
+  if echo.is_error(raised) then
+    return true
+  elseif type(raised) ~= "string" then
+    return false
+  end
+  for _, pattern in ipairs(internal) do
+    if raised:find(pattern) then return false end
+  end
+  return true
+end
+
+-- The functions that `thing:name()` finds.
+local function methods_of(thing)
+  local found = {}
+  local function take(class)
+    for name, fn in pairs(class) do
+      if type(name) == "string" and type(fn) == "function" and name:sub(1, 1) ~= "_" then found[name] = fn end
+    end
+  end
+  local mt = debug.getmetatable(thing)
+  if type(thing) == "table" then take(thing) end
+  if type(mt and mt.__index) == "table" then
+    take(mt.__index)
+  elseif type(mt and mt.__index) == "function" then -- the class is what it looks in
+    for i = 1, 20 do
+      local name, class = debug.getupvalue(mt.__index, i)
+      if not name then break end
+      if type(class) == "table" and class ~= _G then take(class) end
+    end
+  end
+  local names = {}
+  for name in pairs(found) do names[#names + 1] = name end
+  table.sort(names)
+  return names, found
+end
+
+-- Makes one of everything.
+local function world(env)
+  local w = {}
+  local server, client = env.pair(function(server)
+    server:add_rpc("park", function() w.call = echo.call() echo.sleep(1000) end)
+    server:add_rpc("rows", function(_, stream) stream:recv() end, { stream = "both" })
+    server:add_stream("hold", function(_, stream) w.served = stream stream:recv() end)
+  end)
+  w.server, w.client, w.session = server, client, client.session
+  w.calls = client:with { timeout = 1 }
+  w.context = server.context
+  w.stream = assert(client:create_stream("hold"))
+  w.streaming = assert(client:stream("rows"))
+  w.task = echo.spawn(client.request, client, "park")
+  env.eventually(function() return w.call and w.served and #server:sessions() == 1 end, "the world is there")
+  w.incoming = server:sessions()[1]
+  w.core_session, w.core_host, w.core_channel = client._ud, server._host, w.stream._channel
+  return w
+end
+
+local function quic_world(env, net_)
+  local w = {}
+  w.listener = assert(echo.quic.listen(env.kind == "quic" and "127.0.0.1:0" or "10.0.0.9:9", { alpn = { "x" },
+    state_dir = env.kind == "quic" and net.state_dir() or nil }))
+  table.insert(env.opened, w.listener)
+  w.connection = assert(echo.quic.connect(w.listener.address, { alpn = { "x" }, pin = w.listener.pin }))
+  w.accepted = assert(w.listener:accept(2))
+  w.quic_stream = assert(w.connection:open_bi_stream())
+  w.net = net_
+  return w
+end
+
+local function close_all(w)
+  for _, thing in pairs { w.stream, w.streaming, w.served, w.quic_stream } do thing:close() end
+  if w.task then w.task:cancel() end
+  for _, thing in pairs { w.client, w.session, w.incoming, w.connection, w.accepted, w.listener } do thing:close() end
+  if w.server then w.server:stop { grace = 0 } end
+end
+
+-- Calls that would take the ground from under the spec.
+local apart = {
+  ["net.blackout"] = "1e300 seconds without a network",
+}
+
+net.each(function(env)
+  local patience = env.kind == "sim" and 0.5 or 0.004
+  local settings = { seed = 1, limit = 1e6 }
+
+  -- One call: in a task, because it may wait; it is given up then, which must end it too.
+  local function try(where, fn, ...)
+    local outcome
+    local arguments = table.pack(...)
+    local task = echo.spawn(function()
+      outcome = table.pack(pcall(fn, table.unpack(arguments, 1, arguments.n)))
+    end)
+    task:wait(patience)
+    if not outcome then
+      task:cancel()
+      task:wait(5)
+    end
+    if not outcome then error(where .. ": hangs, even when cancelled", 0) end
+    return outcome
+  end
+
+  local function judge(where, outcome, complaints)
+    local raised = not outcome[1] and outcome[2]
+    if raised ~= false and raised ~= nil and not is_argument_error(raised) then
+      complaints[#complaints + 1] = where .. ": " .. tostring(raised)
+    elseif outcome[1] and outcome[2] == nil and outcome.n >= 3 and outcome[3] ~= nil and outcome[3] ~= "again"
+      and not echo.is_error(outcome[3]) then
+      complaints[#complaints + 1] = ("%s: nil and a %s"):format(where, type(outcome[3]))
+    end
+    local task = outcome[2]
+    if outcome[1] and type(task) == "userdata" and (debug.getmetatable(task) or {}).__name == "echostream.task" then
+      task:cancel() -- the callback form
+    end
+  end
+
+  local function sweep(class, thing, complaints, state)
+    local names, found = methods_of(thing)
+    assert.is_true(#names > 0, class)
+    for _, name in ipairs(names) do
+      local where = ("%s %s.%s"):format(state, class, name)
+      if not apart[class .. "." .. name] then
+        judge(where .. "()", try(where, found[name], thing), complaints)
+        for _, value in ipairs(values) do
+          judge(("%s(%s)"):format(where, value[1]), try(where, found[name], thing, value[2]()), complaints)
+          judge(("%s(x, %s)"):format(where, value[1]), try(where, found[name], thing, "x", value[2]()), complaints)
+          judge(("%s(%s, %s)"):format(where, value[1], value[1]), try(where, found[name], thing, value[2](), value[2]()),
+            complaints)
+        end
+        judge(where .. "(itself)", try(where, found[name], thing, thing), complaints)
+        -- No object at all: anything but a crash will do.
+        for _, self in ipairs { 5, "x", {}, io.stdout, print } do try(where, found[name], self) end
+        try(where, found[name])
+      end
+    end
+    -- What Lua itself calls.
+    local mt = debug.getmetatable(thing)
+    for _, event in ipairs { "__tostring", "__len", "__close" } do
+      if mt and mt[event] then try(class .. event, mt[event], thing) end
+    end
+  end
+
+  local function report(complaints)
+    for _, record in ipairs(env.logs) do
+      if record.level == "error" and record.message:find "lua/echostream/[%w_]+%.lua:%d+: attempt to" then
+        complaints[#complaints + 1] = "the log: " .. record.message
+      end
+    end
+    assert.equal("", table.concat(complaints, "\n"))
+  end
+
+  local classes = { "server", "client", "session", "incoming", "calls", "context", "stream", "streaming", "served", "task", "call",
+    "core_session", "core_host", "core_channel" }
+  local quic_classes = { "listener", "connection", "accepted", "quic_stream" }
+
+  describe("the methods of every object", function()
+    for _, class in ipairs(classes) do
+      env.it(class .. ": open", function()
+        local complaints = {}
+        local w = world(env)
+        sweep(class, w[class], complaints, "open")
+        report(complaints)
+      end, settings)
+
+      env.it(class .. ": closed", function()
+        local complaints = {}
+        local w = world(env)
+        close_all(w)
+        sweep(class, w[class], complaints, "closed")
+        report(complaints)
+      end, settings)
+    end
+
+    for _, class in ipairs(quic_classes) do
+      env.it(class .. ": open, then closed", function(net_)
+        local complaints = {}
+        local w = quic_world(env, net_)
+        sweep(class, w[class], complaints, "open")
+        close_all(w)
+        sweep(class, w[class], complaints, "closed")
+        report(complaints)
+      end, settings)
+    end
+
+    if env.kind == "sim" then
+      env.it("net", function(net_)
+        local complaints = {}
+        sweep("net", net_, complaints, "open")
+        report(complaints)
+      end, settings)
+    end
+  end)
+
+  describe("the functions of every module", function()
+    local modules = { echo = echo, quic = echo.quic, sim = echo.sim, codec = echo.codec, frame = echo.frame,
+      msgpack = echo.codec.msgpack, json = echo.codec.json, raw = echo.codec.raw }
+
+    for module, functions in pairs(modules) do
+      env.it(module, function()
+        local complaints, names = {}, {}
+        for name, fn in pairs(functions) do
+          if type(fn) == "function" then names[#names + 1] = name end
+        end
+        table.sort(names)
+        for _, name in ipairs(names) do
+          local where = module .. "." .. name
+          local fn = functions[name]
+          judge(where .. "()", try(where, fn), complaints)
+          for _, a in ipairs(values) do
+            judge(("%s(%s)"):format(where, a[1]), try(where, fn, a[2]()), complaints)
+            for _, b in ipairs(values) do
+              judge(("%s(%s, %s)"):format(where, a[1], b[1]), try(where, fn, a[2](), b[2]()), complaints)
+            end
+          end
+        end
+        echo.set_log(function(record) table.insert(env.logs, record) end)
+        report(complaints)
+      end, settings)
+    end
+
+    env.it("the reader of frames", function()
+      local complaints = {}
+      sweep("reader", echo.frame.reader(), complaints, "new")
+      report(complaints)
+    end, settings)
+
+    env.it("the core's own, which only crash or do not", function()
+      for name, fn in pairs(core) do
+        if type(fn) == "function" and name ~= "set_log" and name ~= "set_idle_hook" and name ~= "set_elsewhere" then
+          try(name, fn)
+          for _, a in ipairs(values) do
+            try(name, fn, a[2]())
+            try(name, fn, loop.current().core, a[2]())
+            try(name, fn, loop.current().core, a[2](), a[2]())
+          end
+        end
+      end
+    end)
+  end)
+end)
