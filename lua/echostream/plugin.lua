@@ -70,15 +70,22 @@ end
 
 -- Timers ------------------------------------------------------------------------------------------------------
 
-local function report(entry, raised)
-  if not errors.is_error(raised) or raised.code ~= "cancelled" then
-    log.write("error", ("a timer of plugin %s failed: %s"):format(errors.show(entry.name), errors.from(raised).message),
-      { traceback = type(raised) == "string" and raised or nil })
-  end
+-- One record for what user code raised while nobody waits for it.
+local function report(entry, what, raised)
+  log.write("error", ("plugin %s: %s: %s"):format(errors.show(entry.name), what, errors.from(raised.value).message),
+    { traceback = raised.traceback })
 end
 
 local function traced(raised)
-  return type(raised) == "string" and debug.traceback(raised, 2) or raised
+  return { value = raised, traceback = debug.traceback(nil, 2) }
+end
+
+-- fn(...) in a protected call; false when it failed, which is logged.
+local function try(entry, what, fn, ...)
+  local ok, raised = xpcall(fn, traced, ...)
+  if not ok then
+    report(entry, what, type(raised) == "table" and raised or { value = raised }) -- a string: Lua is out of memory
+  end
 end
 
 local function run_timer(entry, seconds, again, fn, ...)
@@ -86,10 +93,7 @@ local function run_timer(entry, seconds, again, fn, ...)
     if not task.sleep(seconds) then
       break
     end
-    local ok, raised = xpcall(fn, traced, ...)
-    if not ok then
-      report(entry, raised)
-    end
+    try(entry, "a timer failed", fn, ...)
   until not again
 end
 
@@ -174,10 +178,7 @@ local function roll_back(entry)
     running:cancel()
   end
   for i = #undo, 1, -1 do
-    local ok, err = xpcall(undo[i], traced)
-    if not ok then
-      log.write("error", ("plugin %s could not be removed altogether: %s"):format(errors.show(entry.name), tostring(err)))
-    end
+    try(entry, "it could not be removed altogether", undo[i])
   end
 end
 
@@ -222,7 +223,7 @@ function Host:plugin(plugin)
   local entry = { name = plugin.name, plugin = plugin, undo = {}, tasks = {} }
   entry.face = face_of(self, entry)
   table.insert(self._plugins, entry) -- before it is installed: one that waits must not be installed twice
-  local ok, value, err = xpcall(plugin.install, traced, plugin, entry.face)
+  local ok, value, err = pcall(plugin.install, plugin, entry.face)
   if ok and (value ~= nil or err == nil) then
     return self
   end
@@ -252,10 +253,7 @@ function Host:remove_plugin(name)
   end
   table.remove(self._plugins, at)
   if entry.plugin.uninstall then
-    local ok, err = xpcall(entry.plugin.uninstall, traced, entry.plugin, entry.face)
-    if not ok then
-      log.write("error", ("plugin %s failed in uninstall: %s"):format(errors.show(name), tostring(err)))
-    end
+    try(entry, "uninstall failed", entry.plugin.uninstall, entry.plugin, entry.face)
   end
   roll_back(entry)
   return true

@@ -73,6 +73,15 @@ describe_example({ "quic_echo.lua" }, function()
   end)
 end)
 
+describe_example({ "plugin_access_log.lua" }, function()
+  it("logs every call until it is taken away", function()
+    local result = process.run(example "plugin_access_log.lua", { seconds = 30 })
+    assert.equal(0, result.code, result.err)
+    assert.matches("^connected from 127%.0%.0%.1:%d+\nann rpc divide ok [%d.]+ ms\nann rpc divide invalid_argument [%d.]+ ms\n"
+      .. "ann rpc access_log.counts ok [%d.]+ ms\n2 well, 1 not\n$", result.out)
+  end)
+end)
+
 describe_example({ "sim_loss.lua" }, function()
   it("shows that loss costs time and nothing else", function()
     local result = process.run(example "sim_loss.lua", { seconds = 60 })

@@ -225,7 +225,9 @@ net.each(function(env)
   for where, place in pairs(places) do
     describe("inside " .. where .. ", user code that", function()
       for what, action in pairs(actions) do
-        env.it(what .. " does no harm", function()
+        -- Virtual time is cheap: there everything is tried; over sockets what closes something.
+        local declare = (env.kind == "sim" or what:find "^closes" or what:find "^stops") and env.it or function() end
+        declare(what .. " does no harm", function()
           local ran, ended = 0, 0
           local function act(it)
             if ran > 1 then return end
