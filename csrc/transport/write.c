@@ -169,7 +169,7 @@ static int stream_may_go(struct es_conn *c)
  * trips one more may go, so that datagrams alone get going again too. */
 static int datagram_may_go(struct es_conn *c)
 {
-    uint64_t now = es_conn_now(c);
+    uint64_t now = es_conn_now(c), wait;
     ngtcp2_conn_info info;
 
     if (!ES_COMPAT_DATAGRAMS_UNPROBED && (c->link.is_server || c->confirmed)) {
@@ -179,14 +179,15 @@ static int datagram_may_go(struct es_conn *c)
         c->dgram_until = 0;
         return 1;
     }
+    wait = 3 * (info.smoothed_rtt > ES_MILLI ? info.smoothed_rtt : ES_MILLI);
     if (c->dgram_until == 0) {
-        c->dgram_until = now + 3 * (info.smoothed_rtt > ES_MILLI ? info.smoothed_rtt : ES_MILLI);
+        c->dgram_until = now + wait;
     }
-    if (now < c->dgram_until || info.bytes_in_flight + ES_PACKET_MAX + c->dgram_head->len > info.cwnd) {
+    if (now < c->dgram_until) {
         return 0;
     }
-    c->dgram_until = 0;
-    return 1;
+    c->dgram_until = now + wait;
+    return info.bytes_in_flight + ES_PACKET_MAX + c->dgram_head->len <= info.cwnd;
 }
 
 /* As ngtcp2_conn_writev_datagram, or NGTCP2_ERR_WRITE_MORE when the datagram is dealt with. */
