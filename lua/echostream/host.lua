@@ -3,7 +3,7 @@
 local core = require "echostream.core"
 local codec = require "echostream.codec"
 local context = require "echostream.context"
-local events = require "echostream.events"
+local event = require "echostream.event"
 local handlers = require "echostream.handlers"
 local hooks = require "echostream.hooks"
 local loop = require "echostream.loop"
@@ -19,7 +19,7 @@ local M = {}
 ---@field context echostream.context  key/value store; `sessions()` and `broadcast()` on it
 local methods = {}
 M.methods = methods
-for _, part in ipairs { events, handlers, hooks, middleware, plugin, services } do
+for _, part in ipairs { event, handlers, hooks, middleware, plugin, services } do
   for name, method in pairs(part.methods) do
     methods[name] = method
   end
