@@ -203,13 +203,18 @@ static int write_success(struct es_call *c, uint64_t codec, const uint8_t *paylo
 {
     struct es_session *s = c->st.session;
     struct es_buf *b = &s->host->scratch;
-    const struct es_packing how = pack_mirror(&s->host->cfg.packing, c->peer_flags);
+    const struct es_packing *how = &s->host->cfg.packing;
+    struct es_packing in_kind;
     struct es_response r = {0};
     struct es_packed k;
     int rc;
 
     r.codec = codec;
-    pack_payload(s, &how, payload, len, &k);
+    if (c->peer_flags != 0) {
+        in_kind = pack_mirror(how, c->peer_flags);
+        how = &in_kind;
+    }
+    pack_payload(s, how, payload, len, &k);
     r.flags = (c->method->flags & ES_METHOD_IDEMPOTENT ? ES_FLAG_METHOD_IDEMPOTENT : 0) | k.flags;
     es_buf_clear(b);
     rc = es_response_encode_head(b, &r, packed_len(&k));

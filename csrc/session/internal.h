@@ -289,7 +289,14 @@ static inline int codec_known(const struct es_session *s, uint64_t codec)
 }
 /* Our number as the peer's: 0; ES_ERR_AGAIN: its HELLO has not come; ES_ERR_UNSUPPORTED: it has none of that
  * name; ES_ERR_INVAL: no number of ours. */
-int codec_out(const struct es_session *s, uint64_t codec, uint64_t *wire);
+int codec_out_more(const struct es_session *s, uint64_t codec, uint64_t *wire);
+static inline int codec_out(const struct es_session *s, uint64_t codec, uint64_t *wire)
+{
+    if (codec > ES_CODEC_JSON)
+        return codec_out_more(s, codec, wire);
+    *wire = codec;
+    return 0;
+}
 int codecs_announce(struct es_session *s, struct es_buf *out); /* fills HELLO parameter 4 */
 int codecs_received(struct es_session *s, const struct es_bytes *theirs);
 

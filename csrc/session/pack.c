@@ -116,13 +116,9 @@ int es_session_plain(struct es_session *s, const uint8_t *packed, size_t len, co
 
 /* ---- codecs ---- */
 
-int codec_out(const struct es_session *s, uint64_t codec, uint64_t *wire)
+int codec_out_more(const struct es_session *s, uint64_t codec, uint64_t *wire)
 {
     *wire = 0;
-    if (codec <= ES_CODEC_JSON) {
-        *wire = codec;
-        return 0;
-    }
     if (codec < ES_FIRST_CODEC || codec - ES_FIRST_CODEC >= ES_MAX_CODECS)
         return ES_ERR_INVAL;
     if (!s->hello_seen)
