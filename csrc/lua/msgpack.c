@@ -287,6 +287,7 @@ struct decoder {
     lua_State *L;
     const uint8_t *start, *p, *end; /* borrowed */
     uint64_t promised;              /* elements that the containers around the current one still promise */
+    struct es_flood flood;
 };
 
 static int malformed(struct decoder *d, int err, const char *why)
@@ -388,13 +389,17 @@ static int check_key(struct decoder *d)
 static int get_map(struct decoder *d, size_t head, uint64_t n, int depth)
 {
     lua_State *L = d->L;
+    struct es_flood_map fm = {.n = (size_t)n};
     int rc = open_container(d, head, n, 2, depth);
     if (rc != 0)
         return rc;
-    lua_createtable(L, 0, n < 65536 ? (int)n : 65536);
+    lua_createtable(L, 0, n < ES_FLOOD_PRESIZED ? (int)n : ES_FLOOD_PRESIZED);
     for (uint64_t i = 0; i < n; i++) {
         d->promised--;
         rc = get_value(d, depth + 1);
+        if (rc == 0 && n > ES_FLOOD_SMALL && lua_type(L, -1) == LUA_TNUMBER &&
+            !es_flood_key(L, &d->flood, &fm))
+            rc = malformed(d, ES_ERR_LIMIT, "the keys of maps fall together as if they were chosen to");
         if (rc == 0)
             rc = check_key(d);
         if (rc != 0)
@@ -406,6 +411,8 @@ static int get_map(struct decoder *d, size_t head, uint64_t n, int depth)
         null_inside(L);
         lua_rawset(L, -3);
     }
+    if (fm.seen != NULL)
+        lua_remove(L, -2);
     if (n > 0 && lua_rawlen(L, -1) > 0)
         es_value_mark(L, ES_SHAPE_MAP);
     return 0;
@@ -580,6 +587,7 @@ int es_mp_decode(lua_State *L, const uint8_t *p, size_t n, int *count)
     int base = lua_gettop(L);
     uint64_t values = 0;
 
+    es_flood_init(&d.flood, n);
     *count = 0;
     int rc = get_header(&d, &values);
     if (rc == 0 && !lua_checkstack(L, (int)values + 8))
@@ -602,6 +610,7 @@ int es_mp_unpack(lua_State *L, const uint8_t *p, size_t n, size_t *used)
     struct decoder d = {.L = L, .start = p, .p = p, .end = p + n};
     int base = lua_gettop(L);
 
+    es_flood_init(&d.flood, n);
     *used = 0;
     int rc = lua_checkstack(L, 8) ? get_value(&d, 0) : malformed(&d, ES_ERR_NOMEM, "out of memory");
     if (rc != 0)

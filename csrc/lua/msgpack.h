@@ -14,7 +14,7 @@
  *
  * Decoding believes no length: all elements that are still promised, of this container and those around it,
  * must fit into the bytes left (one byte each) before a table is made. Lua seeds its string hash, which
- * guards tables against flooding with chosen keys.
+ * guards tables against flooding with chosen strings; numeric keys are counted (es_flood).
  */
 #ifndef ES_LUA_MSGPACK_H
 #define ES_LUA_MSGPACK_H

@@ -2,6 +2,8 @@
 
 #include <ctype.h>
 #include <lauxlib.h>
+#include <limits.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -143,4 +145,74 @@ void es_lua_open_value(lua_State *L, int core_index)
     lua_pushcclosure(L, mark, 2);
     lua_setfield(L, core_index, "map");
     lua_pop(L, 2);
+}
+
+/* ---- colliding keys ---- */
+
+/* Where Lua's own hash puts a number in a table of `size` places (ltable.c: hashint, l_hashfloat). */
+static uint64_t hash_number(lua_State *L, int idx, int *is_float)
+{
+    lua_Integer i;
+    lua_Number x;
+    int e;
+
+    *is_float = 0;
+    if (lua_isinteger(L, idx)) {
+        return (uint64_t)lua_tointeger(L, idx);
+    }
+    x = lua_tonumber(L, idx);
+    if (lua_numbertointeger(x, &i) && (lua_Number)i == x) {
+        return (uint64_t)i; /* Lua makes such a key an integer */
+    }
+    *is_float = 1;
+    x = frexp(x, &e) * -(lua_Number)INT_MIN;
+    if (!lua_numbertointeger(x, &i)) {
+        return 0; /* infinite */
+    }
+    unsigned u = (unsigned)e + (unsigned)i;
+    return u <= (unsigned)INT_MAX ? u : ~u;
+}
+
+static size_t place(uint64_t hash, size_t size, int is_float)
+{
+    return LUA_VERSION_RELEASE_NUM < 50403 && !is_float ? hash & (size - 1) : hash % ((size - 1) | 1);
+}
+
+static size_t first_size(size_t n)
+{
+    size_t size = 1;
+
+    while (size < n && size < ES_FLOOD_PRESIZED) {
+        size *= 2;
+    }
+    return size;
+}
+
+int es_flood_key(lua_State *L, struct es_flood *f, struct es_flood_map *m)
+{
+    size_t first = first_size(m->n), at = 0;
+    int is_float;
+    uint64_t hash = hash_number(L, -1, &is_float);
+
+    if (m->seen == NULL) {
+        size_t total = first;
+        for (size_t size = first; size < m->n; size *= 2) {
+            total += size * 2;
+        }
+        m->seen = lua_newuserdatauv(L, total, 0);
+        memset(m->seen, 0, total);
+        lua_insert(L, -3);
+    }
+    for (size_t size = first;; size *= 2) {
+        uint8_t *c = &m->seen[at + place(hash, size, is_float)];
+        if (*c == UINT8_MAX || f->budget < *c) {
+            return 0;
+        }
+        f->budget -= *c;
+        ++*c;
+        at += size;
+        if (size >= m->n) {
+            return 1;
+        }
+    }
 }

@@ -16,6 +16,7 @@
 
 #include <lua.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #define ES_CODEC_MAX_VALUES 250 /* what a Lua call passes without trouble */
 #define ES_CODEC_MAX_DEPTH  64  /* docs/PROTOCOL.md */
@@ -45,6 +46,31 @@ struct es_path {
 void es_value_push_path_error(lua_State *L, int argument, const struct es_path *path, const char *why);
 /* Text for a value of a type that cannot be encoded ("a function cannot be sent"); static. */
 const char *es_value_refusal(lua_State *L, int idx);
+
+/* Lua's hash of strings has a secret seed, that of numbers has none: numeric keys can be chosen so that they
+ * all fall on one place of a table, and building it takes quadratic time (300 KB: two seconds). So a decoder
+ * that takes such keys from a peer counts how they fall, and gives up on a message whose maps cost far more
+ * than maps of its size do. */
+struct es_flood {
+    uint64_t budget; /* steps along colliding keys that this message may still cost */
+};
+/* Of one map. */
+struct es_flood_map {
+    uint8_t *seen; /* per place of the table, for each size it will have; a Lua userdata below the table on
+                      the stack */
+    size_t n;      /* keys the map will have */
+};
+#define ES_FLOOD_SMALL    64    /* maps up to here need no counting */
+#define ES_FLOOD_PRESIZED 65536 /* what the decoder makes room for in advance, at most */
+
+static inline void es_flood_init(struct es_flood *f, size_t bytes)
+{
+    f->budget = 65536 + 8 * (uint64_t)bytes;
+}
+
+/* Counts the numeric key on top of the stack, above the table it will be put into; n keys > ES_FLOOD_SMALL.
+ * 0: too many fell together. Puts m->seen below the table when it is first called. */
+int es_flood_key(lua_State *L, struct es_flood *f, struct es_flood_map *m);
 
 /* Adds null, array, map to the module table at core_index; makes the marks. Before any other function here.
  */

@@ -1,0 +1,95 @@
+-- RELIABILITY C1: hash flooding. Lua hashes numbers without a secret, so a peer can choose keys that all fall on one place of
+-- a table; 300 KB of them kept the process busy for two seconds. Such messages are refused before that, others are not.
+
+local codec = require "echostream.codec"
+
+local msgpack = codec.msgpack
+
+-- An array of one map from the n keys that key(i) packs to nil.
+local function map_of(n, key)
+  local parts = { "\x91\xdf", (">I4"):pack(n) }
+  for i = 1, n do
+    parts[#parts + 1] = key(i)
+    parts[#parts + 1] = "\xc0"
+  end
+  return table.concat(parts)
+end
+
+local function integer(i) return "\xd3" .. (">i8"):pack(i) end
+local function float(x) return "\xcb" .. (">d"):pack(x) end
+
+-- Places in a table of Lua's for n keys.
+local function size_for(n)
+  local size = 1
+  while size < n do size = size * 2 end
+  return size
+end
+
+local function is_refused(bytes)
+  local began = os.clock()
+  local value, err = msgpack.decode(bytes)
+  local took = os.clock() - began
+  assert.is_nil(value)
+  assert.equal("serialization", err.code)
+  assert.matches("fall together", err.message)
+  assert.is_true(took < 0.2, ("it took %.3f s"):format(took))
+end
+
+local function is_taken(bytes, n)
+  local value, err = msgpack.decode(bytes)
+  assert.is_table(value, tostring(err))
+  local count = 0
+  for _ in pairs(value) do count = count + 1 end
+  assert.equal(n, count)
+end
+
+describe("maps with numeric keys", function()
+  it("that all fall on one place are refused, in every size of table", function()
+    for _, n in ipairs { 1000, 4000, 20000, 65536 } do
+      local step = (size_for(n) - 1) | 1 -- Lua 5.4.3 and later take the remainder
+      is_refused(map_of(n, function(i) return integer((i + (1 << 40) // step) * step) end))
+    end
+  end)
+
+  it("that fall together while the table is still growing are refused", function()
+    is_refused(map_of(300000, function(i) return integer(i * 65535) end))
+    is_refused(map_of(300000, function(i) return integer(i * 131071) end))
+    is_refused(map_of(300000, function(i) return integer(i * 65535 * 131071) end))
+  end)
+
+  it("may not spread collisions over many maps of one message", function()
+    local maps = {}
+    for m = 1, 30 do
+      maps[m] = map_of(250, function(i) return integer(i * 255 << 20) end):sub(2)
+    end
+    is_refused("\x91\xdd" .. (">I4"):pack(#maps) .. table.concat(maps))
+  end)
+
+  it("that are floats are counted too: Lua looks at the first 31 bits of their fractions only", function()
+    is_refused(map_of(30000, function(i) return float(1.5 + i * 2.0 ^ -50) end))
+  end)
+
+  it("that anybody would use are taken", function()
+    math.randomseed(7)
+    for _, n in ipairs { 65, 1000, 70000 } do
+      local seen = {}
+      is_taken(map_of(n, function()
+        local k
+        repeat k = math.random(math.mininteger, math.maxinteger) until not seen[k]
+        seen[k] = true
+        return integer(k)
+      end), n)
+      is_taken(map_of(n, function(i) return integer(i) end), n)
+      is_taken(map_of(n, function(i) return integer(-i) end), n)
+      is_taken(map_of(n, function(i) return integer(i * 4096) end), n)
+      is_taken(map_of(n, function(i) return integer(i * 1000000007) end), n)
+      is_taken(map_of(n, function(i) return integer(1700000000000000 + i * 1000) end), n)
+      is_taken(map_of(n, function(i) return float(i / 7) end), n)
+      is_taken(map_of(n, function(i) return float(1.7e9 + i * 0.5) end), n)
+    end
+  end)
+
+  it("of the largest small size may collide as they like", function()
+    is_taken(map_of(64, function(i) return integer(i * 63 * 2047) end), 64)
+  end)
+end)
