@@ -96,7 +96,7 @@ net.each(function(env)
           rounds = rounds + 1
         end
         lua_before, c_before = settled()
-      until last and lua_before < last * 1.01 or rounds >= 45
+      until rounds >= 18 and lua_before < last * 1.01 or rounds >= 45
       for _ = 1, 4 do
         round(n)
         rounds = rounds + 1
