@@ -69,6 +69,9 @@ valgrind: all deps-test deps-valgrind  ## the unit specs under valgrind
 lint: deps-lint  ## layers, formats, the rockspec's list, docs and specs of every public function
 	@.ci/lint
 
+docs:  ## docs/FUNCTIONS.md from the annotations in lua/
+	@$(LUA) .ci/docs.lua
+
 sim: all  ## SEEDS=10000 simulated runs with loss, reordering, duplication and corruption
 	@BUILD=$(BUILD) SEEDS=$(SEEDS) bash spec/c/sim.sh
 
@@ -93,4 +96,4 @@ help:  ## this list
 
 FORCE:
 -include $(OBJ:.o=.d)
-.PHONY: all core demo test asan valgrind lint sim fuzz bench install-rock check-debian13 clean help FORCE
+.PHONY: all core docs demo test asan valgrind lint sim fuzz bench install-rock check-debian13 clean help FORCE
