@@ -53,13 +53,14 @@ local methods = {
   on_cancel = call_class.methods.on_cancel,
 }
 
--- Fields that cost something are made when somebody asks for them. Until then the arguments are in the call's list part and
--- `_n` is their number; `_n` is false once there is a table of arguments, metadata or a deadline of the user's.
+-- A call is made for every call, so it is small: four fields, and a list of what runs at the end and the arguments. `_n` is
+-- their number; it is false once there is a table of arguments, metadata or a deadline of the user's. Other fields are made
+-- when somebody asks for them.
 local lazy = {}
 
 function lazy.args(call)
   local n = call._n
-  local args = table.move(call, 1, n, 1, { n = n })
+  local args = table.move(call, 2, n + 1, 1, { n = n })
   call._n = false
   rawset(call, "args", args)
   return args
@@ -267,9 +268,9 @@ local function handle(call)
   end
   local n = call._n
   if n == 1 then
-    return gather(call, xpcall(call._final, traced, call.session, call[1]))
+    return gather(call, xpcall(call[1], traced, call.session, call[2]))
   elseif n then
-    return gather(call, xpcall(call._final, traced, call.session, unpack(call, 1, n)))
+    return gather(call, xpcall(call[1], traced, call.session, unpack(call, 2, n + 1)))
   elseif n == nil then
     expected_call(call)
   end
@@ -279,9 +280,9 @@ local function handle(call)
   end
   local channel = rawget(call, "_channel")
   if channel then
-    return gather(call, xpcall(call._final, traced, call.session, channel, unpack(arguments(call))))
+    return gather(call, xpcall(call[1], traced, call.session, channel, unpack(arguments(call))))
   end
-  return gather(call, xpcall(call._final, traced, call.session, unpack(arguments(call))))
+  return gather(call, xpcall(call[1], traced, call.session, unpack(arguments(call))))
 end
 
 -- The innermost link of outgoing calls: what sends. What it raises is misuse by the caller and is raised there.
@@ -299,11 +300,11 @@ local function send(call)
   end
   local n = call._n
   if n then
-    return sent(call, pcall(call._final, call, unpack(call, 1, n)))
+    return sent(call, pcall(call[1], call, unpack(call, 2, n + 1)))
   elseif n == nil then
     expected_call(call)
   end
-  return sent(call, pcall(call._final, call, unpack(arguments(call))))
+  return sent(call, pcall(call[1], call, unpack(arguments(call))))
 end
 
 local function results(response)
@@ -329,15 +330,15 @@ local function wrapper(chain)
     local n = select("#", ...)
     local call
     if kind == "stream" then
-      call = { name = name, session = session, _final = handler, _response = false, _n = false, _channel = (...),
-        args = { n = n - 1, select(2, ...) } }
+      call = { name = name, session = session, _response = false, _n = false, _channel = (...),
+        args = { n = n - 1, select(2, ...) }, handler }
     elseif n == 1 then
-      call = { name = name, session = session, _final = handler, _response = false, _n = 1, (...) }
+      call = { name = name, session = session, _response = false, _n = 1, handler, (...) }
     elseif n <= 3 then
       local a, b, c = ...
-      call = { name = name, session = session, _final = handler, _response = false, _n = n, a, b, c }
+      call = { name = name, session = session, _response = false, _n = n, handler, a, b, c }
     else
-      call = { name = name, session = session, _final = handler, _response = false, _n = false, args = { n = n, ... } }
+      call = { name = name, session = session, _response = false, _n = false, args = { n = n, ... }, handler }
     end
     setmetatable(call, incoming[kind])
     if metadata then
@@ -353,11 +354,11 @@ local function run_out(chain, owner, kind, final, name, opts, ...)
   local session = owner.server_ctx and owner or owner.session -- a client's; nil while it is not connected
   if n <= 3 then
     local a, b, c = ...
-    call = { name = name, session = session, _final = final, _response = false, _n = n, _owner = owner,
-      _options = opts or false, a, b, c }
+    call = { name = name, session = session, _response = false, _n = n, _owner = owner, _options = opts or false,
+      final, a, b, c }
   else
-    call = { name = name, session = session, _final = final, _response = false, _n = false, _owner = owner,
-      _options = opts or false, args = { n = n, ... } }
+    call = { name = name, session = session, _response = false, _n = false, _owner = owner, _options = opts or false,
+      args = { n = n, ... }, final }
   end
   local response = chain(setmetatable(call, metatables.out[kind]))
   local misuse = rawget(call, "_misuse")
