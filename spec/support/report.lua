@@ -33,6 +33,17 @@ return function()
     return nil, true
   end
 
+  -- The name of the test that is running, for the case that it never ends.
+  local function started(element)
+    local path = os.getenv "ES_REPORT"
+    local file = path and io.open(path .. ".now", "w")
+    if file then
+      file:write(handler.getFullName(element), "\n")
+      file:close()
+    end
+    return nil, true
+  end
+
   handler.suiteEnd = function()
     local lines = {
       "passed " .. handler.successesCount,
@@ -65,6 +76,7 @@ return function()
 
   busted.subscribe({ "exit" }, save_map)
   busted.subscribe({ "suite", "end" }, handler.suiteEnd)
+  busted.subscribe({ "test", "start" }, started)
   busted.subscribe({ "failure", "it" }, handler.testFailure)
   busted.subscribe({ "error", "it" }, handler.testError)
   busted.subscribe({ "failure" }, handler.error)
