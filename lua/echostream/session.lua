@@ -13,7 +13,7 @@ local task = require "echostream.task"
 
 local M = {}
 
-local current, block = core.current, task.block
+local block = task.block
 
 ---@class echostream.session
 ---@field id integer               unique in this process
@@ -55,6 +55,9 @@ M.nobody = setmetatable({}, {
     return not_connected
   end,
 })
+M.nobody.request = function(_, _, _, ...) -- a callback learns it too
+  return task.either(not_connected, ...)
+end
 M.nobody.is_open = function()
   return false
 end
@@ -68,19 +71,13 @@ local function request_in_task(ud, name, opts, ...)
   return ud:request(name, opts, ...)
 end
 
--- For everybody who is not in a task, and for callbacks.
-local function request_elsewhere(ud, name, opts, ...)
+-- For everybody who is not in a task, and for callbacks: the core's session:request hands these over.
+core.set_elsewhere(function(ud, name, opts, ...)
   return task.either(request_in_task, ud, name, opts, ...)
-end
+end)
 
 -- The shared body of session:request, client:request and client:with{}:request.
-local function request(ud, name, opts, ...)
-  local n = select("#", ...)
-  if current() and (n == 0 or type((select(n, ...))) ~= "function") then
-    return ud:request(name, opts, ...)
-  end
-  return request_elsewhere(ud, name, opts, ...)
-end
+local request = request_in_task
 
 local function emit_waiting(ud, name, opts, ...)
   while true do
@@ -112,7 +109,10 @@ local function emit_now(self, opts, name, ...)
   if not rec.stepping then
     loop.touch(rec)
   end
-  return ok, err
+  if ok then
+    return true -- alone, for the prompt
+  end
+  return nil, err
 end
 
 local function try_emit_now(self, opts, name, ...)
