@@ -162,6 +162,7 @@ struct es_conn {
     uint64_t stuck_bytes; /* in flight since then */
     uint64_t stuck_packets; /* packets_in then */
     uint64_t dgram_until; /* ns: when the first waiting datagram may go beyond its share; 0: need not wait */
+    uint64_t dgram_wait;  /* ns between two of those */
     unsigned dgram_tries; /* packets the first waiting datagram did not fit into */
     uint8_t peer_pin[32];
     char tls_reason[256]; /* why the handshake fails, for people */

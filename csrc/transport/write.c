@@ -166,10 +166,10 @@ static int stream_may_go(struct es_conn *c)
 }
 
 /* 0.12 does not probe for packets with nothing but datagrams in them. When nothing was heard for three round
- * trips one more may go, so that datagrams alone get going again too. */
+ * trips one more may go, and then at intervals that double, so that datagrams alone get going again too. */
 static int datagram_may_go(struct es_conn *c)
 {
-    uint64_t now = es_conn_now(c), wait;
+    uint64_t now = es_conn_now(c);
     ngtcp2_conn_info info;
 
     if (!ES_COMPAT_DATAGRAMS_UNPROBED && (c->link.is_server || c->confirmed)) {
@@ -179,14 +179,15 @@ static int datagram_may_go(struct es_conn *c)
         c->dgram_until = 0;
         return 1;
     }
-    wait = 3 * (info.smoothed_rtt > ES_MILLI ? info.smoothed_rtt : ES_MILLI);
     if (c->dgram_until == 0) {
-        c->dgram_until = now + wait;
+        c->dgram_wait = 3 * (info.smoothed_rtt > ES_MILLI ? info.smoothed_rtt : ES_MILLI);
+        c->dgram_until = now + c->dgram_wait;
     }
     if (now < c->dgram_until) {
         return 0;
     }
-    c->dgram_until = now + wait;
+    c->dgram_wait *= c->dgram_wait < ES_SECOND * 30 ? 2 : 1;
+    c->dgram_until = now + c->dgram_wait;
     return info.bytes_in_flight + ES_PACKET_MAX + c->dgram_head->len <= info.cwnd;
 }
 

@@ -127,6 +127,7 @@ struct world {
     int blackout;    /* the network is gone for a while */
     int rebinds;     /* how many times a client's address still changes */
     int abrupt;      /* a session is closed in the middle */
+    double lossy;    /* share of datagrams that are lost or corrupted */
     uint64_t rtt;    /* ns */
     size_t max_size; /* of payloads */
     /* outcome */

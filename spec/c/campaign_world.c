@@ -344,6 +344,7 @@ int world_make(struct world *w)
     if (chance(w, 20))
         w->rebinds = (int)(1 + below(w, chance(w, 20) ? 60 : 6));
     w->rebinds_drawn = w->rebinds;
+    w->lossy = c.path.loss * (c.path.burst + 1) / 2 + c.path.corrupt;
     if (w->rtt > ES_SECOND / 2 && c.path.loss + c.path.corrupt > 0.25)
         w->must_survive = 0; /* repetitions back off to minutes: the wait for HELLO ends before them */
     if (w->rebinds && (c.path.loss > 0.05 || c.path.corrupt > 0.02))
