@@ -1,6 +1,6 @@
 --- How many instructions one call costs each side, by library and function: callgrind counts them, so the figures repeat
 --- to a percent where the clock's are 10 % apart. The encryption is dearer here than on the CPU (valgrind has no VAES).
---- usage: bench/run.sh --quick once, then   lua5.4 bench/instructions.lua [IN_FLIGHT] [LINES]
+--- usage: LUA_PATH="bench/?.lua;lua/?.lua;lua/?/init.lua;;" LUA_CPATH="lua/?.so;;" lua5.4 bench/instructions.lua [IN_FLIGHT] [LINES]
 --- Two runs of different length are subtracted, so start and handshake are not in it.
 local proc = require "proc"
 
@@ -84,5 +84,6 @@ local function show(side)
   end
 end
 
+os.execute("mkdir -p " .. proc.quote(proc.dir))
 show("server")
 show("client")
