@@ -39,15 +39,26 @@ static void name_of(struct es_task *t, char *out, size_t room)
     static const char *const kinds[] = {
         [ES_JOB_CALL] = "method", [ES_JOB_EVENT] = "event handler", [ES_JOB_CHANNEL] = "stream handler"};
     lua_Debug ar;
-    int level = 0;
+    int low = 0, high = 1;
 
     if (t->method) {
         snprintf(out, room, "%s %s", kinds[t->job], t->method->name);
         return;
     }
-    while (lua_getstack(t->co, level, &ar))
-        level++;
-    if (level > 0 && lua_getstack(t->co, level - 1, &ar) && lua_getinfo(t->co, "S", &ar))
+    /* The outermost level by doubling and halving: lua_getstack walks, and a stack that overflowed has
+     * 200,000. */
+    while (lua_getstack(t->co, high, &ar)) {
+        low = high;
+        high *= 2;
+    }
+    while (low + 1 < high) {
+        int middle = low + (high - low) / 2;
+        if (lua_getstack(t->co, middle, &ar))
+            low = middle;
+        else
+            high = middle;
+    }
+    if (lua_getstack(t->co, low, &ar) && lua_getinfo(t->co, "S", &ar))
         snprintf(out, room, "task at %s:%d", ar.short_src, ar.linedefined);
     else
         snprintf(out, room, "task");
