@@ -56,23 +56,36 @@ local function add_percentiles(fields, samples)
   return fields
 end
 
---- `width` tasks share n calls of one session.
-local function call_many(client, n, width)
-  local issued = 0
+--- `width` tasks share n runs of fn(i).
+local function share(n, width, fn)
+  local begun = 0
   local function work()
-    while issued < n do
-      issued = issued + 1
-      local sent = payload(issued)
-      local got, err = client:request("bench.echo", sent)
-      if got ~= sent then error(("call %d: %s"):format(issued, tostring(err or got))) end
+    while begun < n do
+      begun = begun + 1
+      fn(begun)
     end
   end
   local tasks = {}
   for i = 1, width do tasks[i] = echo.spawn(work) end
-  for i = 1, width do
-    local ok, err = tasks[i]:wait()
-    if ok == nil and err then error(tostring(err)) end
+  assert(echo.all(tasks))
+  return n
+end
+
+--- n calls of one session, `width` at a time. Its own loop: the bench's part of a call is measured too.
+local function call_many(client, n, width)
+  local issued = 0
+  local function work()
+    while issued < n do
+      local i = issued + 1
+      issued = i
+      local sent = payload(i)
+      local got, err = client:request("bench.echo", sent)
+      if got ~= sent then error(("call %d: %s"):format(i, tostring(err or got))) end
+    end
   end
+  local tasks = {}
+  for i = 1, width do tasks[i] = echo.spawn(work) end
+  assert(echo.all(tasks))
   return n
 end
 
@@ -145,21 +158,40 @@ function modes.down()
   client:close()
 end
 
---- P6: connect, one call, close; the time until the answer is kept
+--- P6: connect, one call, close, `in_flight` at a time; the time until the answer is kept
 function modes.connect()
   connect():close()
   local samples = {}
   local fields = measured(function()
-    for i = 1, count do
+    return share(count, in_flight, function(i)
       local t0 = uv.hrtime()
       local client = connect()
       assert(client:request("bench.echo", payload(i)) == payload(i))
       samples[i] = uv.hrtime() - t0
       client:close()
-    end
-    return count
+    end)
   end)
   print_fields(add_percentiles(fields, samples))
+end
+
+--- P6's peer: `count` HTTP/3 connections with one GET each to a server of somebody else, `in_flight` at a time. A client in
+--- one process, as for our own row: gtlsclient would start a process for each.
+function modes.h3()
+  local function field(index, value) return string.char(0x50 | index, #value) .. value end -- QPACK, static name, literal
+  local fields = "\0\0\xd1\xd7" .. field(0, "localhost") .. field(1, "/small") -- GET https
+  local request = "\1" .. string.char(#fields) .. fields
+  print_fields(measured(function()
+    return share(count, in_flight, function()
+      local conn = assert(echo.quic.connect(address, { alpn = { "h3" }, skip_verification = true }))
+      assert(assert(conn:open_uni_stream()):write "\0\4\0") -- the control stream with empty SETTINGS
+      local stream = assert(conn:open_bi_stream())
+      assert(stream:write(request))
+      assert(stream:finish())
+      local answer = assert(stream:read_to_end(4096))
+      assert(answer:find(("0123456789"):rep(3), 1, true), "the file is not in the answer")
+      conn:close()
+    end)
+  end))
 end
 
 --- P7: what `count` idle sessions add to the server
@@ -184,7 +216,7 @@ function modes.idle()
 end
 
 -- In a task, as handlers are: on the main thread every call that waits makes one of its own.
-local run = assert(modes[mode], "modes: small sequential up down connect idle")
+local run = assert(modes[mode], "modes: small sequential up down connect h3 idle")
 local ok, err = echo.spawn(function()
   run()
   return true

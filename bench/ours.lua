@@ -53,8 +53,8 @@ function M.bulk(ours, direction, bytes)
   }
 end
 
-function M.connect(ours, n)
-  local r = run(ours, "connect", n)
+function M.connect(ours, n, at_once)
+  local r = run(ours, "connect", n, at_once)
   return {
     server_us = r.server_cpu_ns / n / 1e3,
     client_us = r.cpu_ns / n / 1e3,
