@@ -60,6 +60,16 @@ net.only("quic", function(env)
       assert.matches("watchdog_spec.lua:%d+ held the loop", complaints(env)[1].message)
     end)
 
+    env.it("may be a task with a stack of any depth that fails", function()
+      local function over(n)
+        if n == 0 then spin(0.12) end
+        return 1 + over(n - 1)
+      end
+      local began = os.clock()
+      assert.is_nil((echo.spawn(over, 150000):wait()))
+      assert.is_true(os.clock() - began < 5, "naming it took " .. os.clock() - began)
+    end)
+
     env.it("is nobody's business with watchdog = false, and later or earlier with a time", function()
       local _, client = env.pair(function(server)
         server:add_rpc("slow", function() spin(0.15) end)
