@@ -19,7 +19,8 @@ local modules = { -- whose functions users call, and how
 }
 local sections = { -- in this order; the others by name
   { "init", "The module" }, { "task", "Tasks" }, { "server", "Servers" }, { "host", "Servers and clients" }, { "handlers", "Handlers" },
-  { "services", "Services" }, { "hooks", "Hooks" }, { "middleware", "Middleware" }, { "plugin", "Plugins" }, { "admission", "Who may connect" }, { "broadcast", "Broadcast" }, { "client", "Clients" },
+  { "services", "Services" }, { "hooks", "Hooks" }, { "middleware", "Middleware" }, { "plugin", "Plugins" },
+  { "admission", "Who may connect" }, { "broadcast", "Broadcast" }, { "client", "Clients" },
   { "session", "Sessions, and clients alike" }, { "stream", "Streams" }, { "call", "The call a handler serves" }, { "context", "Contexts" },
   { "errors", "Errors" }, { "log", "The log" }, { "sim", "Simulation" }, { "codec", "Codecs" }, { "frame", "Frames" },
   { "quic", "Raw QUIC" }, { "quic_connection", "Raw QUIC: connections and streams" },
@@ -113,8 +114,8 @@ end
 
 local out = {
   "# Every function\n",
-  "Made by `make docs` from the annotations in `lua/echostream/`; [API.md](API.md) is the reference to read first. What is said of servers in \"Servers and",
-  "clients\", \"Handlers\", \"Services\", \"Hooks\", \"Middleware\" and \"Plugins\" holds for clients too.\n",
+  "Made by `make docs` from the annotations in `lua/echostream/`; [API.md](API.md) is the reference to read first. What is said of servers",
+  "in \"Servers and clients\", \"Handlers\", \"Services\", \"Hooks\", \"Middleware\" and \"Plugins\" holds for clients too.\n",
 }
 local listed = {}
 for _, section in ipairs(sections) do listed[section[1]] = true end
