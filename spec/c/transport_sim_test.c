@@ -272,3 +272,47 @@ TEST(a_stream_given_up_while_its_answer_has_a_gap_is_over)
     CHECK(UNTIL(&rig, 5, rig.s[0].stream_closed == 1));
     down();
 }
+
+static void echo_and_note(struct side *s, struct es_link_stream *st, const uint8_t *p, size_t n, int fin)
+{
+    es_link_write(st, p, n, fin);
+    es_link_credit(st, n);
+    if (fin)
+        es_link_stream_done(st);
+}
+
+/* As behind a NAT that forgets at once, under load: no call fails, whatever the moment. */
+TEST(an_address_that_changes_each_second_for_a_minute_costs_no_call)
+{
+    static const char data[1500];
+
+    for (int round = 0; round < 5; round++) {
+        struct rig_options o;
+        struct side *c;
+        int calls = 0;
+
+        rig_options(&o);
+        c = up_with(&o);
+        REQUIRE(c != NULL);
+        rig.s[0].on_data = echo_and_note;
+        path.delay = (uint64_t)(5 + 20 * round) * ES_MILLI;
+        lose(NULL, NULL, 0);
+        for (int i = 0; i < 60 && !c->closed; i++) {
+            CHECK_INT(es_sim_rebind(sim, rig.client, 0), ==, 0);
+            for (int j = 0; j < 20 && !c->closed; j++) {
+                struct es_link_stream *s;
+
+                if (es_link_open(c->link, ES_DIR_BIDI, NULL, &s) == 0) {
+                    CHECK_INT(es_link_write(s, data, sizeof data, 1), ==, 0);
+                    calls++;
+                }
+                UNTIL(&rig, 0.05, 0);
+            }
+        }
+        CHECK(UNTIL(&rig, 20, c->closed || c->fins == (size_t)calls));
+        CHECK_STR(c->info.reason, "");
+        CHECK_INT(c->received, ==, (uint64_t)calls * sizeof data);
+        CHECK_INT(calls, ==, 1200);
+        down();
+    }
+}
