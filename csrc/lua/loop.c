@@ -409,7 +409,7 @@ static int loop_timer(lua_State *L)
     lua_pushvalue(L, 3);
     lua_setiuservalue(L, -2, 1);
     if (es_timer_start(es_poller_timers(lp->poller), &lt->timer,
-                       es_poller_now(lp->poller) + es_lua_to_ns(seconds)) < 0)
+                       es_poller_now(lp->poller) + es_lua_to_ns(seconds) + (seconds > 0)) < 0)
         return luaL_error(L, "out of memory");
     lua_pushvalue(L, -1);
     lt->anchor_ref = luaL_ref(L, LUA_REGISTRYINDEX);

@@ -51,19 +51,21 @@ M.waiters = waiters
 -- Repeats `try` until it gives something else than nil, "again", waiting for `kind` between.
 local function repeat_until(list, kind, timeout, now, try, ...)
   local deadline = timeout and now() + timeout
+  local late = false
   while true do
     local result, err = try(...)
     if result ~= nil or err ~= "again" then
       return result, err
     end
     local left = deadline and deadline - now()
-    if left and left <= 0 then
+    if late or left and left <= 0 then
       return nil, errors.new("timeout", ("nothing came of it within %g s"):format(timeout))
     end
     local ok, problem = list:wait(kind, left)
     if not ok and problem.code ~= "timeout" then
       return nil, problem
     end
+    late = not ok -- the clock decides, not what is left of a subtraction of floats
   end
 end
 
