@@ -53,7 +53,11 @@ local function run(side, calls)
     return argv
   end
   local server = proc.start("instructions", with(side == "server" and valgrind or nil, lua, "bench/server.lua", "127.0.0.1:0"))
-  local address, pin = proc.wait_log(server, "ready (%S+) (%S+)")
+  local ready, address, pin = pcall(proc.wait_log, server, "ready (%S+) (%S+)")
+  if not ready then
+    proc.stop(server)
+    error(address, 0)
+  end
   local _, ok = proc.run(with(side == "client" and valgrind or nil, lua, "bench/client.lua", "small", address, pin, server.pid,
     calls, in_flight))
   proc.stop(server)
