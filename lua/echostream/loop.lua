@@ -20,6 +20,7 @@ local M = {}
 ---@field anchors table<any, true> started servers and connected clients: not collected while they live
 ---@field endpoints table<any, true> weak: what can still be woken by the network
 ---@field stop_asked boolean
+---@field poll_referenced boolean?  the real one: whether its poll handle keeps luv running
 
 local function library()
   local vim = rawget(_G, "vim") -- Neovim has luv inside
@@ -38,7 +39,7 @@ local real          -- the record of the real loop
 local core_loop     -- its core
 local core_step, core_alive -- methods of it, looked up once: they run at every wake-up
 local current       -- the record that new objects belong to; nil: the real one
-local poll, poll_referenced
+local poll
 local signal_int, signal_term
 local host_pump     -- set_pump
 
@@ -56,8 +57,8 @@ end
 -- Keeps luv running exactly while the core has something to wait for.
 local function settle()
   local alive = core_alive(core_loop)
-  if alive ~= poll_referenced then
-    poll_referenced = alive
+  if alive ~= real.poll_referenced then
+    real.poll_referenced = alive
     if alive then
       poll:ref()
     else
@@ -97,15 +98,27 @@ local function on_idle_at_prompt()
   end
 end
 
+-- The real loop and its poll handle belong to the Lua state, not to this module: a module that is loaded a second time (a
+-- hot reload, a test runner that empties package.loaded) finds them again, for luv must never see the descriptor closed.
+local KEY = "echostream.loop.real" -- the name alone is its metatable
+
 local function make_real()
   uv = uv or library()
+  local kept = debug.getregistry()[KEY]
+  if kept then
+    real, poll = kept.real, kept.poll
+    core_loop = real.core
+    core_step, core_alive = core_loop.step, core_loop.alive
+    return real
+  end
   core_loop = core.loop()
   core_step, core_alive = core_loop.step, core_loop.alive
   real = record(core_loop, false)
   poll = assert(uv.new_poll(real.core:fd()))
   poll:unref()
-  poll_referenced = false
+  real.poll_referenced = false
   poll:start("r", on_readable)
+  debug.getregistry()[KEY] = { real = real, poll = poll }
   if uv.guess_handle(0) == "tty" then
     core.set_idle_hook(on_idle_at_prompt)
   end
@@ -219,7 +232,7 @@ local function deadlocked(rec)
   end
   poll:unref()
   local others = uv.loop_alive()
-  if poll_referenced then
+  if real.poll_referenced then
     poll:ref()
   end
   return not others
