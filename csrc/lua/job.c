@@ -35,7 +35,9 @@ const char *es_lua_error_text(lua_State *L, int idx)
 /* "chunk:12: text" without its position: paths and lines of this machine are not the peer's business. */
 static const char *without_position(const char *s)
 {
-    for (const char *p = s; (p = strchr(p, ':')) != NULL; p++) {
+    const char *line = strchr(s, '\n');
+
+    for (const char *p = s; (p = strchr(p, ':')) != NULL && (line == NULL || p < line); p++) {
         const char *q = p + 1;
         while (*q >= '0' && *q <= '9')
             q++;
@@ -45,6 +47,15 @@ static const char *without_position(const char *s)
             break;
     }
     return s;
+}
+
+/* Bytes of the text before a traceback, which somebody may have made part of it (xpcall with debug.traceback,
+ * an error inside echo.wrap). The log has it all. */
+static size_t without_traceback(const char *s)
+{
+    const char *at = strstr(s, "\nstack traceback:");
+
+    return at != NULL ? (size_t)(at - s) : strlen(s);
 }
 
 /* Reads the error value at idx. Strings stay on the stack of L until the caller's settop; details go to the
@@ -58,7 +69,7 @@ static void read_failure(lua_State *L, int idx, struct es_lloop *lp, struct es_f
         const char *text = without_position(es_lua_error_text(L, idx));
         f->status = ES_STATUS_UNKNOWN;
         f->message = text;
-        f->message_len = strlen(text);
+        f->message_len = without_traceback(text);
         return;
     }
     lua_pushliteral(L, "code");

@@ -3,6 +3,7 @@
 local errors = require "echostream.errors"
 local log = require "echostream.log"
 local options = require "echostream.options"
+local task = require "echostream.task"
 
 local M = {}
 
@@ -20,8 +21,16 @@ end
 ---@param fn function
 ---@return any value, echostream.error? err
 function M.call(what, otherwise, fn, ...)
-  local ok, value, err = xpcall(fn, traced, ...)
-  if not ok then
+  -- In a task of its own: a stray coroutine.yield ends that one, and not what the hook is part of.
+  local running = task.spawn(xpcall, fn, traced, ...)
+  local ok, value, err = running:wait()
+  if ok == nil then
+    if running:result() == nil then -- we were cancelled
+      running:cancel()
+      return nil, value
+    end
+    return nil, errors.new("internal", "a hook failed") -- the core has logged it
+  elseif not ok then
     if not errors.is_error(value) then
       if type(value) ~= "table" then -- Lua ran out of memory: nobody could look at the stack
         value = { message = errors.from(value).message }

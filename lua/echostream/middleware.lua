@@ -193,7 +193,7 @@ local function explain(call, raised, code, message)
   end
   local text = errors.from(raised).message
   log.write("error", text, { traceback = traceback, method = call.name, session = call.session })
-  return errors.new(code, message or text:gsub("^[^\n]-:%d+: ", "", 1))
+  return errors.new(code, message or text:gsub("\nstack traceback:.*", ""):gsub("^[^\n]-:%d+: ", "", 1))
 end
 
 -- Links -------------------------------------------------------------------------------------------------------

@@ -93,7 +93,13 @@ local function run_timer(entry, seconds, again, fn, ...)
     if not task.sleep(seconds) then
       break
     end
-    try(entry, "a timer failed", fn, ...)
+    -- In a task of its own: a stray coroutine.yield ends that one only.
+    local running = task.spawn(try, entry, "a timer failed", fn, ...)
+    running:wait()
+    if running:result() == nil then -- we were cancelled
+      running:cancel()
+      break
+    end
   until not again
 end
 
