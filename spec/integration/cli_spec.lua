@@ -210,7 +210,7 @@ describe("echostream", function()
         local code, rest = server:stop(signal)
         assert.equal(0, code, rest)
         client:expect '^"done"$'
-        assert.equal(0, (client:stop()))
+        assert.equal(0, (client:wait()))
       end
     end)
 

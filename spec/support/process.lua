@@ -97,18 +97,26 @@ function Running:expect(pattern)
   error(("the process ended without a line that matches %q; it said:\n%s"):format(pattern, self.text), 2)
 end
 
---- Sends a signal and waits for the end. Harmless twice.
----@param signal? string  default TERM
+--- Waits until it ends by itself.
 ---@return integer code
 ---@return string rest  what it wrote since the last expect
-function Running:stop(signal)
+function Running:wait()
   if not self._pipe then return self.code, "" end
-  os.execute(("kill -%s %s 2>/dev/null"):format(signal or "TERM", self.pid))
   local rest = self._pipe:read "a"
   local _, how, code = self._pipe:close()
   self._pipe = nil
   self.code = how == "signal" and 128 + code or code
   return self.code, rest
+end
+
+--- Sends a signal and waits for the end. Harmless twice. A process that is about to end by itself may die of the signal:
+--- for that one, `wait`.
+---@param signal? string  default TERM
+---@return integer code
+---@return string rest  what it wrote since the last expect
+function Running:stop(signal)
+  if self._pipe then os.execute(("kill -%s %s 2>/dev/null"):format(signal or "TERM", self.pid)) end
+  return self:wait()
 end
 
 --- The shell command that starts our `echostream`.
