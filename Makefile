@@ -69,7 +69,7 @@ valgrind: all deps-test deps-valgrind  ## the unit specs under valgrind
 lint: deps-lint  ## layers, formats, the rockspec's list, docs and specs of every public function
 	@.ci/lint
 
-docs:  ## docs/FUNCTIONS.md from the annotations in lua/
+docs:  ## docs/API.md from docs/API.in.md and the annotations in lua/
 	@$(LUA) .ci/docs.lua
 
 sim: all  ## SEEDS=10000 simulated runs with loss, reordering, duplication and corruption

@@ -1,7 +1,17 @@
--- Writes docs/FUNCTIONS.md from the annotations in lua/echostream/: every public function with its parameters and results.
+-- Writes docs/API.md: the frame is docs/API.in.md, the functions and options come from the annotations in lua/echostream/.
 --   lua5.4 .ci/docs.lua          writes it
---   lua5.4 .ci/docs.lua --check  says whether it is up to date, and whether every function is there
--- Public is what check-public.lua calls so: what stands under a doc comment and is reached by users.
+--   lua5.4 .ci/docs.lua --check  says whether it is up to date, and whether every function and option is there
+--
+-- Lines of the frame that are replaced:
+--   {{contents}}                the chapters, as links
+--   {{functions server host}}   every public function of lua/echostream/server.lua and host.lua
+--   {{options CLASS}}           a table of the fields of an annotated class, with their defaults
+--   {{fields CLASS}}            the same without defaults and without functions
+--   {{methods CLASS name}}      its functions, as `name:function(…)`
+--   {{rest}}                    a chapter for each module with public functions that no line above names
+--
+-- Public is what check-public.lua calls so: what stands under a doc comment and is reached by users. Options are what the schemas
+-- of the modules say (`schemas` below); each has a @field whose text may end with "(default: …)".
 
 local function read(path)
   local file <close> = assert(io.open(path))
@@ -12,25 +22,81 @@ end
 local prefixes = {
   Server = "server", Client = "client", Session = "session", shared = "session", methods = "server", Host = "server", Stream = "stream",
   Context = "context", Call = "call", Net = "net", Listener = "listener", Connection = "connection", Calls = "calls", Timer = "timer",
-  Timestamp = "timestamp", ["middleware.methods"] = "call",
+  Timestamp = "timestamp", ["middleware.methods"] = "call", ["quic_connection.Stream"] = "quic_stream", Response = "response",
 }
 local modules = { -- whose functions users call, and how
   quic = "echo.quic", sim = "echo.sim", codec = "echo.codec", frame = "echo.frame", init = "echo",
 }
-local sections = { -- in this order; the others by name
-  { "init", "The module" }, { "task", "Tasks" }, { "server", "Servers" }, { "host", "Servers and clients" }, { "handlers", "Handlers" },
-  { "services", "Services" }, { "hooks", "Hooks" }, { "middleware", "Middleware" }, { "plugin", "Plugins" },
-  { "admission", "Who may connect" }, { "broadcast", "Broadcast" }, { "client", "Clients" },
-  { "session", "Sessions, and clients alike" }, { "stream", "Streams" }, { "call", "The call a handler serves" }, { "context", "Contexts" },
-  { "errors", "Errors" }, { "log", "The log" }, { "sim", "Simulation" }, { "codec", "Codecs" }, { "frame", "Frames" },
-  { "quic", "Raw QUIC" }, { "quic_connection", "Raw QUIC: connections and streams" },
+-- The class that documents the options of a schema: { module, name of the table }.
+local schemas = {
+  ["echostream.options.shared"] = { "host", "M.schema" },
+  ["echostream.options.transport"] = { "host", "M.transport_schema" },
+  ["echostream.options.server"] = { "server", "schema" },
+  ["echostream.options.client"] = { "client", "schema" },
+  ["echostream.options.call"] = { "session", "M.call_options" },
+  ["echostream.options.path"] = { "sim", "path_schema" },
+  ["echostream.options.listen"] = { "quic", "listen_schema" },
+  ["echostream.options.dial"] = { "quic", "connect_schema" },
+  ["echostream.broadcast.options"] = { "broadcast", "M.schema" },
 }
+
+local complaints = {}
+local function complain(...) complaints[#complaints + 1] = string.format(...) end
+
+local sources = {} -- module -> text
+do
+  local pipe <close> = assert(io.popen "ls lua/echostream/*.lua lua/echostream/_meta/*.lua | LC_ALL=C sort")
+  for path in pipe:lines() do
+    local name = path:match "lua/echostream/(.+)%.lua$"
+    sources[#sources + 1] = name
+    sources[name] = read(path)
+  end
+end
+
+-- Markdown -----------------------------------------------------------------------------------------------------
+
+-- Code in a cell of a table; what has backticks of its own needs more around it.
+local function code(text)
+  local fence = text:find("`", 1, true) and "``" or "`"
+  local space = #fence > 1 and " " or ""
+  return fence .. space .. text:gsub("|", "\\|") .. space .. fence
+end
+
+local function cell(text) return (text:gsub("|", "\\|")) end
+
+-- The anchor that a heading gets; the second of the same text has "-1" at its end.
+local taken = {}
+local function anchor(heading)
+  local name = heading:lower():gsub("[^%w%- _]", ""):gsub(" ", "-")
+  local n = taken[name]
+  taken[name] = (n or 0) + 1
+  return n and name .. "-" .. n or name
+end
+
+-- A type and the words after it: "string|nil result, err  when …" is cut where the type ends.
+local function split_type(text)
+  local at = 1
+  while at <= #text do
+    local c = text:sub(at, at)
+    if c:find "[%({<%[]" then
+      local _, to = text:find(c == "(" and "^%b()" or c == "{" and "^%b{}" or c == "<" and "^%b<>" or "^%b[]", at)
+      at = (to or at) + 1
+    elseif c:find "%s" then
+      -- a type goes on after ":" (results of a function) and around "|"
+      if not (text:sub(1, at - 1):find "[:|,]$" or text:find("^%s*|", at)) then break end
+      at = at + 1
+    else
+      at = at + 1
+    end
+  end
+  return text:sub(1, at - 1), text:sub(at):match "^%s*(.*)$"
+end
+
+-- Functions ----------------------------------------------------------------------------------------------------
 
 -- Functions of inner modules that `echo` gives under a name of its own: "task.spawn" -> "echo.spawn".
 local given = {}
-for name, module, fn in read "lua/echostream/init.lua":gmatch "\nM%.([%w_]+) = ([%w_]+)%.([%w_]+)" do
-  given[module .. "." .. fn] = "echo." .. name
-end
+for name, module, fn in sources.init:gmatch "\nM%.([%w_]+) = ([%w_]+)%.([%w_]+)" do given[module .. "." .. fn] = "echo." .. name end
 
 -- A doc comment: its text, parameters and results.
 local function parse(doc)
@@ -42,6 +108,12 @@ local function parse(doc)
       params[#params + 1] = { name = name, kind = kind }
     elseif tag == "return" then
       returns[#returns + 1] = rest
+    elseif tag == "type" and rest:find "^fun%(" then
+      local args, results = rest:match "^fun(%b()):?%s*(.*)$"
+      for name, kind in (args:sub(2, -2) .. ", "):gmatch "([%w_.?]+):?%s*(.-), " do
+        params[#params + 1] = { name = name, kind = kind }
+      end
+      if results ~= "" then returns[1] = results end
     elseif not tag then
       text[#text + 1] = line
     end
@@ -49,24 +121,24 @@ local function parse(doc)
   return table.concat(text, "\n"), params, returns
 end
 
--- Code in a cell of a table; what has backticks of its own needs more around it.
-local function cell(text)
-  local fence = text:find("`", 1, true) and "``" or "`"
-  local space = #fence > 1 and " " or ""
-  return fence .. space .. text:gsub("|", "\\|") .. space .. fence
-end
-
-local function entry(name, signature, doc, line)
+local function entry(name, signature, doc)
   local text, params, returns = parse(doc)
-  local out = { ("### `%s`\n"):format(signature) }
+  local out = {}
   if text ~= "" then out[#out + 1] = text:gsub("^%s+", "") .. "\n" end
   if #params + #returns > 0 then
-    out[#out + 1] = "| | |\n|---|---|"
-    for _, param in ipairs(params) do out[#out + 1] = ("| `%s` | %s |"):format(param.name, cell(param.kind)) end
-    for _, kind in ipairs(returns) do out[#out + 1] = ("| returns | %s |"):format(cell(kind)) end
+    out[#out + 1] = "| | | |\n|---|---|---|"
+    local function row(label, kind)
+      local type_, words = split_type(kind)
+      if label == "returns" or kind:find "^fun%(" then -- "T1 name, T2 name  words": two spaces before the words
+        type_, words = (kind .. "  "):match "^(.-)%s%s+(.-)%s*$"
+      end
+      out[#out + 1] = ("| %s | %s | %s |"):format(label, code(type_), cell(words))
+    end
+    for _, param in ipairs(params) do row("`" .. param.name .. "`", param.kind) end
+    for _, kind in ipairs(returns) do row("returns", kind) end
     out[#out + 1] = ""
   end
-  return { name = name, line = line, text = table.concat(out, "\n") }
+  return { name = name, signature = signature, text = table.concat(out, "\n") }
 end
 
 local function public_name(module, owner, separator, name)
@@ -78,18 +150,21 @@ local function public_name(module, owner, separator, name)
   return given[module .. "." .. name] or modules[module] and modules[module] .. "." .. name
 end
 
-local function inner(doc)
+local function is_inner(doc)
   local text = table.concat(doc, "\n")
   return text:find("@private", 1, true) or text:find("@package", 1, true)
 end
 
-local unknown = {}
+-- Of a function that is only assigned, by its @type.
+local function arguments(doc)
+  local args = table.concat(doc, "\n"):match "@type fun(%b())"
+  return args and args:gsub("%??:%s*[^,%)]+", ""):gsub("%?", "") or ""
+end
 
 local function functions_of(module)
   local found, doc, number = {}, {}, 0
-  local file = io.open("lua/echostream/" .. module .. ".lua")
-  if not file then return found end
-  for line in file:lines() do
+  if module:find "^_meta/" then return found end
+  for line in ((sources[module] or "") .. "\n"):gmatch "([^\n]*)\n" do
     number = number + 1
     local comment = line:match "^%-%-%- ?(.*)$"
     if comment then
@@ -100,58 +175,155 @@ local function functions_of(module)
         owner, name = line:match "^(M)%.([%a_][%w_]*) = "
         separator = "."
       end
-      if owner and #doc > 0 and not inner(doc) then
+      if owner and #doc > 0 and not is_inner(doc) then
         local full, strange = public_name(module, owner, separator, name)
-        if strange then unknown[#unknown + 1] = ("lua/echostream/%s.lua:%d: what do users call %s?"):format(module, number, strange) end
-        if full then found[#found + 1] = entry(full, full .. (args or ""), doc, number) end
+        if strange then complain("lua/echostream/%s.lua:%d: what do users call %s? (.ci/docs.lua, prefixes)", module, number, strange) end
+        if full then found[#found + 1] = entry(full, full .. (args or arguments(doc)), doc) end
       end
       doc = {}
     end
   end
-  file:close()
   return found
 end
 
-local out = {
-  "# Every function\n",
-  "Made by `make docs` from the annotations in `lua/echostream/`; [API.md](API.md) is the reference to read first. What is said of servers",
-  "in \"Servers and clients\", \"Handlers\", \"Services\", \"Hooks\", \"Middleware\" and \"Plugins\" holds for clients too.\n",
-}
-local listed = {}
-for _, section in ipairs(sections) do listed[section[1]] = true end
-local pipe <close> = assert(io.popen "ls lua/echostream/*.lua | LC_ALL=C sort")
-for path in pipe:lines() do
-  local module = path:match "([%w_]+)%.lua$"
-  if not listed[module] then sections[#sections + 1] = { module, module:sub(1, 1):upper() .. module:sub(2) } end
-end
+-- Options ------------------------------------------------------------------------------------------------------
 
-local entries, shown = {}, {}
-for _, section in ipairs(sections) do
-  entries[section[1]] = functions_of(section[1])
-  for _, each in ipairs(entries[section[1]]) do
-    if section[1] ~= "init" then shown[each.name] = true end
-  end
-end
-for _, section in ipairs(sections) do
-  local titled = false
-  for _, each in ipairs(entries[section[1]]) do
-    if section[1] ~= "init" or not shown[each.name] then -- a name that init.lua only passes on is shown where it is written
-      out[#out + 1] = (titled and "" or "## " .. section[2] .. "\n\n") .. each.text
-      titled = true
+-- The fields of an annotated class, in order, and the class it comes from.
+local function class(name)
+  for _, module in ipairs(sources) do
+    local text = "\n" .. sources[module]
+    local from, to, rest = text:find("\n%-%-%-@class " .. name:gsub("%p", "%%%0") .. "(:?[^\n]*)")
+    local after = from and rest:sub(1, 1)
+    if from and (after == "" or after == ":" or after == " ") then
+      local fields = {}
+      for line in text:sub(to + 1):gmatch "\n([^\n]*)" do
+        local field, kind = line:match "^%-%-%-@field ([%w_]+)%??%s+(.*)$"
+        if not field and not line:find "^%-%-%-" then break end
+        if field then
+          local type_, words = split_type(kind)
+          if kind:find "^fun%(" then type_, words = (kind .. "  "):match "^(.-)%s%s+(.-)%s*$" end
+          local said, default = words:match "^(.-)%s*%(default: (.*)%)$"
+          fields[#fields + 1] = { name = field, type = type_, text = said or words, default = default }
+          fields[field] = fields[#fields]
+        end
+      end
+      return fields
     end
   end
+  complain("no class %s is annotated in lua/echostream/", name)
+  return {}
 end
-local text = table.concat(out, "\n"):gsub("[ \t]+\n", "\n"):gsub("\n\n\n+", "\n\n"):gsub("\n*$", "\n")
 
-for _, complaint in ipairs(unknown) do print(complaint) end
-local path = "docs/FUNCTIONS.md"
+local function fields_of(name)
+  local out = { "| field | type | |", "|---|---|---|" }
+  for _, field in ipairs(class(name)) do
+    if not field.type:find "^fun%(" then
+      out[#out + 1] = ("| `%s` | %s | %s |"):format(field.name, code(field.type), cell(field.text))
+    end
+  end
+  return table.concat(out, "\n")
+end
+
+local function methods(name, prefix)
+  local out = { "| | returns | |", "|---|---|---|" }
+  for _, field in ipairs(class(name)) do
+    local args, results = field.type:match "^fun(%b()):?%s*(.*)$"
+    if args then
+      local method = args:find "^%(self"
+      local names = args:gsub("^%(self[^,%)]*,?%s*", "("):gsub("%??:%s*[^,%)]+", ""):gsub("%?", "")
+      out[#out + 1] = ("| `%s%s%s%s` | %s | %s |"):format(prefix, method and ":" or ".", field.name, names,
+        results == "" and "" or code(results), cell(field.text))
+    end
+  end
+  return table.concat(out, "\n")
+end
+
+local function options(name)
+  local out = { "| option | type | default | |", "|---|---|---|---|" }
+  for _, field in ipairs(class(name)) do
+    out[#out + 1] = ("| `%s` | %s | %s | %s |"):format(field.name, code(field.type), cell(field.default or ""), cell(field.text))
+  end
+  return table.concat(out, "\n")
+end
+
+-- Every option that a schema takes is documented, and nothing else is.
+for name, where in pairs(schemas) do
+  local fields, seen = class(name), {}
+  local block = ("\n" .. sources[where[1]]):match("\n[local ]*" .. where[2]:gsub("%p", "%%%0") .. " = (%b{})")
+  if not block then complain("lua/echostream/%s.lua: no table %s, which .ci/docs.lua looks for", where[1], where[2]) end
+  for option, rest in (block or ""):gmatch "\n  ([%w_]+) = ([^\n]*)" do
+    seen[option] = true
+    if not fields[option] and not rest:find "refuse =" then
+      complain("lua/echostream/%s.lua: the option %s has no ---@field in the class %s", where[1], option, name)
+    end
+  end
+  for _, field in ipairs(fields) do
+    if not seen[field.name] then complain("%s: the field %s is no option of lua/echostream/%s.lua", name, field.name, where[1]) end
+  end
+end
+
+-- The document -------------------------------------------------------------------------------------------------
+
+local frame = read "docs/API.in.md"
+local entries, placed, shown = {}, {}, {}
+for _, module in ipairs(sources) do
+  entries[module] = functions_of(module)
+  for _, each in ipairs(entries[module]) do
+    if module ~= "init" then shown[each.name] = true end
+  end
+end
+for line in frame:gmatch "{{functions ([^}]*)}}" do
+  for module in line:gmatch "%S+" do
+    placed[module] = true
+    if not entries[module] then complain("docs/API.in.md: there is no module %s", module) end
+  end
+end
+
+local function functions(list)
+  local index, out = {}, {}
+  for module in list:gmatch "%S+" do
+    for _, each in ipairs(entries[module] or {}) do
+      if module ~= "init" or not shown[each.name] then -- a name that init.lua only passes on is shown where it is written
+        index[#index + 1] = ("[`%s`](#%s)"):format(each.name, anchor(each.signature))
+        out[#out + 1] = ("### `%s`\n\n%s"):format(each.signature, each.text)
+      end
+    end
+  end
+  return table.concat(index, " ·\n") .. "\n\n" .. table.concat(out, "\n")
+end
+
+local function rest()
+  local out = {}
+  for _, module in ipairs(sources) do
+    if not placed[module] and #entries[module] > 0 then
+      local title = module:sub(1, 1):upper() .. module:sub(2):gsub("_", " ")
+      out[#out + 1] = "## " .. title .. "\n\n{{functions " .. module .. "}}"
+    end
+  end
+  return table.concat(out, "\n\n")
+end
+
+local text = frame:gsub("{{rest}}", rest)
+local chapters = {}
+for title in text:gmatch "\n## ([^\n]+)" do
+  if title ~= "Contents" then chapters[#chapters + 1] = ("[%s](#%s)"):format(title, anchor(title)) end
+end
+text = text:gsub("{{contents}}", function() return table.concat(chapters, " ·\n") end)
+text = text:gsub("{{functions ([^}]*)}}", functions):gsub("{{options (%S+)}}", options):gsub("{{fields (%S+)}}", fields_of)
+  :gsub("{{methods (%S+) (%S+)}}", methods)
+for strange in text:gmatch "{{[^}]*}}" do complain("docs/API.in.md: what is %s?", strange) end
+text = text:gsub("[ \t]+\n", "\n"):gsub("\n\n\n+", "\n\n"):gsub("\n*$", "\n")
+
+for _, complaint in ipairs(complaints) do print(complaint) end
+local path = "docs/API.md"
 if arg[1] == "--check" then
   local ok, there = pcall(read, path)
   if not ok or there ~= text then
-    print(path .. ": not up to date; run `make docs`")
+    print(path .. " is not up to date; change docs/API.in.md or the annotations, and run `make docs`")
     os.exit(false)
   end
-  os.exit(#unknown == 0)
+  os.exit(#complaints == 0)
 end
 local file <close> = assert(io.open(path, "w"))
 file:write(text)
+os.exit(#complaints == 0)

@@ -12,14 +12,14 @@ local M = {}
 M.TIME, M.OUTBOX = 10, 64
 
 ---@class echostream.broadcast.options
----@field to? (fun(session: echostream.session): any)|echostream.session[]  who gets it; default every open session
----@field policy? "skip"|"wait"|"drop_oldest"|"disconnect"  for a session whose send queue (1 MiB) is full
----@field timeout? number      "wait": seconds, default 10
----@field outbox? integer      "drop_oldest": how many events wait for one session, default 64
----@field lane? integer        0 to 7
----@field unreliable? boolean  as a datagram
----@field metadata? table<string, string>
----@field codec? string
+---@field to? (fun(session: echostream.session): any)|echostream.session[]  who gets it (default: every open session)
+---@field policy? "skip"|"wait"|"drop_oldest"|"disconnect"  for a session whose send queue (1 MiB) is full (default: "skip")
+---@field timeout? number      "wait": seconds (default: 10)
+---@field outbox? integer      "drop_oldest": how many events wait for one session (default: 64)
+---@field lane? integer        0 to 7 (default: 0)
+---@field unreliable? boolean  as a datagram (default: false)
+---@field metadata? table<string, string>  what travels beside the arguments
+---@field codec? string  as of calls (default: "msgpack")
 M.schema = {
   to = { type = { "function", "table" } },
   policy = { type = "string", one_of = { "skip", "wait", "drop_oldest", "disconnect" }, default = "skip" },

@@ -75,14 +75,9 @@ local function trust_of(checked)
   end
 end
 
---- Makes a client. Handlers and hooks are registered before `connect` (and may be later).
----
---- Options: whom to trust, one of `pin` ("sha256:…" or a list), `ca` (a PEM file, or "system"), `skip_verification` (true:
---- nobody is checked; for trials only); `cert` and `key` (files or PEM text) when the server asks for a certificate;
---- `timeout` (seconds for connecting and, unless a call says otherwise, for each request; 30), `connect_timeout`,
---- `metadata` (credentials: strings by lower-case key, sent when connecting), `server_name` (to check and to ask for;
---- default the host part of the address), `bind` (local address), `transport` (see docs/API.md), and the limits of servers.
----@param opts? table
+--- Makes a client that is not connected yet. Handlers, middleware, plugins and hooks are registered before `connect` (and may be
+--- later). Whom it trusts one of the options `pin`, `ca` and `skip_verification` says; without any, `connect` refuses.
+---@param opts? echostream.options.client
 ---@return echostream.client
 function M.new(opts)
   local checked = options.check("echo.client", opts, schema)

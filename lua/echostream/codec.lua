@@ -32,6 +32,7 @@ local M = {}
 M.names = { "msgpack", "json", "raw" }
 
 --- The codecs with structure by the number that they have here (16 and up: those of `register`).
+---@private
 ---@type table<integer, echostream.codec>
 M.numbers = { [1] = core.codec.msgpack, [2] = core.codec.json }
 
@@ -68,6 +69,7 @@ M.array = core.array
 M.map = core.map
 
 --- Fields of the option `compress = { … }`.
+---@private
 ---@type table<string, echostream.options.field>
 M.compress_fields = {
   threshold = { type = "integer", min = 0, max = 0x7fffffff },

@@ -15,14 +15,14 @@ local M = {}
 ---@field args? string|table        about the arguments: a sentence, or a list with one entry for each
 ---@field returns? string|table     about the results
 ---@field examples? string|table    one or a list
----@field version? string
+---@field version? string           of the handler, as text
 ---@field deprecated? boolean|string  since when, or what to use instead
----@field timeout? number           seconds it may take: then it is cancelled, and the caller gets `timeout`
----@field max_calls? integer        calls of it that may run at once, of all sessions; more get `resource_exhausted`
----@field idempotent? boolean       methods: running it twice does no harm
+---@field timeout? number           seconds it may take: then it is cancelled, and the caller gets `timeout` (default: the caller's)
+---@field max_calls? integer        calls of it that may run at once, of all sessions; more get `resource_exhausted` (default: any number)
+---@field idempotent? boolean       methods: running it twice does no harm (default: false)
 ---@field stream? "in"|"out"|"both" methods: a streaming one
----@field concurrent? integer       events: so many of one lane at once
----@field codec? string             streams: messages are values
+---@field concurrent? integer       events: so many of one lane at once (default: 1)
+---@field codec? string             streams: messages are values (default: "raw", bytes)
 
 ---@class echostream.handlers  of servers and clients
 local methods = {}

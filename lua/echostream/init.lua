@@ -68,10 +68,12 @@ M.error = errors.new
 --- Whether a value is an error object.
 M.is_error = errors.is_error
 
---- Marks a table as a list, so that it stays one when empty.
+--- Marks a table (a new one when none is given) as a list, so that it stays one when empty.
+---@type fun(t?: table): table
 M.array = core.array
 
---- Marks a table as a map, also when its keys are 1 to n.
+--- Marks a table (a new one when none is given) as a map, also when its keys are 1 to n.
+---@type fun(t?: table): table
 M.map = core.map
 
 --- Sends the log of this Lua state to a function; nil: to standard error.

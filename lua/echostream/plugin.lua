@@ -26,6 +26,8 @@ local M = {}
 ---@field requires? string[]   plugins that have to be there before it
 
 ---@class echostream.plugin.host: echostream.host  what `install` is given
+---@field every fun(self, seconds: number, fn: function, ...): echostream.task  runs it again and again, until the plugin goes; errors are logged
+---@field after fun(self, seconds: number, fn: function, ...): echostream.task  runs it once
 
 -- What runs when the plugin goes, by the name of what was called: fn(real, undo, arguments...).
 local undoing = {}

@@ -161,12 +161,8 @@ local function listen(name, port, opts, transport)
 end
 
 --- Listens for connections of other protocols.
----
---- Options: `alpn` (a list of protocol names, in order of preference), `cert` and `key` (files or PEM text; without them a key is
---- made and kept as `echo.server` does), `state_dir`, `names`, `ca` (clients must show a certificate of it), `transport` (see
---- docs/API.md; here a connection is kept alive by the client's side, by ours when `keep_alive` gives the seconds).
 ---@param addr string|integer  "127.0.0.1:5000"; port 0: any; ":5000" and 5000 mean every IPv4 address
----@param opts table
+---@param opts echostream.options.listen
 ---@param callback? fun(listener: echostream.quic.listener?, err: echostream.error?)
 ---@return echostream.quic.listener? listener, echostream.error? err  `io`, `not_found`, …
 function M.listen(addr, opts, callback)
@@ -336,13 +332,8 @@ local function connect(name, port, opts, transport, trust)
 end
 
 --- Connects to a server of another protocol and waits for the handshake.
----
---- Options: `alpn` (a list with the one protocol to speak), one of `pin` ("sha256:…" or a list), `ca` (a PEM file, or "system"),
---- `skip_verification` (true: nobody is checked); `cert` and `key` when the server asks for a certificate, `server_name`,
---- `timeout` (seconds, 30), `bind` (local address), `transport` (see docs/API.md; the connection is kept alive unless
---- `keep_alive = false` there lets it end when it is idle).
 ---@param addr string|integer "127.0.0.1:5000", "example.org:5000", "[::1]:5000"
----@param opts table
+---@param opts echostream.options.dial
 ---@param callback? fun(connection: echostream.quic.connection?, err: echostream.error?)
 ---@return echostream.quic.connection? connection
 ---@return echostream.error? err  `timeout`, `unauthenticated` (no trust was given), `unavailable` (TLS), `not_found`, …

@@ -57,17 +57,8 @@ function meta.__close(self)
   end
 end
 
---- Makes a server. It listens after `start` or `run`.
----
---- Options: `bind` (default "127.0.0.1:0"; ":5000" and 5000 mean every IPv4 address), `cert` and `key` (files or PEM text;
---- `key` alone: where the made key is kept), `state_dir` (where made keys are kept), `names` (of a made certificate), `ca`
---- (clients must show a certificate of it), `transport` (see docs/API.md), `timeout` (seconds, default of calls to clients,
---- 30), `max_message` (4 MiB), `max_metadata` (16 KiB), `max_calls` (100 handlers a session), `max_named_streams` (256),
---- `max_pending`, `compress` (false; true or { threshold = 1024, level = 3 }: what is sent is compressed where it helps),
---- `checksum` (false; true: what is sent carries a CRC-32C), `agent`, `grace` (seconds that `stop` waits, 10), `quiet` (does
---- not print its pin), `renew_after`
---- (seconds until a made certificate is renewed, 12 days).
----@param opts? table
+--- Makes a server. It listens after `start` or `run`. Raises when an option is wrong, and says what it wants.
+---@param opts? echostream.options.server
 ---@return echostream.server
 function M.new(opts)
   local checked = options.check("echo.server", opts, schema)
@@ -289,7 +280,10 @@ function Server:_session_closed(peer, err)
   host.forget(self, peer, err)
 end
 
---- Counters: sessions, calls, events, streams; `endpoint` has the socket's.
+--- Counters since it was made: `sessions` (open now) and `sessions_total`; `calls_in`, `calls_in_running`, `calls_in_refused`,
+--- `calls_out`, `calls_out_running`, `calls_timed_out`, `calls_cancelled`; `events_in`, `events_out`, `events_unhandled`;
+--- `streams_in`, `streams_out`; `bad_frames`, `checksum_errors`, `compressed_in`, `compressed_out`, `compression_saved` (bytes).
+--- `endpoint` has the socket's.
 ---@return table
 function Server:stats()
   local stats = self._host:stats()

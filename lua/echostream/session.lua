@@ -314,7 +314,9 @@ end
 local shared = {}
 M.shared = shared
 
---- Calls a method of the other side. A function as the last argument is the callback: it gets the results in a task, and
+--- Calls a method of the other side. Values keep their kind: integers stay integers and floats floats, strings are bytes, nils
+--- between arguments or results stay where they are, tables become lists or maps by their keys (`echo.array`, `echo.map` where
+--- that is ambiguous). A function as the last argument is the callback: it gets the results in a task, and
 --- the call returns that task at once.
 ---@param name string
 ---@param ... any
@@ -349,7 +351,7 @@ end
 
 --- Opens a named stream. Returns at once; a refusal shows at the first `recv`.
 ---@param name string
----@param opts? { priority?: integer, metadata?: table<string,string>, codec?: "msgpack"|"json"|"raw" }
+---@param opts? echostream.options.call  `codec`: messages are values; the other end must say the same
 ---@return echostream.stream?, echostream.error?
 function shared:create_stream(name, opts)
   return create_stream(self, "create_stream", name, opts)
@@ -365,21 +367,17 @@ function shared:stream(name, ...)
   return open_call(self, self._calls, name, ...)
 end
 
---- The same calls with other options: `client:with{ timeout = 2 }:request("slow")`.
----
---- Options: `timeout` seconds (false: none), `priority` 0 (first) to 7 (3 by default), `metadata` strings by lower-case key,
---- `idempotent` (the call may be run again when its fate is unknown), `codec` ("msgpack", "json", "raw" or a name given to
---- `echo.codec.register`), `compress` (true, false, or { threshold = 1024, level = 3 }) and `checksum` instead of what the
---- server or client was made with; for events `unreliable` and `lane` (0 to 7).
----@param opts table
+--- The same calls with other options: `client:with{ timeout = 2 }:request("slow")`. What it returns has `request`, `emit`,
+--- `create_stream`, `stream`, `service` and `with`, and can be kept.
+---@param opts echostream.options.call
 ---@return echostream.calls
 function shared:with(opts)
   return with(self, opts, self._calls)
 end
 
 --- A table whose fields are the methods of a service: `client:service("math").add(1, 2)` calls "math.add" and raises on
---- failure. Fields of fields are longer names (`client:service("user").admin.kick(7)`), and `service:with{ timeout = 2 }` is
---- the service with other options.
+--- failure; a wrong name says what there is. Fields of fields are longer names (`client:service("user").admin.kick(7)`), and
+--- `service:with{ timeout = 2 }` is the service with other options.
 ---@param name string
 ---@return table<string, function>
 function shared:service(name)

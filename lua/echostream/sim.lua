@@ -51,7 +51,7 @@ function Net:now()
 end
 
 --- Changes the paths from now on.
----@param opts table  as sim.run's, without seed and limit: every value not given has its default again
+---@param opts echostream.options.path  every value not given has its default again
 ---@param from? string  IP address; nil: every one
 ---@param to? string
 ---@return echostream.sim.net self
@@ -86,11 +86,7 @@ end
 
 --- Runs `fn(net)` as a task of a new simulation and returns its results. Servers and clients made inside live in it; waiting
 --- costs no real time. What `fn` raises is raised here. Afterwards everything in the simulation is closed.
----
---- Options: `seed` (1); `loss`, `duplicate`, `reorder`, `corrupt` (probabilities 0 to 1, default 0), `burst` (datagrams lost
---- in a row at most, 1), `delay` (seconds one way, 0.005), `jitter` (0), `rate` (bits per second, 0: unlimited), `queue`
---- (packets waiting for the rate, 25), `mtu`; `limit`: virtual seconds after which it fails with `timeout`.
----@param opts? table
+---@param opts? echostream.options.sim
 ---@param fn fun(net: echostream.sim.net): any ...
 ---@return any ...
 function M.run(opts, fn)

@@ -15,10 +15,10 @@ local options = require "echostream.options"
 local M = {}
 
 ---@class echostream.task: echostream.core.task
----@field wait fun(self: echostream.task, timeout?: number): any ...
+---@field wait fun(self: echostream.task, timeout?: number): any ...  its results, or `nil, err` (`timeout`: it goes on)
 ---@field cancel fun(self: echostream.task): boolean  asks it to end: what it waits for returns nil, err `cancelled`
 ---@field status fun(self: echostream.task): string    ready, running, suspended, done, failed or cancelled
----@field result fun(self: echostream.task): boolean?, any ...
+---@field result fun(self: echostream.task): boolean?, any ...  without waiting: nil; `true, ...`; `false, err`
 
 local current, prepare, park, wake = core.current, core.prepare, core.park, core.wake
 local is_yieldable, running, yield = coroutine.isyieldable, coroutine.running, coroutine.yield

@@ -1,0 +1,99 @@
+---@meta
+--- The option tables. docs/API.md shows these fields, and `make lint` compares them with the schemas that check the options:
+--- an option that is new there wants its line here. "(default: …)" at the end of a line is a column of its own.
+
+---@class echostream.options.shared  of servers and clients
+---@field timeout? number  seconds; the deadline of calls that do not say otherwise, and of connecting (default: 30)
+---@field cert? string  a certificate (chain): file, or PEM text. Clients need one where the server asks for it
+---@field key? string  its key: file, or PEM text. On a server `key` alone says where the made key is kept
+---@field ca? string  a PEM file of certificate authorities. On a server: clients must show a certificate of one. On a client: who is trusted; `"system"`: the system's list; the name is checked
+---@field max_message? integer  bytes; the longest payload that is accepted (default: 4 MiB)
+---@field max_metadata? integer  bytes; the most metadata that is accepted, never above 16 KiB (default: 16 KiB)
+---@field max_calls? integer  handlers that run at once for a session; more calls get `resource_exhausted` (default: 100)
+---@field max_named_streams? integer  streams that a session may have open at once; more get `resource_exhausted` (default: 256)
+---@field max_pending? integer  own calls that wait for the peer's allowance; more get `resource_exhausted` (default: 16,384)
+---@field compress? boolean|table  `true` or `{ threshold = 1024, level = 3 }`: payloads from so many bytes on are sent zstd-compressed, when the peer can read that and it helps. What is asked compressed is answered so too, unless this is said to be `false` (default: false)
+---@field checksum? boolean  payloads are sent with a CRC-32C of their frame; one that was damaged ends its call or stream with `data_loss` (default: false)
+---@field agent? string  text that peers see, for people
+---@field introspection? boolean  `rpc.list` and `rpc.describe` are offered: what there is, to whoever may call (default: true)
+---@field watchdog? number|boolean  seconds after which a handler that held the loop is named in the log, once in 10 s each; false: never (default: 0.1)
+---@field transport? echostream.options.transport  see [Transport options](#transport-options)
+
+---@class echostream.options.server: echostream.options.shared
+---@field bind? string|integer  where to listen; `":5000"` and `5000` mean every IPv4 address (default: "127.0.0.1:0")
+---@field state_dir? string  where a made key is kept (mode 600), so that the pin survives restarts (default: $XDG_STATE_HOME/echostream)
+---@field names? string[]  of a made certificate (default: localhost and the address)
+---@field quiet? boolean  does not print address and pin (default: false)
+---@field renew_after? number  seconds; when a made certificate (13 days) is renewed; the key stays (default: 12 days)
+---@field grace? number  seconds that `stop` waits for what is under way (default: 10)
+
+---@class echostream.options.client: echostream.options.shared
+---@field pin? string|string[]  trust: `"sha256:…"` as the server prints it, or a list. Overrides name, issuer and dates, never a wrong key
+---@field skip_verification? boolean  true: nobody is checked, and the log says so (default: false)
+---@field server_name? string  to check and to ask for (default: the host part of the address)
+---@field metadata? table<string, string>  credentials by lower-case key, sent when connecting: see [who may connect](#who-may-connect)
+---@field connect_timeout? number  seconds for connecting (default: `timeout`)
+---@field bind? string  local address (default: any)
+
+---@class echostream.options.transport  `transport = { … }`, of raw QUIC too
+---@field idle_timeout? number  seconds without a packet after which the connection is lost; the smaller of both sides counts (default: 30)
+---@field keep_alive? number|boolean  seconds between packets that keep an idle connection alive; false: none (default: a third of the negotiated idle time-out)
+---@field handshake_timeout? number  seconds (default: server 10, client 30)
+---@field max_concurrent_streams? integer  QUIC streams that the peer may have open at once (default: 1,024)
+---@field max_streams_bidi? integer  the same, of two-way streams (default: 1,024)
+---@field max_streams_uni? integer  the same, of one-way streams (default: 16)
+---@field stream_window? integer  bytes that one stream may be ahead of its reader (default: 256 KiB)
+---@field connection_window? integer  bytes that a connection may hold (default: 8 MiB)
+---@field max_datagram? integer  bytes of the largest datagram that is taken; 0: none (default: 65,535)
+---@field congestion_control? "cubic"|"bbr"|"newreno"  (default: "cubic")
+---@field self_signed_cert? boolean|string[]  servers: a certificate is made (which is the default), for these names
+---@field cert_chain? table  `{ cert = …, key = … }`, as the options `cert` and `key`
+---@field skip_verification? boolean  clients: as the option of that name
+
+---@class echostream.options.call  of `with`, `create_stream`
+---@field timeout? number|false  seconds; false: no deadline (default: that of the client or server; streams have none)
+---@field priority? integer  RFC 9218's urgency: 0 first, 7 last (default: 3)
+---@field idempotent? boolean  running it twice does no harm: it may be run again when its fate is unknown (default: false)
+---@field metadata? table<string, string>  what travels beside the arguments, by lower-case key
+---@field codec? string  `"msgpack"`, `"json"`, `"raw"`, or [your own](#codecs-and-frames) (default: calls and events "msgpack", named streams "raw")
+---@field compress? boolean|table  instead of what the server or client was made with
+---@field checksum? boolean  instead of what the server or client was made with
+---@field unreliable? boolean  events: as a datagram, which may get lost; one that is too large is an error that names the maximum (default: false)
+---@field lane? integer  events: 0 to 7; order holds within a lane (default: 0)
+
+---@class echostream.options.path  of a simulated network
+---@field loss? number  probability, 0 to 1, that a datagram is lost (default: 0)
+---@field burst? integer  datagrams that are lost in a row at most (default: 1)
+---@field duplicate? number  probability of a second copy (default: 0)
+---@field reorder? number  probability of being overtaken (default: 0)
+---@field corrupt? number  probability that a byte is changed (default: 0)
+---@field delay? number  seconds one way (default: 0.005)
+---@field jitter? number  seconds, added at random (default: 0)
+---@field rate? number  bits per second; 0: unlimited (default: 0)
+---@field queue? integer  packets that wait for the rate (default: 25)
+---@field mtu? integer  bytes; longer datagrams vanish
+
+---@class echostream.options.sim: echostream.options.path
+---@field seed? integer  fixes the schedule and every datagram's fate (default: 1)
+---@field limit? number  virtual seconds after which it fails with `timeout`
+
+---@class echostream.options.listen  of `echo.quic.listen`
+---@field alpn string[]  names of protocols, in order of preference
+---@field cert? string  file, or PEM text (default: made, with a key that is kept)
+---@field key? string  file, or PEM text
+---@field state_dir? string  where a made key is kept
+---@field names? string[]  of a made certificate
+---@field ca? string  clients must show a certificate of it
+---@field transport? echostream.options.transport  here a connection is kept alive by the client's side, by ours when `keep_alive` gives the seconds
+
+---@class echostream.options.dial  of `echo.quic.connect`
+---@field alpn string[]  a list with the one protocol to speak
+---@field pin? string|string[]  trust: `"sha256:…"`, or a list
+---@field ca? string  trust: a PEM file, or `"system"`
+---@field skip_verification? boolean  nobody is checked (default: false)
+---@field cert? string  file, or PEM text, where the server asks for one
+---@field key? string  file, or PEM text
+---@field server_name? string  to check and to ask for (default: the host part of the address)
+---@field timeout? number  seconds (default: 30)
+---@field bind? string  local address (default: any)
+---@field transport? echostream.options.transport  the connection is kept alive unless `keep_alive = false` there lets it end when it is idle
