@@ -75,6 +75,9 @@ docs:  ## docs/API.md from docs/API.in.md and the annotations in lua/
 sim: all  ## SEEDS=10000 simulated runs with loss, reordering, duplication and corruption
 	@BUILD=$(BUILD) SEEDS=$(SEEDS) bash spec/c/sim.sh
 
+hostile: deps-build  ## peers that break every rule: each case ten times, then floods, slow ones and a million resets
+	@HOSTILE_FULL=1 spec/c/run.sh hostile
+
 fuzz: deps-build deps-fuzz  ## each fuzz target for SECONDS=600
 	@SECONDS_EACH=$(SECONDS) bash spec/fuzz/run.sh $(SECONDS)
 
@@ -96,4 +99,4 @@ help:  ## this list
 
 FORCE:
 -include $(OBJ:.o=.d)
-.PHONY: all core docs demo test asan valgrind lint sim fuzz bench install-rock check-debian13 clean help FORCE
+.PHONY: all core docs demo test asan valgrind lint sim hostile fuzz bench install-rock check-debian13 clean help FORCE

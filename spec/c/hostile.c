@@ -34,7 +34,7 @@ struct hostile {
 
     uint8_t inject[CARRIER]; /* replaces the next 1-RTT packet */
     size_t inject_n;
-    int injecting, reserved_bits;
+    int injecting, reserved_bits, at_end;
     int64_t carrier; /* stream whose data make room; -1: none yet */
 
     int64_t hello; /* stream of hostile_hello; -1: none */
@@ -77,9 +77,9 @@ static int on_encrypt(uint8_t *dest, const ngtcp2_crypto_aead *aead, const ngtcp
     }
     memcpy(copy, plaintext, n);
     if (level == HOSTILE_1RTT && h->injecting && n >= h->inject_n) {
-        memcpy(copy, h->inject, h->inject_n);
-        memset(copy + h->inject_n, 0, n - h->inject_n);
-        h->injecting = 0;
+        memset(copy, 0, n);
+        memcpy(h->at_end ? copy + n - h->inject_n : copy, h->inject, h->inject_n);
+        h->injecting = h->at_end = 0;
         h->silent = 0;
         if (h->reserved_bits) { /* the header stands in the packet's own buffer, before the ciphertext */
             ((uint8_t *)(uintptr_t)aad)[0] |= 0x18;
@@ -89,6 +89,10 @@ static int on_encrypt(uint8_t *dest, const ngtcp2_crypto_aead *aead, const ngtcp
         memset(copy, 0, n);
     } else if (level == h->level && level != HOSTILE_1RTT && h->planned.n > 0 && !h->is_tail) {
         hostile_append(&h->planned, copy, n);
+        if (h->reserved_bits && h->planned.done) {
+            ((uint8_t *)(uintptr_t)aad)[0] |= 0x0c;
+            h->reserved_bits = 0;
+        }
     }
     return ngtcp2_crypto_encrypt_cb(dest, aead, ctx, copy, n, nonce, nonce_n, aad, aad_n);
 }
@@ -515,6 +519,11 @@ int hostile_inject(struct hostile *h, const char *packets)
 void hostile_reserved_bits(struct hostile *h)
 {
     h->reserved_bits = 1;
+}
+
+void hostile_at_end(struct hostile *h)
+{
+    h->at_end = 1;
 }
 
 int hostile_hello(struct hostile *h)

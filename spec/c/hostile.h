@@ -30,6 +30,7 @@ struct hostile_plan {
     /* A server keeps HANDSHAKE_DONE and everything else of 1-RTT to itself until something is injected: the
      * client's handshake is complete but not confirmed. */
     int unconfirmed;
+    int reserved_bits; /* set in the header of the packet that carries `frames` */
 };
 
 struct hostile;
@@ -48,8 +49,11 @@ int hostile_planned(const struct hostile *h);  /* `frames` or `tail` went out */
 int hostile_inject(struct hostile *h, const char *packets);
 /* The same for `n` raw bytes, at most 1,000, in one packet. */
 int hostile_inject_bytes(struct hostile *h, const uint8_t *frames, size_t n);
-/* Sets the two reserved bits in the header of the next injected packet. */
+/* Sets the two reserved bits in the header of the next injected packet, or of the one with what is planned.
+ */
 void hostile_reserved_bits(struct hostile *h);
+/* The next injected frames are the last of their packet, behind the padding. */
+void hostile_at_end(struct hostile *h);
 
 /* Opens its second two-way stream (4 or 5) and says "hello" on it; hostile_echoed() once the same came back.
  */
