@@ -79,6 +79,7 @@ build = {
         "csrc/lua/quic_stream.c",
         "csrc/lua/request.c",
         "csrc/lua/session.c",
+        "csrc/lua/sim.c",
         "csrc/lua/task.c",
         "csrc/lua/value.c",
         "csrc/lua/watchdog.c",

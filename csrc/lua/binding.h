@@ -88,6 +88,7 @@ struct es_lloop {
     struct es_lua *lua;                 /* referenced */
     struct es_poller *poller;           /* owned (by sim when there is one); NULL when closed */
     struct es_sim *sim;                 /* owned; NULL for the real one */
+    struct es_lsim_log *sim_log;        /* owned; sim.c: what happened to datagrams; NULL: nobody asked */
     struct es_evq *events;              /* owned */
     struct es_list ready, idle, parked; /* of es_task.node */
     size_t n_idle, n_tasks;             /* tasks with a job: ready, running, parked */
@@ -124,6 +125,12 @@ void es_lloop_unref(struct es_lloop *lp);
 void es_lloop_wake(struct es_lloop *lp);                    /* make sure a step comes soon */
 size_t es_lua_run_fired(lua_State *L, struct es_lloop *lp); /* due timers: their functions become tasks */
 void es_lua_open_loop(lua_State *L, int core);
+struct es_lloop *es_lloop_new(lua_State *L, const struct es_sim_config *sim); /* pushed; raises */
+
+/* ---- sim.c ---- */
+/* core.sim, and what only simulated loops can do, added to the loop's methods. */
+void es_lua_open_sim(lua_State *L, int core, int methods);
+void es_lsim_log_free(struct es_lloop *lp);
 
 /* ---- task.c ---- */
 void es_lua_open_task(lua_State *L, int core);

@@ -113,10 +113,12 @@ static void loop_close(lua_State *L, struct es_lloop *lp)
     es_timer_stop(es_poller_timers(lp->poller), &lp->kick);
     es_evq_del(lp->events);
     lp->events = NULL;
-    if (lp->sim)
+    if (lp->sim) {
         es_sim_del(lp->sim);
-    else
+        es_lsim_log_free(lp);
+    } else {
         es_poller_del(lp->poller);
+    }
     lp->poller = NULL;
     lp->sim = NULL;
 }
@@ -144,7 +146,7 @@ static int loop_close_method(lua_State *L)
     return 0;
 }
 
-static struct es_lloop *loop_new(lua_State *L, const struct es_sim_config *sim)
+struct es_lloop *es_lloop_new(lua_State *L, const struct es_sim_config *sim)
 {
     struct es_lloop **box = lua_newuserdatauv(L, sizeof *box, 0);
     *box = NULL;
@@ -182,96 +184,7 @@ static struct es_lloop *loop_new(lua_State *L, const struct es_sim_config *sim)
 
 static int core_loop(lua_State *L)
 {
-    loop_new(L, NULL);
-    return 1;
-}
-
-static double path_number(lua_State *L, int idx, const char *field, double def, double min, double max)
-{
-    double v = def;
-    if (lua_getfield(L, idx, field) != LUA_TNIL) {
-        if (lua_type(L, -1) != LUA_TNUMBER)
-            luaL_error(L, "%s: expected a number, got %s", field, luaL_typename(L, -1));
-        v = lua_tonumber(L, -1);
-        if (!(v >= min && v <= max))
-            luaL_error(L, "%s: %f is out of range", field, v);
-    }
-    lua_pop(L, 1);
-    return v;
-}
-
-static void read_path(lua_State *L, int idx, struct es_sim_path *p)
-{
-    luaL_checktype(L, idx, LUA_TTABLE);
-    p->loss = path_number(L, idx, "loss", p->loss, 0, 1);
-    p->burst = (int)path_number(L, idx, "burst", p->burst, 1, 1e6);
-    p->duplicate = path_number(L, idx, "duplicate", p->duplicate, 0, 1);
-    p->reorder = path_number(L, idx, "reorder", p->reorder, 0, 1);
-    p->corrupt = path_number(L, idx, "corrupt", p->corrupt, 0, 1);
-    p->delay = (uint64_t)(path_number(L, idx, "delay", (double)p->delay / 1e9, 0, 1e4) * 1e9);
-    p->jitter = (uint64_t)(path_number(L, idx, "jitter", (double)p->jitter / 1e9, 0, 1e4) * 1e9);
-    p->rate = (uint64_t)path_number(L, idx, "rate", (double)p->rate, 0, 1e15);
-    p->queue = (size_t)path_number(L, idx, "queue", (double)p->queue, 0, 1e9);
-    p->mtu = (size_t)path_number(L, idx, "mtu", (double)p->mtu, 0, 65535);
-}
-
-static int core_sim(lua_State *L)
-{
-    struct es_sim_config c;
-    es_sim_config_default(&c);
-    luaL_checktype(L, 1, LUA_TTABLE);
-    lua_getfield(L, 1, "seed");
-    c.seed = (uint64_t)luaL_optinteger(L, -1, 1);
-    lua_pop(L, 1);
-    read_path(L, 1, &c.path);
-    loop_new(L, &c);
-    return 1;
-}
-
-static struct es_lloop *check_sim(lua_State *L)
-{
-    struct es_lloop *lp = es_lua_check_loop(L, 1);
-    if (!lp->sim)
-        luaL_error(L, "only a simulated loop can do that");
-    return lp;
-}
-
-static int loop_path(lua_State *L)
-{
-    struct es_lloop *lp = check_sim(L);
-    struct es_sim_config c;
-    es_sim_config_default(&c);
-    read_path(L, 2, &c.path);
-    int rc = es_sim_set_path(lp->sim, luaL_optstring(L, 3, NULL), luaL_optstring(L, 4, NULL), &c.path);
-    if (rc < 0)
-        return luaL_error(L, "path: %s", es_strerror(rc));
-    return 0;
-}
-
-static int loop_blackout(lua_State *L)
-{
-    struct es_lloop *lp = check_sim(L);
-    uint64_t now = es_poller_now(lp->poller);
-    uint64_t from = now + es_lua_to_ns(luaL_checknumber(L, 2));
-    es_sim_blackout(lp->sim, from, from + es_lua_to_ns(luaL_checknumber(L, 3)));
-    return 0;
-}
-
-static int loop_sim_stats(lua_State *L)
-{
-    struct es_sim_stats st;
-    es_sim_stats_get(check_sim(L)->sim, &st);
-    lua_createtable(L, 0, 8);
-#define FIELD(name) (lua_pushinteger(L, (lua_Integer)st.name), lua_setfield(L, -2, #name))
-    FIELD(sent);
-    FIELD(delivered);
-    FIELD(lost);
-    FIELD(duplicated);
-    FIELD(reordered);
-    FIELD(corrupted);
-    FIELD(queue_dropped);
-    FIELD(no_listener);
-#undef FIELD
+    es_lloop_new(L, NULL);
     return 1;
 }
 
@@ -464,13 +377,13 @@ size_t es_lua_run_fired(lua_State *L, struct es_lloop *lp)
 void es_lua_open_loop(lua_State *L, int core)
 {
     static const luaL_Reg methods[] = {
-        {"fd", loop_fd},       {"now", loop_now},           {"wall", loop_wall},
-        {"step", loop_step},   {"flush", loop_flush},       {"next", loop_next},
-        {"alive", loop_alive}, {"timer", loop_timer},       {"close", loop_close_method},
-        {"path", loop_path},   {"blackout", loop_blackout}, {"sim_stats", loop_sim_stats},
+        {"fd", loop_fd},       {"now", loop_now},     {"wall", loop_wall},
+        {"step", loop_step},   {"flush", loop_flush}, {"next", loop_next},
+        {"alive", loop_alive}, {"timer", loop_timer}, {"close", loop_close_method},
         {NULL, NULL}};
     luaL_newmetatable(L, LOOP_MT);
     luaL_newlib(L, methods);
+    es_lua_open_sim(L, core, lua_gettop(L));
     lua_setfield(L, -2, "__index");
     lua_pushcfunction(L, loop_gc);
     lua_setfield(L, -2, "__gc");
@@ -485,6 +398,4 @@ void es_lua_open_loop(lua_State *L, int core)
     lua_pop(L, 1);
     lua_pushcfunction(L, core_loop);
     lua_setfield(L, core, "loop");
-    lua_pushcfunction(L, core_sim);
-    lua_setfield(L, core, "sim");
 }

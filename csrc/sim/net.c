@@ -10,7 +10,10 @@
 #include "../base/mem.h"
 
 #define SIM_IDLE_PACKETS 4096 /* kept for reuse */
-#define CORRUPT_SPAN     50
+#define HEADERS          28   /* bytes of IP and UDP around each datagram on the line */
+#define ECN_ECT1         1
+#define ECN_ECT0         2
+#define ECN_CE           3
 
 /* ---- the heap of datagrams under way ---- */
 
@@ -81,11 +84,11 @@ static int rule_matches(const struct sim_rule *r, const struct sim_path *path)
     return (r->any_from || same_ip(&r->from, &path->from)) && (r->any_to || same_ip(&r->to, &path->to));
 }
 
-static int path_set(struct sim_path *path, const struct es_sim_path *p)
+static int path_set(struct sim_path *path, const struct es_sim_path *p, uint64_t now)
 {
     uint64_t *ring = NULL;
 
-    if (p->rate) {
+    if (p->rate && !p->queue_bytes) {
         ring = es_calloc(p->queue ? p->queue : 1, sizeof *ring);
         if (!ring)
             return ES_ERR_NOMEM;
@@ -94,7 +97,8 @@ static int path_set(struct sim_path *path, const struct es_sim_path *p)
     path->departs = ring;
     path->first = path->waiting = 0;
     path->p = *p;
-    path->burst_left = 0;
+    path->burst_left = path->bad = 0;
+    path->since = now;
     return 0;
 }
 
@@ -118,7 +122,8 @@ static struct sim_path *path_find(struct es_sim *s, const struct sim_key *from, 
         if (rule_matches(r, path))
             rule = r;
     }
-    if (path_set(path, &rule->p) != 0 || es_map_put(&s->path_map, key, sizeof key, path) != 0) {
+    if (path_set(path, &rule->p, s->poller.timers.now) != 0 ||
+        es_map_put(&s->path_map, key, sizeof key, path) != 0) {
         es_free(path->departs);
         es_free(path);
         return NULL;
@@ -165,7 +170,7 @@ static int rule_add(struct es_sim *s, const char *from, const char *to, const st
         struct sim_path *path = es_container_of(it, struct sim_path, node);
 
         if (rule_matches(r, path)) {
-            rc = path_set(path, p);
+            rc = path_set(path, p, s->poller.timers.now);
             if (rc != 0)
                 return rc;
         }
@@ -208,20 +213,58 @@ static int is_dark(const struct es_sim *s, uint64_t at)
     return 0;
 }
 
-/* ---- sending ---- */
-
-static void trace(struct es_sim *s, enum es_sim_fate fate, const union es_addr *from, const union es_addr *to,
-                  const uint8_t *data, size_t len)
+static int is_gone(const struct es_sim *s, const struct sim_path *path)
 {
-    if (s->trace)
-        s->trace(s->trace_user, fate, from, to, data, len);
+    uint64_t now = s->poller.timers.now, on = path->p.on, off = path->p.off;
+
+    return is_dark(s, now) || (off > 0 && (now - path->since) % (on + off) >= on);
 }
 
+/* ---- sending ---- */
+
 struct fate {
-    int lost, duplicate, corrupt;
+    int lost, duplicate;
+    uint8_t corrupt, mark;
+    uint64_t number;
     uint64_t extra[2]; /* ns on top of the delay, of the datagram and its duplicate */
     uint64_t bits;     /* which byte is changed, and how */
 };
+
+struct letter { /* a datagram that is sent now */
+    struct sim_path *path;
+    const union es_addr *from, *to;
+    uint8_t ecn;
+    const uint8_t *data;
+    size_t len;
+};
+
+static void tell(struct es_sim *s, enum es_sim_fate fate, const struct letter *v, const struct fate *f)
+{
+    struct es_sim_record r;
+
+    if (!s->trace)
+        return;
+    r.at = s->poller.timers.now;
+    r.number = f->number;
+    r.fate = fate;
+    r.corrupted = f->corrupt;
+    r.marked = f->mark;
+    r.from = v->from;
+    r.to = v->to;
+    r.data = v->data;
+    r.len = v->len;
+    s->trace(s->trace_user, &r);
+}
+
+/* Does this datagram meet the bad state, and die of it? */
+static int draw_burst(struct es_sim *s, struct sim_path *path)
+{
+    double change = es_sim_rand_unit(&s->bursts), loss = es_sim_rand_unit(&s->bursts);
+
+    if (change < (path->bad ? path->p.burst_leave : path->p.burst_enter))
+        path->bad = !path->bad;
+    return path->bad && loss < path->p.burst_loss;
+}
 
 static void draw(struct es_sim *s, struct sim_path *path, struct fate *f)
 {
@@ -231,6 +274,7 @@ static void draw(struct es_sim *s, struct sim_path *path, struct fate *f)
     uint64_t held = es_sim_rand_below(&s->net, 4) + 1, burst = es_sim_rand_next(&s->net);
     int i;
 
+    memset(f, 0, sizeof *f);
     for (i = 0; i < 2; i++)
         f->extra[i] = es_sim_rand_below(&s->net, p->jitter + 1);
     f->bits = es_sim_rand_next(&s->net);
@@ -240,7 +284,7 @@ static void draw(struct es_sim *s, struct sim_path *path, struct fate *f)
         f->extra[0] += held * (p->delay ? p->delay : ES_MILLI);
         s->stats.reordered++;
     }
-    f->lost = 0;
+    f->lost = draw_burst(s, path);
     if (path->burst_left > 0) {
         path->burst_left--;
         f->lost = 1;
@@ -251,51 +295,65 @@ static void draw(struct es_sim *s, struct sim_path *path, struct fate *f)
     }
 }
 
-/* When the rate limit lets `len` bytes go; ES_NEVER: the queue is full. */
-static uint64_t depart(struct es_sim *s, struct sim_path *path, size_t len)
+/* Is there room for one more of `len` bytes behind what waits until `start`? */
+static int has_room(struct sim_path *path, uint64_t now, uint64_t start, size_t len)
+{
+    const struct es_sim_path *p = &path->p;
+
+    if (p->queue_bytes)
+        return (double)(start - now) * (double)p->rate / 8e9 + (double)(len + HEADERS) <=
+               (double)p->queue_bytes;
+    while (path->waiting > 0 && path->departs[path->first] <= now) {
+        path->first = (path->first + 1) % p->queue;
+        path->waiting--;
+    }
+    return path->waiting < p->queue;
+}
+
+/* When the rate limit lets `len` bytes go; ES_NEVER: the queue is full. *mark: the queue is so long that it
+ * says so. */
+static uint64_t depart(struct es_sim *s, struct sim_path *path, size_t len, uint8_t *mark)
 {
     const struct es_sim_path *p = &path->p;
     uint64_t now = s->poller.timers.now, start;
 
     if (!p->rate)
         return now;
-    while (path->waiting > 0 && path->departs[path->first] <= now) {
-        path->first = (path->first + 1) % p->queue;
-        path->waiting--;
-    }
     start = path->busy_until > now ? path->busy_until : now;
-    if (start > now && path->waiting >= p->queue)
+    if (!has_room(path, now, start, len) && start > now)
         return ES_NEVER;
-    path->busy_until =
-        start + (uint64_t)((double)(len + 28) * 8.0 * 1e9 / (double)p->rate); /* 28: IP and UDP headers */
-    if (p->queue > 0 && path->waiting < p->queue) {
+    *mark = p->mark && (double)(start - now) * (double)p->rate / 8e9 >= (double)p->mark;
+    path->busy_until = start + (uint64_t)((double)(len + HEADERS) * 8.0 * 1e9 / (double)p->rate);
+    if (path->departs && path->waiting < p->queue) {
         path->departs[(path->first + path->waiting) % p->queue] = path->busy_until;
         path->waiting++;
     }
     return path->busy_until;
 }
 
-static int enqueue(struct es_sim *s, const struct sim_socket *sock, const union es_addr *to, uint8_t ecn,
-                   const uint8_t *data, size_t len, uint64_t at, const struct fate *f)
+static int enqueue(struct es_sim *s, const struct letter *v, uint64_t at, const struct fate *f)
 {
-    int pooled = len <= SIM_SMALL, rc;
-    struct sim_packet *k = pooled ? es_pool_get(&s->small) : es_malloc(sizeof *k + len);
+    int pooled = v->len <= SIM_SMALL, rc;
+    struct sim_packet *k = pooled ? es_pool_get(&s->small) : es_malloc(sizeof *k + v->len);
+    size_t span = v->path->p.corrupt_span;
 
     if (!k)
         return ES_ERR_NOMEM;
     k->at = at;
     k->order = s->order++;
-    k->from = sock->ext;
-    k->to = *to;
-    k->len = (uint32_t)len;
-    k->ecn = ecn;
+    k->number = f->number;
+    k->from = *v->from;
+    k->to = *v->to;
+    k->len = (uint32_t)v->len;
+    k->ecn = f->mark ? ECN_CE : v->ecn;
     k->pooled = (uint8_t)pooled;
-    if (len > 0)
-        memcpy(k->data, data, len);
-    if (f->corrupt && len > 0) {
-        k->data[(f->bits >> 8) % (len < CORRUPT_SPAN ? len : CORRUPT_SPAN)] ^= (uint8_t)(f->bits % 255 + 1);
-        s->stats.corrupted++;
-    }
+    k->corrupted = f->corrupt;
+    k->marked = f->mark;
+    if (v->len > 0)
+        memcpy(k->data, v->data, v->len);
+    if (f->corrupt && v->len > 0)
+        k->data[(f->bits >> 8) % (span && span < v->len ? span : v->len)] ^= (uint8_t)(f->bits % 255 + 1);
+    s->stats.corrupted += f->corrupt;
     rc = heap_push(s, k);
     if (rc != 0)
         packet_free(s, k);
@@ -315,45 +373,78 @@ static struct sim_path *path_of(struct es_sim *s, struct sim_socket *sock, const
     return sock->last;
 }
 
+static int drop(struct es_sim *s, enum es_sim_fate fate, const struct letter *v, const struct fate *f)
+{
+    struct fate plain = *f;
+
+    if (fate == ES_SIM_QUEUE_DROPPED)
+        s->stats.queue_dropped++;
+    else
+        s->stats.lost++;
+    plain.corrupt = plain.mark = 0; /* nobody sees it, so nothing was done to it */
+    tell(s, fate, v, &plain);
+    return 0;
+}
+
 int es_sim_net_send(struct es_sim *s, struct sim_socket *sock, const union es_addr *to, uint8_t ecn,
                     const uint8_t *data, size_t len)
 {
     struct sim_path *path = path_of(s, sock, to);
+    struct letter v = {path, &sock->ext, to, ecn, data, len};
     struct fate f;
     uint64_t at;
     int rc;
 
     if (!path)
         return ES_ERR_NOMEM;
-    s->stats.sent++;
     draw(s, path, &f);
-    if (len > (path->p.mtu ? path->p.mtu : 65535) || is_dark(s, s->poller.timers.now)) {
-        s->stats.lost++;
-        trace(s, ES_SIM_LOST, &sock->ext, to, data, len);
-        return 0;
-    }
-    at = depart(s, path, len);
-    if (at == ES_NEVER) {
-        s->stats.queue_dropped++;
-        trace(s, ES_SIM_QUEUE_DROPPED, &sock->ext, to, data, len);
-        return 0;
-    }
+    f.number = ++s->stats.sent;
+    if (len > (path->p.mtu ? path->p.mtu : 65535))
+        return drop(s, ES_SIM_TOO_LARGE, &v, &f);
+    if (is_gone(s, path))
+        return drop(s, ES_SIM_DARK, &v, &f);
+    at = depart(s, path, len, &f.mark);
+    if (at == ES_NEVER)
+        return drop(s, ES_SIM_QUEUE_DROPPED, &v, &f);
     at += path->p.delay;
+    f.mark = f.mark && (ecn == ECN_ECT0 || ecn == ECN_ECT1);
+    s->stats.marked += f.mark;
     if (f.duplicate) {
-        struct fate clean = {0};
+        struct fate clean = f;
 
+        clean.corrupt = 0;
         s->stats.duplicated++;
-        trace(s, ES_SIM_DUPLICATED, &sock->ext, to, data, len);
-        rc = enqueue(s, sock, to, ecn, data, len, at + f.extra[1], &clean);
+        tell(s, ES_SIM_DUPLICATED, &v, &clean);
+        rc = enqueue(s, &v, at + f.extra[1], &clean);
         if (rc != 0)
             return rc;
     }
-    trace(s, f.lost ? ES_SIM_LOST : ES_SIM_SENT, &sock->ext, to, data, len);
-    if (f.lost) {
-        s->stats.lost++;
-        return 0;
+    if (f.lost)
+        return drop(s, ES_SIM_LOST, &v, &f);
+    tell(s, ES_SIM_SENT, &v, &f);
+    return enqueue(s, &v, at + f.extra[0], &f);
+}
+
+/* One datagram is there. */
+static void arrive(struct es_sim *s, const struct sim_packet *k)
+{
+    struct letter v = {NULL, &k->from, &k->to, k->ecn, k->data, k->len};
+    struct fate f = {.corrupt = k->corrupted, .mark = k->marked, .number = k->number};
+    struct sim_socket *sock;
+    struct sim_key key;
+
+    es_sim_key(&key, &k->to);
+    sock = es_map_get(&s->sockets, &key, sizeof key);
+    if (is_dark(s, k->at)) {
+        drop(s, ES_SIM_DARK, &v, &f);
+    } else if (!sock) {
+        s->stats.no_listener++;
+        tell(s, ES_SIM_NO_LISTENER, &v, &f);
+    } else {
+        s->stats.delivered++;
+        tell(s, ES_SIM_DELIVERED, &v, &f);
+        es_endpoint_input(sock->ep, &sock->bound, &k->from, k->ecn, k->data, k->len);
     }
-    return enqueue(s, sock, to, ecn, data, len, at + f.extra[0], &f);
 }
 
 size_t es_sim_net_deliver(struct es_sim *s, size_t budget)
@@ -362,23 +453,9 @@ size_t es_sim_net_deliver(struct es_sim *s, size_t budget)
 
     while (did < budget && s->n > 0 && s->heap[0]->at <= s->poller.timers.now) {
         struct sim_packet *k = heap_pop(s);
-        struct sim_socket *sock;
-        struct sim_key key;
 
         did++;
-        es_sim_key(&key, &k->to);
-        sock = es_map_get(&s->sockets, &key, sizeof key);
-        if (is_dark(s, k->at)) {
-            s->stats.lost++;
-            trace(s, ES_SIM_LOST, &k->from, &k->to, k->data, k->len);
-        } else if (!sock) {
-            s->stats.no_listener++;
-            trace(s, ES_SIM_NO_LISTENER, &k->from, &k->to, k->data, k->len);
-        } else {
-            s->stats.delivered++;
-            trace(s, ES_SIM_DELIVERED, &k->from, &k->to, k->data, k->len);
-            es_endpoint_input(sock->ep, &sock->bound, &k->from, k->ecn, k->data, k->len);
-        }
+        arrive(s, k);
         packet_free(s, k);
     }
     return did;

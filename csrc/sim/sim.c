@@ -261,6 +261,8 @@ void es_sim_config_default(struct es_sim_config *c)
     memset(c, 0, sizeof *c);
     c->seed = 1;
     c->path.burst = 1;
+    c->path.burst_loss = 1;
+    c->path.corrupt_span = 50;
     c->path.delay = 5 * ES_MILLI;
     c->path.queue = 25;
 }
@@ -275,6 +277,7 @@ int es_sim_new(struct es_sim **out, const struct es_sim_config *c)
         return ES_ERR_NOMEM;
     es_sim_rand_seed(&s->net, c->seed, 1);
     es_sim_rand_seed(&s->bytes, c->seed, 2);
+    es_sim_rand_seed(&s->bursts, c->seed, 3);
     sim_rand(s, seed, sizeof seed);
     es_map_init(&s->sockets, seed);
     es_map_init(&s->path_map, seed);
@@ -319,24 +322,31 @@ struct es_poller *es_sim_poller(struct es_sim *s)
     return &s->poller;
 }
 
-int es_sim_rebind(struct es_sim *s, struct es_endpoint *ep, uint16_t port)
+static struct sim_socket *socket_of(struct es_sim *s, const struct es_endpoint *ep)
 {
-    struct sim_socket *k = NULL;
-    union es_addr next;
-    struct sim_key key;
-    int rc;
+    struct sim_socket *found = NULL;
 
     es_list_foreach(it, &s->socket_list)
     {
         struct sim_socket *c = es_container_of(it, struct sim_socket, node);
 
         if (c->ep == ep)
-            k = c;
+            found = c;
     }
+    return found;
+}
+
+int es_sim_move(struct es_sim *s, struct es_endpoint *ep, const union es_addr *to)
+{
+    struct sim_socket *k = socket_of(s, ep);
+    union es_addr next = *to;
+    struct sim_key key;
+    int rc;
+
     if (!k)
         return ES_ERR_NOT_FOUND;
-    next = k->ext;
-    set_port(&next, port);
+    if (to->sa.sa_family != k->ext.sa.sa_family)
+        return ES_ERR_INVAL;
     rc = give_port(s, &next);
     if (rc != 0)
         return rc;
@@ -347,7 +357,20 @@ int es_sim_rebind(struct es_sim *s, struct es_endpoint *ep, uint16_t port)
     es_sim_key(&key, &k->ext);
     es_map_remove(&s->sockets, &key, sizeof key);
     k->ext = next;
+    k->last = NULL; /* another IP has other paths */
     return 0;
+}
+
+int es_sim_rebind(struct es_sim *s, struct es_endpoint *ep, uint16_t port)
+{
+    struct sim_socket *k = socket_of(s, ep);
+    union es_addr next;
+
+    if (!k)
+        return ES_ERR_NOT_FOUND;
+    next = k->ext;
+    set_port(&next, port);
+    return es_sim_move(s, ep, &next);
 }
 
 void es_sim_stats_get(const struct es_sim *s, struct es_sim_stats *out)
@@ -355,11 +378,16 @@ void es_sim_stats_get(const struct es_sim *s, struct es_sim_stats *out)
     *out = s->stats;
 }
 
-void es_sim_trace(struct es_sim *s,
-                  void (*fn)(void *user, enum es_sim_fate fate, const union es_addr *from,
-                             const union es_addr *to, const uint8_t *data, size_t len),
-                  void *user)
+void es_sim_trace(struct es_sim *s, void (*fn)(void *user, const struct es_sim_record *r), void *user)
 {
     s->trace = fn;
     s->trace_user = user;
+}
+
+const char *es_sim_fate_name(enum es_sim_fate fate)
+{
+    static const char *const names[] = {"sent",      "duplicated",    "lost",      "dark",
+                                        "too_large", "queue_dropped", "delivered", "no_listener"};
+
+    return names[fate];
 }

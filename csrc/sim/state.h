@@ -26,6 +26,8 @@ struct sim_path { /* one direction between two IPs */
     struct sim_ip from, to;
     struct es_sim_path p;
     int burst_left;      /* losses still to come in a row */
+    int bad;             /* the state of Gilbert and Elliott */
+    uint64_t since;      /* when p was set: on and off count from here */
     uint64_t busy_until; /* when the rate limit has sent what waits */
     uint64_t *departs;   /* owned ring of the departure times of waiting packets; p.queue of them */
     size_t first, waiting;
@@ -44,7 +46,8 @@ struct sim_packet {
     uint64_t at, order; /* arrival; ties go by order of sending */
     union es_addr from, to;
     uint32_t len;
-    uint8_t ecn, pooled;
+    uint64_t number;
+    uint8_t ecn, pooled, corrupted, marked;
     uint8_t data[];
 };
 
@@ -60,9 +63,9 @@ struct sim_span {
 };
 
 struct es_sim {
-    struct es_poller poller; /* first */
-    struct es_sim_rand net,
-        bytes;                /* fates; what endpoints ask for. Apart, so that one does not shift the other */
+    struct es_poller poller;        /* first */
+    struct es_sim_rand net, bursts; /* fates */
+    struct es_sim_rand bytes;       /* what endpoints ask for. Apart, so that one does not shift the other */
     struct es_timer arrival;  /* due when the next datagram arrives, so that es_poller_next() is right */
     struct sim_packet **heap; /* owned array of owned packets */
     size_t n, cap;
@@ -77,8 +80,7 @@ struct es_sim {
     uint16_t next_host; /* for sockets bound to the unspecified address */
     int kicked;
     struct es_sim_stats stats;
-    void (*trace)(void *user, enum es_sim_fate fate, const union es_addr *from, const union es_addr *to,
-                  const uint8_t *data, size_t len);
+    void (*trace)(void *user, const struct es_sim_record *r);
     void *trace_user; /* borrowed */
 };
 

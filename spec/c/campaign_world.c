@@ -322,14 +322,14 @@ static int make_client(struct world *w, int i)
     return 0;
 }
 
-static void on_datagram(void *user, enum es_sim_fate fate, const union es_addr *from, const union es_addr *to,
-                        const uint8_t *data, size_t len)
+static void on_datagram(void *user, const struct es_sim_record *r)
 {
-    static const char *const names[] = {"sent", "duplicated", "LOST", "QUEUE FULL", "arrives", "NO LISTENER"};
     char a[64], b[64];
 
-    say(user, "    %s > %s %zu bytes %02x: %s", es_addr_format(from, a, sizeof a),
-        es_addr_format(to, b, sizeof b), len, len ? data[0] : 0, names[fate]);
+    say(user, "    #%llu %s > %s %zu bytes %02x: %s%s%s", (unsigned long long)r->number,
+        es_addr_format(r->from, a, sizeof a), es_addr_format(r->to, b, sizeof b), r->len,
+        r->len ? r->data[0] : 0, es_sim_fate_name(r->fate), r->corrupted ? ", corrupted" : "",
+        r->marked ? ", marked" : "");
 }
 
 int world_make(struct world *w)

@@ -488,3 +488,195 @@ TEST(a_steady_state_allocates_nothing_and_a_simulation_leaves_nothing)
     es_mem_stats(&after);
     CHECK_INT(after.in_use, ==, start.in_use);
 }
+
+/* Gilbert and Elliott: bad times of 10 datagrams on average, every 100th starts one: 9.1 % of the time. */
+TEST(bad_times_come_and_go)
+{
+    struct es_sim_config c;
+    int lost = 0, times = 0, in_a_row = 0;
+
+    es_sim_config_default(&c);
+    c.path.burst_enter = 0.01;
+    c.path.burst_leave = 0.1;
+    begin(&c);
+    for (int i = 0; i < 20000; i++) {
+        size_t n = b.bytes;
+
+        send_n(&a, &b.addr, (const uint8_t *)"x", 1, 1);
+        run();
+        times += b.bytes == n && !in_a_row;
+        in_a_row = b.bytes == n;
+        lost += in_a_row;
+    }
+    CHECK(lost > 1500 && lost < 2200);
+    CHECK(times > 140 && times < 230);
+    CHECK(lost / times >= 7 && lost / times <= 13);
+    end();
+}
+
+TEST(a_queue_in_bytes_drops_the_tail_and_marks_from_a_threshold_on)
+{
+    struct es_sim_config c;
+    struct es_sim_stats st;
+    uint8_t data[972] = {0}; /* 1,000 bytes with headers: 8 ms at 1 Mbit/s */
+    int marked = 0;
+
+    es_sim_config_default(&c);
+    c.path.rate = 1000000;
+    c.path.queue_bytes = 6000;
+    c.path.mark = 3000;
+    begin(&c);
+    for (int i = 0; i < 10; i++)
+        send_n(&a, &b.addr, data, sizeof data, sizeof data);
+    while (step() > 0)
+        marked += b.ecn == 3;
+    es_sim_stats_get(sim, &st);
+    CHECK_INT(b.n, ==, 6);
+    CHECK_INT(st.queue_dropped, ==, 4);
+    CHECK_INT(st.marked, ==, 3);
+    CHECK_INT(marked, ==, 3);
+    CHECK_INT(send_n(&a, &b.addr, data, 100, 100), ==, 1);
+    run();
+    CHECK_INT(b.n, ==, 7);
+    end();
+}
+
+TEST(a_path_that_works_now_and_then_loses_only_in_between)
+{
+    struct es_sim_config c;
+    struct es_sim_stats st;
+    struct es_timer t;
+
+    es_sim_config_default(&c);
+    c.path.on = 5 * ES_SECOND;
+    c.path.off = 2 * ES_SECOND;
+    begin(&c);
+    es_timer_init(&t, on_timer, poller);
+    for (int i = 0; i < 21; i++) { /* at 0.5 s, 1.5 s, ... */
+        es_timer_start(&poller->timers, &t, poller->timers.now + (i ? ES_SECOND : ES_SECOND / 2));
+        while (es_timer_running(&t))
+            step();
+        send_n(&a, &b.addr, (const uint8_t *)"x", 1, 1);
+    }
+    run();
+    es_sim_stats_get(sim, &st);
+    CHECK_INT(st.delivered, ==, 15);
+    CHECK_INT(st.lost, ==, 6);
+    end();
+}
+
+TEST(each_direction_has_settings_of_its_own_and_they_change_while_it_runs)
+{
+    struct es_sim_config c;
+    uint64_t start;
+
+    es_sim_config_default(&c);
+    begin(&c);
+    c.path.delay = 30 * ES_MILLI;
+    CHECK_INT(es_sim_set_path(sim, "10.0.0.1", "10.0.0.2", &c.path), ==, 0);
+    start = poller->timers.now;
+    send_n(&a, &b.addr, (const uint8_t *)"x", 1, 1);
+    send_n(&b, &a.addr, (const uint8_t *)"x", 1, 1);
+    run();
+    CHECK_INT(b.at[0] - start, ==, 30 * ES_MILLI);
+    CHECK_INT(a.at[0] - start, ==, 5 * ES_MILLI);
+    c.path.loss = 1;
+    CHECK_INT(es_sim_set_path(sim, "10.0.0.1", NULL, &c.path), ==, 0);
+    send_n(&a, &b.addr, (const uint8_t *)"x", 1, 1);
+    send_n(&b, &a.addr, (const uint8_t *)"x", 1, 1);
+    run();
+    CHECK_INT(b.n, ==, 1);
+    CHECK_INT(a.n, ==, 2);
+    end();
+}
+
+TEST(corruption_keeps_to_its_span)
+{
+    static const size_t spans[] = {5, 0};
+
+    for (int k = 0; k < 2; k++) {
+        struct es_sim_config c;
+        uint8_t zero[400] = {0};
+        size_t furthest = 0;
+
+        es_sim_config_default(&c);
+        c.path.corrupt = 1;
+        c.path.corrupt_span = spans[k];
+        begin(&c);
+        for (int i = 0; i < 500; i++) {
+            size_t changed = 0;
+
+            send_n(&a, &b.addr, zero, sizeof zero, sizeof zero);
+            run();
+            for (size_t j = 0; j < sizeof zero; j++) {
+                changed += b.last[j] != 0;
+                furthest = b.last[j] && j > furthest ? j : furthest;
+            }
+            CHECK_INT(changed, ==, 1);
+        }
+        CHECK(spans[k] ? furthest == spans[k] - 1 : furthest > 390);
+        end();
+    }
+}
+
+TEST(a_moved_endpoint_has_another_address_and_the_paths_of_that)
+{
+    struct es_sim_config c;
+    union es_addr to = addr("10.9.9.9", 0), six = addr("::1", 5), taken = addr("10.0.0.2", 5000);
+
+    es_sim_config_default(&c);
+    begin(&c);
+    c.path.loss = 1;
+    es_sim_set_path(sim, "10.9.9.9", NULL, &c.path);
+    CHECK_INT(es_sim_move(sim, &a, &six), ==, ES_ERR_INVAL);
+    CHECK_INT(es_sim_move(sim, &a, &taken), ==, ES_ERR_EXISTS);
+    send_n(&a, &b.addr, (const uint8_t *)"x", 1, 1);
+    run();
+    CHECK_INT(b.n, ==, 1);
+    CHECK_INT(es_sim_move(sim, &a, &to), ==, 0);
+    send_n(&a, &b.addr, (const uint8_t *)"x", 1, 1);
+    run();
+    CHECK_INT(b.n, ==, 1);
+    to = addr("10.8.8.8", 8888);
+    CHECK_INT(es_sim_move(sim, &a, &to), ==, 0);
+    send_n(&a, &b.addr, (const uint8_t *)"x", 1, 1);
+    run();
+    CHECK_INT(b.n, ==, 2);
+    CHECK_INT(port_of(&b.from), ==, 8888);
+    CHECK_INT(ntohl(b.from.in4.sin_addr.s_addr), ==, 0x0a080808);
+    end();
+}
+
+static char told[400];
+
+static void on_record(void *user, const struct es_sim_record *r)
+{
+    snprintf(told + strlen(told), sizeof told - strlen(told), "%llu:%s%s ", (unsigned long long)r->number,
+             es_sim_fate_name(r->fate), r->corrupted ? "!" : "");
+}
+
+TEST(a_trace_tells_every_fate_at_both_ends)
+{
+    struct es_sim_config c;
+    union es_addr nobody = addr("10.0.0.3", 1);
+    uint8_t data[1300] = {0};
+
+    es_sim_config_default(&c);
+    c.path.mtu = 1200;
+    begin(&c);
+    told[0] = 0;
+    es_sim_trace(sim, on_record, NULL);
+    send_n(&a, &b.addr, data, 1300, 1300);
+    send_n(&a, &nobody, data, 1, 1);
+    run();
+    c.path.duplicate = c.path.corrupt = 1;
+    es_sim_set_path(sim, NULL, NULL, &c.path);
+    send_n(&a, &b.addr, data, 1, 1);
+    run();
+    es_sim_blackout(sim, poller->timers.now, poller->timers.now + ES_SECOND);
+    send_n(&a, &b.addr, data, 1, 1);
+    CHECK(strcmp(told,
+                 "1:too_large 2:sent 2:no_listener 3:duplicated 3:sent! 3:delivered 3:delivered! 4:dark ") ==
+          0);
+    end();
+}

@@ -24,8 +24,7 @@ local loop = {}
 function core.loop() end
 
 --- A loop over a simulated network with a virtual clock. Same methods; `fd` is -1, `step` jumps to the next thing due.
----@param options { seed: integer, loss?: number, burst?: integer, duplicate?: number, reorder?: number, corrupt?: number, delay?: number, jitter?: number, rate?: number, queue?: integer, mtu?: integer }
---- probabilities 0-1, delay and jitter in seconds one way (default 0.005, 0), rate in bits/s (0 = unlimited)
+---@param options echostream.options.sim  without limit and trace
 ---@return echostream.core.loop
 function core.sim(options) end
 
@@ -56,8 +55,20 @@ function loop:close() end
 function loop:path(options, from, to) end
 --- Simulation only: nothing passes between these virtual times (seconds from now).
 function loop:blackout(after, duration) end
---- Simulation only. { sent, delivered, lost, duplicated, reordered, corrupted, queue_dropped, no_listener }
+--- Simulation only. The endpoint's address changes as behind a NAT; nil: another port.
+---@param endpoint echostream.core.endpoint
+---@param address? string
+---@return true|nil, table|nil
+function loop:sim_move(endpoint, address) end
+--- Simulation only. { sent, delivered, lost, duplicated, reordered, corrupted, marked, queue_dropped, no_listener }
 function loop:sim_stats() end
+--- Simulation only. From now on every datagram's fate is written into the file, or kept for sim_records. Raises when there is no
+--- such file, or a trace already.
+---@param file? string
+function loop:sim_trace(file) end
+--- Simulation only. What was kept since the last call; nil: there is no trace. A file is flushed. Raises when the trace is not whole.
+---@return echostream.sim.record[]?
+function loop:sim_records() end
 
 ---@class echostream.core.timer: userdata
 local timer = {}

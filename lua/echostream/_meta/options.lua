@@ -61,21 +61,30 @@
 ---@field unreliable? boolean  events: as a datagram, which may get lost; one that is too large is an error that names the maximum (default: false)
 ---@field lane? integer  events: 0 to 7; order holds within a lane (default: 0)
 
----@class echostream.options.path  of a simulated network
----@field loss? number  probability, 0 to 1, that a datagram is lost (default: 0)
----@field burst? integer  datagrams that are lost in a row at most (default: 1)
+---@class echostream.options.path  of a simulated network; probabilities are 0 to 1 and apply to each datagram
+---@field loss? number  probability that a datagram is lost (default: 0)
+---@field burst? integer  datagrams that are lost in a row at most, for one that is (default: 1)
+---@field burst_enter? number  probability that a bad time begins (Gilbert and Elliott); `loss` is what the good times lose (default: 0)
+---@field burst_leave? number  probability that it ends: a bad time lasts 1 / `burst_leave` datagrams (default: 0)
+---@field burst_loss? number  probability of being lost in a bad time (default: 1)
 ---@field duplicate? number  probability of a second copy (default: 0)
----@field reorder? number  probability of being overtaken (default: 0)
+---@field reorder? number  probability of being held back by 1 to 4 further delays (default: 0)
 ---@field corrupt? number  probability that a byte is changed (default: 0)
+---@field corrupt_span? integer  it is one of the first so many; 0: any (default: 50)
 ---@field delay? number  seconds one way (default: 0.005)
 ---@field jitter? number  seconds, added at random (default: 0)
----@field rate? number  bits per second; 0: unlimited (default: 0)
----@field queue? integer  packets that wait for the rate (default: 25)
----@field mtu? integer  bytes; longer datagrams vanish
+---@field rate? number  bits per second, headers included; 0: unlimited (default: 0)
+---@field queue? integer  packets that wait for the rate; more are dropped (default: 25)
+---@field queue_bytes? integer  the same in bytes, instead of packets; 0: packets count (default: 0)
+---@field mark? integer  bytes in the queue from which on datagrams are marked CE (ECN, RFC 3168); 0: never (default: 0)
+---@field mtu? integer  bytes of UDP payload; longer datagrams vanish; 0: 65,535 (default: 0)
+---@field on? number  seconds that the path works, before `off` (default: 0)
+---@field off? number  seconds that it is gone, again and again; 0: it always works (default: 0)
 
 ---@class echostream.options.sim: echostream.options.path
 ---@field seed? integer  fixes the schedule and every datagram's fate (default: 1)
 ---@field limit? number  virtual seconds after which it fails with `timeout`
+---@field trace? boolean|string  true: what happens to every datagram is kept for `net:trace()`; a file name: it is written there, a line each (default: false)
 
 ---@class echostream.options.listen  of `echo.quic.listen`
 ---@field alpn string[]  names of protocols, in order of preference
