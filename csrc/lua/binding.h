@@ -74,6 +74,8 @@ struct es_task {
     uint8_t lane, codec;
     int cancel_fns_ref;     /* table of functions for call_on_cancel, LUA_NOREF */
     int meta_ref;           /* table: metadata of an EVENT, or what middleware made of it; LUA_NOREF */
+    int trailers_ref;       /* table: what goes with the answer to the call it serves; LUA_NOREF */
+    int came_ref;           /* table: what came with the answer to its last request; LUA_NOREF */
     struct es_ltask_ud *ud; /* its handle when one was made; anchored by ud_ref */
     int ud_ref;
 };

@@ -345,7 +345,7 @@ static int channel_codec(lua_State *L)
     if (!lc)
         return closed(L);
     if (!lua_isnoneornil(L, 2)) {
-        int codec = es_codec_find(L, luaL_checkstring(L, 2));
+        int codec = es_codec_find(L, es_lua_check_text(L, 2, NULL));
         luaL_argcheck(L, codec >= 0, 2, "no codec of that name");
         lc->codec = codec;
     }
@@ -421,6 +421,17 @@ static int channel_metadata(lua_State *L)
     return 1;
 }
 
+static int channel_trailers(lua_State *L)
+{
+    struct es_lchannel *lc = check(L);
+    if (!lc)
+        return closed(L);
+    size_t n = 0;
+    const uint8_t *kv = es_channel_trailers(lc->c, &n);
+    es_lua_push_kv(L, kv, n);
+    return 1;
+}
+
 static int channel_stats(lua_State *L)
 {
     struct es_lchannel *lc = check(L);
@@ -467,7 +478,7 @@ int es_lsession_open_call(lua_State *L)
 {
     struct es_lsession *ls = es_lsession_check(L);
     size_t len;
-    const char *name = luaL_checklstring(L, 2, &len);
+    const char *name = es_lua_check_text(L, 2, &len);
     luaL_argcheck(L, es_name_valid(name, len), 2, "a method name is 1 to 256 bytes of A-Z a-z 0-9 . _ / : -");
     if (!ls)
         return es_lsession_closed_error(L);
@@ -504,6 +515,7 @@ void es_lua_open_channel(lua_State *L, int core)
                                        {"close", channel_close},
                                        {"stats", channel_stats},
                                        {"metadata", channel_metadata},
+                                       {"trailers", channel_trailers},
                                        {NULL, NULL}};
     static const luaL_Reg meta[] = {{"__gc", channel_gc}, {"__close", channel_close}, {NULL, NULL}};
     (void)core;

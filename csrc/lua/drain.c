@@ -206,11 +206,24 @@ static void on_channel(lua_State *L, struct es_lchannel *lc, unsigned type)
         es_task_give_up(L, lc->task, code);
 }
 
+/* What came with an answer, until the task asks for it (core.take_trailers) or makes another request. */
+static void keep_trailers(lua_State *L, struct es_waiter *w, const uint8_t *kv, size_t len)
+{
+    if (w->kind != ES_WAITER_TASK)
+        return;
+    struct es_task *t = (struct es_task *)w;
+    es_lua_push_kv(L, kv, len);
+    luaL_unref(L, LUA_REGISTRYINDEX, t->came_ref);
+    t->came_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+}
+
 static void on_response(lua_State *L, struct es_lloop *lp, struct es_ev_message *m)
 {
     struct es_waiter *w = m->user;
     w->call = NULL;
     lp->unended_waiter = w;
+    if (m->metadata_len)
+        keep_trailers(L, w, m->data, m->metadata_len);
     int n = 0;
     if (decode(L, m, &n) < 0) {
         const char *why = lua_tostring(L, -1);
@@ -232,6 +245,8 @@ static void on_failed(lua_State *L, struct es_lloop *lp, struct es_ev_failed *f)
     lp->unended_waiter = w;
     const char *code = (const char *)f->data, *message = code + f->code_len;
     int details = 0;
+    if (f->trailers_len)
+        keep_trailers(L, w, f->data + f->code_len + f->message_len + f->details_len, f->trailers_len);
     lua_pushnil(L);
     int nil_at = lua_gettop(L);
     if (f->details_len && unpack_details(L, f, f->data + f->code_len + f->message_len) == 0)

@@ -109,7 +109,7 @@ int es_lsession_emit_encoded(lua_State *L)
 {
     struct es_lsession *ls = es_lsession_check(L);
     size_t len, n_kv = 0;
-    const char *name = luaL_checklstring(L, 2, &len);
+    const char *name = es_lua_check_text(L, 2, &len);
     struct encoded *e = *(struct encoded **)luaL_checkudata(L, 4, ENCODED_MT);
     struct es_pair_kv kv[ES_MAX_META_PAIRS];
     lua_Integer lane = 0;

@@ -155,7 +155,7 @@ static int host_add(lua_State *L)
     struct es_lhost *h = es_lua_check_host(L, 1);
     enum es_kind kind = check_kind(L, 2);
     size_t len;
-    const char *name = luaL_checklstring(L, 3, &len);
+    const char *name = es_lua_check_text(L, 3, &len);
     luaL_checktype(L, 4, LUA_TFUNCTION);
     static const char *const streams[] = {"in", "out", "both", NULL};
     static const unsigned stream_flags[] = {ES_METHOD_STREAM_IN, ES_METHOD_STREAM_OUT, ES_METHOD_STREAM};
@@ -187,12 +187,29 @@ static int host_add(lua_State *L)
     return es_lua_fail(L, rc, name);
 }
 
+/* Another function for a name; what was queued for the old one goes to the new one. False: there is none. */
+static int host_replace(lua_State *L)
+{
+    struct es_lhost *h = es_lua_check_host(L, 1);
+    enum es_kind kind = check_kind(L, 2);
+    size_t len;
+    const char *name = es_lua_check_text(L, 3, &len);
+    luaL_checktype(L, 4, LUA_TFUNCTION);
+    struct es_method *m = es_host_find(h->host, kind, name, len);
+    if (m) {
+        lua_pushvalue(L, 4);
+        lua_rawseti(L, LUA_REGISTRYINDEX, m->ref);
+    }
+    lua_pushboolean(L, m != NULL);
+    return 1;
+}
+
 static int host_remove(lua_State *L)
 {
     struct es_lhost *h = es_lua_check_host(L, 1);
     enum es_kind kind = check_kind(L, 2);
     size_t len;
-    const char *name = luaL_checklstring(L, 3, &len);
+    const char *name = es_lua_check_text(L, 3, &len);
     int ref = LUA_NOREF;
     int rc = es_host_remove(h->host, kind, name, len, &ref);
     if (rc == 0) {
@@ -258,6 +275,7 @@ static int host_stats(lua_State *L)
 void es_lua_open_host(lua_State *L, int core)
 {
     static const luaL_Reg methods[] = {{"add", host_add},
+                                       {"replace", host_replace},
                                        {"remove", host_remove},
                                        {"set_wrapper", host_set_wrapper},
                                        {"stats", host_stats},

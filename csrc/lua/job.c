@@ -3,6 +3,7 @@
 #include "binding.h"
 #include <string.h>
 #include "../base/mem.h"
+#include "../framing/frame.h"
 #include "codec.h"
 #include "errors.h"
 #include "msgpack.h"
@@ -131,6 +132,40 @@ static int encode_results(lua_State *L, struct es_task *t, int first, int n, str
     return 0;
 }
 
+/* What a handler or a middleware said goes with the answer. In a protected call: the table is the user's. */
+static int trailers_body(lua_State *L)
+{
+    struct es_task *t = lua_touserdata(L, 1);
+    struct es_pair_kv kv[ES_MAX_META_PAIRS];
+    lua_rawgeti(L, LUA_REGISTRYINDEX, t->trailers_ref);
+    size_t n = es_lua_read_kv(L, 2, "trailers", kv, ES_MAX_META_PAIRS);
+    int rc = ES_OK;
+    if (t->job == ES_JOB_CALL)
+        rc = es_call_set_trailers(t->call, kv, n);
+    else if (t->channel->c)
+        rc = es_channel_set_trailers(t->channel->c, kv, n);
+    if (rc < 0)
+        return luaL_error(L, "trailers: keys are lower case, up to 64 bytes, 64 pairs, 16 KiB in all");
+    return 0;
+}
+
+/* 0: they cannot be sent; *f says so, and stands for what the handler gave. */
+static int add_trailers(lua_State *L, struct es_task *t, struct es_failure *f)
+{
+    lua_pushcfunction(L, trailers_body);
+    lua_pushlightuserdata(L, t);
+    if (lua_pcall(L, 1, 0, 0) == LUA_OK)
+        return 1;
+    const char *why = es_lua_error_text(L, -1);
+    es_lua_log(L, t->loop->lua, "error", why, NULL, t->method->name);
+    memset(f, 0, sizeof *f);
+    f->status = ES_STATUS_INTERNAL;
+    f->message = "the answer's metadata cannot be sent";
+    f->message_len = strlen(f->message);
+    f->processed = ES_PROCESSED_YES;
+    return 0;
+}
+
 static int is_failure(lua_State *L, int first, int n)
 {
     return n >= 2 && lua_isnil(L, first) && es_lua_is_error(L, first + 1);
@@ -140,6 +175,10 @@ static void answer(lua_State *L, struct es_task *t, int first, int n)
 {
     struct es_lloop *lp = t->loop;
     struct es_failure f;
+    if (t->trailers_ref != LUA_NOREF && !add_trailers(L, t, &f)) {
+        es_call_fail(t->call, &f);
+        return;
+    }
     if (is_failure(L, first, n)) {
         read_failure(L, first + 1, lp, &f);
         es_call_fail(t->call, &f);
@@ -163,6 +202,10 @@ static void end_channel(lua_State *L, struct es_task *t, struct es_channel *c, i
 {
     struct es_lloop *lp = t->loop;
     struct es_failure f;
+    if (t->trailers_ref != LUA_NOREF && !add_trailers(L, t, &f)) {
+        es_channel_end(c, &f);
+        return;
+    }
     if (!ok || is_failure(L, first, n)) {
         read_failure(L, ok ? first + 1 : first, lp, &f);
         es_channel_end(c, &f);
@@ -193,6 +236,8 @@ void es_job_end(lua_State *L, struct es_task *t, int ok, int n)
     case ES_JOB_CALL:
         if (ok) {
             answer(L, t, first, n);
+        } else if (t->trailers_ref != LUA_NOREF && !add_trailers(L, t, &f)) {
+            es_call_fail(t->call, &f);
         } else {
             read_failure(L, first, t->loop, &f);
             es_call_fail(t->call, &f);
@@ -204,9 +249,9 @@ void es_job_end(lua_State *L, struct es_task *t, int ok, int n)
         break;
     case ES_JOB_CHANNEL: {
         struct es_lchannel *lc = t->channel;
-        t->channel = NULL;
         if (lc->c)
             end_channel(L, t, lc->c, ok, first, n);
+        t->channel = NULL;
         lc->task = NULL; /* only now: until here the collector must not release it */
         es_lchannel_release(lc);
         es_lchannel_unref(L, lc);

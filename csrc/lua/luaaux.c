@@ -105,6 +105,12 @@ int es_lua_opt_boolean(lua_State *L, int idx, const char *name, int *out)
     return 1;
 }
 
+const char *es_lua_check_text(lua_State *L, int arg, size_t *len)
+{
+    luaL_checktype(L, arg, LUA_TSTRING);
+    return lua_tolstring(L, arg, len);
+}
+
 int es_lua_opt_string(lua_State *L, int idx, const char *name, const char **out, size_t *len)
 {
     if (!push_field(L, idx, name))

@@ -27,6 +27,8 @@ int es_lua_opt_number(lua_State *L, int idx, const char *name, double lo, double
 int es_lua_opt_boolean(lua_State *L, int idx, const char *name, int *out);
 int es_lua_opt_string(lua_State *L, int idx, const char *name, const char **out,
                       size_t *len); /* len may be NULL */
+/* As luaL_checklstring, but a number is no string: 5 is no name. */
+const char *es_lua_check_text(lua_State *L, int arg, size_t *len);
 /* The index of the string in the NULL-terminated list. */
 int es_lua_opt_choice(lua_State *L, int idx, const char *name, const char *const *choices, int *out);
 /* Pushes the field (1) when it has the type LUA_T..., pushes nothing (0) when it is nil. */

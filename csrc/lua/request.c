@@ -159,7 +159,7 @@ struct prepared { /* a request that is encoded and ready to go */
 static void prepare(lua_State *L, struct es_lsession *ls, int at, struct prepared *p)
 {
     struct es_lloop *lp = ls->loop;
-    p->method = luaL_checklstring(L, at, &p->len);
+    p->method = es_lua_check_text(L, at, &p->len);
     if (!es_name_valid(p->method, p->len))
         luaL_error(L, "a method name is 1 to 256 bytes of A-Z a-z 0-9 . _ / : -");
     es_lua_call_opts(L, at + 1, ls, &p->opts);
@@ -242,6 +242,10 @@ int es_lsession_request(lua_State *L)
                "after");
     struct prepared p;
     prepare(L, ls, 2, &p);
+    if (t->came_ref != LUA_NOREF) {
+        luaL_unref(L, LUA_REGISTRYINDEX, t->came_ref);
+        t->came_ref = LUA_NOREF;
+    }
     int n = send_request(L, ls, &p, &t->waiter);
     if (n)
         return n;
@@ -384,6 +388,46 @@ static int core_set_call_metadata(lua_State *L)
     return 0;
 }
 
+/* Metadata of the answer to the running handler's call: this very table is read when it is sent. False:
+ * nothing is answered here (an event, no handler). */
+static int core_set_call_trailers(lua_State *L)
+{
+    struct es_task *t = serving(L);
+    struct es_pair_kv kv[ES_MAX_META_PAIRS];
+    luaL_checktype(L, 1, LUA_TTABLE);
+    es_lua_read_kv(L, 1, "trailers", kv, ES_MAX_META_PAIRS);
+    if (!t || t->job == ES_JOB_EVENT) {
+        lua_pushboolean(L, 0);
+        return 1;
+    }
+    luaL_unref(L, LUA_REGISTRYINDEX, t->trailers_ref);
+    lua_pushvalue(L, 1);
+    t->trailers_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+static int core_call_trailers(lua_State *L)
+{
+    struct es_task *t = serving(L);
+    if (!t || t->trailers_ref == LUA_NOREF)
+        return 0;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, t->trailers_ref);
+    return 1;
+}
+
+/* What came with the answer to the running task's last request; nil when nothing did, or it was taken. */
+static int core_take_trailers(lua_State *L)
+{
+    struct es_task *t = es_task_current(L);
+    if (!t || t->came_ref == LUA_NOREF)
+        return 0;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, t->came_ref);
+    luaL_unref(L, LUA_REGISTRYINDEX, t->came_ref);
+    t->came_ref = LUA_NOREF;
+    return 1;
+}
+
 static int core_call_cancelled(lua_State *L)
 {
     struct es_task *t = serving(L);
@@ -413,10 +457,15 @@ static int core_call_on_cancel(lua_State *L)
 
 void es_lua_open_request(lua_State *L, int core)
 {
-    static const luaL_Reg functions[] = {
-        {"call_info", core_call_info},           {"set_call_metadata", core_set_call_metadata},
-        {"call_cancelled", core_call_cancelled}, {"set_elsewhere", core_set_elsewhere},
-        {"call_on_cancel", core_call_on_cancel}, {NULL, NULL}};
+    static const luaL_Reg functions[] = {{"call_info", core_call_info},
+                                         {"set_call_metadata", core_set_call_metadata},
+                                         {"call_cancelled", core_call_cancelled},
+                                         {"set_elsewhere", core_set_elsewhere},
+                                         {"call_on_cancel", core_call_on_cancel},
+                                         {"set_call_trailers", core_set_call_trailers},
+                                         {"call_trailers", core_call_trailers},
+                                         {"take_trailers", core_take_trailers},
+                                         {NULL, NULL}};
     lua_pushvalue(L, core);
     luaL_setfuncs(L, functions, 0);
     lua_pop(L, 1);

@@ -319,7 +319,7 @@ static int session_emit(lua_State *L)
 {
     struct es_lsession *ls = es_lsession_check(L);
     size_t len;
-    const char *name = luaL_checklstring(L, 2, &len);
+    const char *name = es_lua_check_text(L, 2, &len);
     if (!ls)
         return es_lsession_closed_error(L);
     struct es_pair_kv kv[ES_MAX_META_PAIRS];
@@ -523,7 +523,7 @@ static int session_open_channel(lua_State *L)
 {
     struct es_lsession *ls = es_lsession_check(L);
     size_t len;
-    const char *name = luaL_checklstring(L, 2, &len);
+    const char *name = es_lua_check_text(L, 2, &len);
     if (!ls)
         return es_lsession_closed_error(L);
     struct es_lcall_opts opts;

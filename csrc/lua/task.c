@@ -43,7 +43,7 @@ struct es_task *es_task_new(lua_State *L, struct es_lloop *lp, enum es_task_job 
         es_list_init(&t->node);
         t->loop = lp;
         t->early_ref = t->cancel_fns_ref = t->meta_ref = t->ud_ref = LUA_NOREF;
-        t->co_ref = LUA_NOREF;
+        t->co_ref = t->trailers_ref = t->came_ref = LUA_NOREF;
         lua_State *co = lua_newthread(L); /* may raise: t would leak a few bytes when Lua is out of memory */
         t->co = co;
         t->co_ref = luaL_ref(L, LUA_REGISTRYINDEX);
@@ -78,6 +78,8 @@ static void task_recycle(lua_State *L, struct es_task *t)
     drop_ref(L, &t->early_ref);
     drop_ref(L, &t->cancel_fns_ref);
     drop_ref(L, &t->meta_ref);
+    drop_ref(L, &t->trailers_ref);
+    drop_ref(L, &t->came_ref);
     if (t->ud) {
         t->ud->task = NULL;
         t->ud = NULL;
@@ -312,6 +314,8 @@ void es_task_close_all(lua_State *L, struct es_lloop *lp)
                 drop_ref(L, &t->early_ref);
                 drop_ref(L, &t->cancel_fns_ref);
                 drop_ref(L, &t->meta_ref);
+                drop_ref(L, &t->trailers_ref);
+                drop_ref(L, &t->came_ref);
                 drop_ref(L, &t->ud_ref);
                 luaL_unref(L, LUA_REGISTRYINDEX, t->co_ref);
             }

@@ -35,6 +35,8 @@ static int write_failure(struct es_session *s, struct es_link_stream *ls, const 
     r.message.n = utf8_cut(f->message, f->message_len, ES_MAX_MESSAGE_TEXT);
     r.processed = (uint64_t)f->processed;
     r.retry_after_ms = f->retry_after_ms < ES_VARINT_MAX ? f->retry_after_ms : ES_VARINT_MAX;
+    if (f->trailers != NULL)
+        r.trailers = *f->trailers;
     if (details > s->peer_max_message)
         details = 0; /* the status matters more */
     pack_payload(s, &how, f->details, details, &k);
@@ -78,6 +80,7 @@ void call_in_free(struct es_call *c)
     es_buf_free(&c->stash);
     es_buf_free(&c->late);
     es_buf_free(&c->metadata);
+    es_buf_free(&c->trailers);
     es_pool_put(&s->host->calls, c);
 }
 
@@ -198,6 +201,16 @@ void es_call_started(struct es_call *c)
     c->st.session->n_running++;
 }
 
+static struct es_kv trailers_of(const struct es_call *c)
+{
+    return (struct es_kv){c->trailers.p, c->trailers.n, c->n_trailers};
+}
+
+int es_call_set_trailers(struct es_call *c, const struct es_pair_kv *pairs, size_t n)
+{
+    return kv_replace(&c->trailers, &c->n_trailers, pairs, n);
+}
+
 static int write_success(struct es_call *c, uint64_t codec, const uint8_t *payload, size_t len,
                          void (*release)(void *), void *arg)
 {
@@ -216,6 +229,7 @@ static int write_success(struct es_call *c, uint64_t codec, const uint8_t *paylo
     }
     pack_payload(s, how, payload, len, &k);
     r.flags = (c->method->flags & ES_METHOD_IDEMPOTENT ? ES_FLAG_METHOD_IDEMPOTENT : 0) | k.flags;
+    r.trailers = trailers_of(c);
     es_buf_clear(b);
     rc = es_response_encode_head(b, &r, packed_len(&k));
     return rc == 0 ? pack_write(s, c->st.ls, &k, 1, release, arg) : rc;
@@ -257,6 +271,8 @@ int es_call_respond(struct es_call *c, int codec, const uint8_t *payload, size_t
 
 int es_call_fail(struct es_call *c, const struct es_failure *f)
 {
+    struct es_kv trailers = trailers_of(c);
+    struct es_failure with = *f;
     int rc;
 
     c->method->errors++;
@@ -264,7 +280,8 @@ int es_call_fail(struct es_call *c, const struct es_failure *f)
         end_unwanted(c);
         return ES_ERR_CLOSED;
     }
-    rc = answer_failure(c->st.session, c->st.ls, c->st.fin, f, ES_APP_NO_MORE_WANTED);
+    with.trailers = &trailers;
+    rc = answer_failure(c->st.session, c->st.ls, c->st.fin, &with, ES_APP_NO_MORE_WANTED);
     reset_forgiven(c->st.session);
     call_in_end(c);
     return rc;

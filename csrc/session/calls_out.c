@@ -66,9 +66,11 @@ static int fail_packed(struct es_call *c, const struct es_failure *f, int packed
     struct es_ev_failed *e;
     const char *code = f->code != NULL ? f->code : es_status_code(f->status);
     size_t code_len = f->code != NULL ? f->code_len : strlen(code);
+    size_t trailers_len = f->trailers != NULL ? f->trailers->n : 0;
     uint8_t *p;
 
-    e = session_push(s, ES_EV_CALL_FAILED, sizeof *e + code_len + f->message_len + f->details_len);
+    e = session_push(s, ES_EV_CALL_FAILED,
+                     sizeof *e + code_len + f->message_len + f->details_len + trailers_len);
     if (e == NULL) {
         strand_detach(&c->st);
         return ES_ERR_NOMEM;
@@ -83,6 +85,7 @@ static int fail_packed(struct es_call *c, const struct es_failure *f, int packed
     e->code_len = (uint32_t)code_len;
     e->message_len = (uint32_t)f->message_len;
     e->details_len = (uint32_t)f->details_len;
+    e->trailers_len = (uint32_t)trailers_len;
     p = e->data;
     memcpy(p, code, code_len);
     p += code_len;
@@ -91,6 +94,8 @@ static int fail_packed(struct es_call *c, const struct es_failure *f, int packed
     p += f->message_len;
     if (f->details_len > 0)
         memcpy(p, f->details, f->details_len);
+    if (trailers_len > 0)
+        memcpy(p + f->details_len, f->trailers->p, trailers_len);
     c->record = &e->h;
     leave_list(c);
     strand_detach(&c->st);
@@ -240,6 +245,7 @@ static void answered(struct es_call *c, const struct es_response *r)
     f.codec = (int)r->codec;
     f.details = r->payload.p;
     f.details_len = r->payload.n;
+    f.trailers = &r->trailers;
     (void)fail_packed(c, &f, (r->flags & ES_FLAG_ZSTD) != 0);
 }
 

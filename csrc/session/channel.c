@@ -211,6 +211,7 @@ void channel_free(struct es_channel *c)
     es_buf_free(&c->metadata);
     es_buf_free(&c->error_text);
     es_buf_free(&c->result);
+    es_buf_free(&c->trailers);
     es_buf_free(&c->plain);
     s->n_channels--;
     es_pool_put(&s->host->channels, c);
@@ -316,6 +317,11 @@ struct results {
     void *arg;
 };
 
+static struct es_kv trailers_of(const struct es_channel *c)
+{
+    return (struct es_kv){c->trailers.p, c->trailers.n, c->n_trailers};
+}
+
 /* RESPONSE with status 0, and FIN. */
 static int write_success(struct es_channel *c, const struct results *res)
 {
@@ -329,6 +335,7 @@ static int write_success(struct es_channel *c, const struct results *res)
     pack_payload(s, &c->packing, res->p, res->n, &k);
     r.flags = c->method != NULL && c->method->flags & ES_METHOD_IDEMPOTENT ? ES_FLAG_METHOD_IDEMPOTENT : 0;
     r.flags |= k.flags;
+    r.trailers = trailers_of(c);
     es_buf_clear(&s->host->scratch);
     rc = es_response_encode_head(&s->host->scratch, &r, packed_len(&k));
     return rc == 0 ? pack_write(s, c->st.ls, &k, 1, res->release, res->arg) : rc;
@@ -375,6 +382,15 @@ static void stop_reading(struct es_channel *c, uint64_t code)
     channel_settle(c);
 }
 
+static int write_failure(struct es_channel *c, const struct es_failure *f)
+{
+    struct es_kv trailers = trailers_of(c);
+    struct es_failure with = *f;
+
+    with.trailers = &trailers;
+    return answer_failure(c->st.session, c->st.ls, 1, &with, 0);
+}
+
 /* The handler's end. *sent: the answer went out now. */
 static int end_incoming(struct es_channel *c, const struct es_failure *f, const struct results *res,
                         int *sent)
@@ -387,7 +403,7 @@ static int end_incoming(struct es_channel *c, const struct es_failure *f, const 
     c->ended = 1;
     *sent = live && !c->send_over;
     if (*sent) {
-        rc = f != NULL ? answer_failure(s, c->st.ls, 1, f, 0) : write_success(c, res);
+        rc = f != NULL ? write_failure(c, f) : write_success(c, res);
         if (rc != 0)
             es_link_reset(c->st.ls, ES_APP_INTERNAL);
         c->answered = 1;
@@ -506,6 +522,17 @@ const uint8_t *es_channel_metadata(const struct es_channel *c, size_t *len)
 {
     *len = c->metadata.n;
     return c->metadata.n > 0 ? c->metadata.p : NULL;
+}
+
+int es_channel_set_trailers(struct es_channel *c, const struct es_pair_kv *pairs, size_t n)
+{
+    return c->ours ? ES_ERR_INVAL : kv_replace(&c->trailers, &c->n_trailers, pairs, n);
+}
+
+const uint8_t *es_channel_trailers(const struct es_channel *c, size_t *len)
+{
+    *len = c->ours ? c->trailers.n : 0;
+    return *len > 0 ? c->trailers.p : NULL;
 }
 
 uint64_t es_channel_id(const struct es_channel *c)

@@ -399,6 +399,8 @@ static int answered(struct es_channel *c, const struct es_response *r)
     int rc;
 
     c->answered = c->recv_over = 1;
+    if (r->trailers.n > 0 && (rc = es_buf_put(&c->trailers, r->trailers.p, r->trailers.n)) != 0)
+        return rc;
     if (r->status == ES_STATUS_OK) {
         c->result_codec = codec;
         c->result_packed = (r->flags & ES_FLAG_ZSTD) != 0;

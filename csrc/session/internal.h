@@ -85,6 +85,8 @@ struct es_call {
     struct es_ev_message *rec_cancel;
     struct es_buf metadata; /* owned */
     struct es_buf late;     /* owned: parked: what came after the REQUEST */
+    struct es_buf trailers; /* owned: for the answer, pairs without the count */
+    size_t n_trailers;
 };
 
 struct es_uni_in { /* the control stream of the peer, or a one-way stream whose type has not come */
@@ -133,6 +135,8 @@ struct es_channel {
     struct es_buf metadata;   /* owned: the opener's */
     struct es_buf error_text; /* owned: code, message and details of the failure */
     struct es_buf result;     /* owned: ours: the payload of RESPONSE */
+    struct es_buf trailers;   /* owned: of RESPONSE, pairs without the count */
+    size_t n_trailers;
     struct es_failure error;
     uint64_t active;           /* ns: a message was sent or came last */
     uint64_t cancel_code;      /* cancelled: why */
@@ -414,6 +418,8 @@ void failure_of_close(struct es_failure *f, const struct es_close_info *info, in
 void failure_reset_code(struct es_failure *f, uint64_t code, uint8_t room[RESET_DETAILS_ROOM]);
 /* Writes pairs into the empty *b (without the count) and describes them. As es_kv_add. */
 int kv_put(struct es_buf *b, const struct es_pair_kv *pairs, size_t n, struct es_kv *out);
+/* Replaces the pairs in *b; on failure it is empty. */
+int kv_replace(struct es_buf *b, size_t *count, const struct es_pair_kv *pairs, size_t n);
 size_t utf8_cut(const char *s, size_t n, size_t max);
 
 #endif

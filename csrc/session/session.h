@@ -123,7 +123,8 @@ struct es_ev_failed {
     uint8_t codec;                               /* of details */
     uint8_t packed;                              /* the details are compressed: es_session_plain() */
     uint64_t retry_after_ms;                     /* 0: not said */
-    uint32_t code_len, message_len, details_len; /* one after another in data */
+    uint32_t code_len, message_len, details_len; /* one after another in data, */
+    uint32_t trailers_len;                       /* and after them raw kv, without its count */
     uint8_t data[];                              /* code is a stable string such as "timeout" */
 };
 
@@ -260,6 +261,7 @@ void es_call_started(struct es_call *c);
  * resource_exhausted, ES_ERR_TOO_LARGE is returned and the call is over all the same. */
 int es_call_respond(struct es_call *c, int codec, const uint8_t *payload, size_t len, void (*release)(void *),
                     void *arg);
+struct es_kv; /* framing/frame.h */
 struct es_failure {
     int status;       /* enum es_status */
     const char *code; /* NULL: es_status_code(status) */
@@ -271,7 +273,11 @@ struct es_failure {
     int codec; /* of details */
     const uint8_t *details;
     size_t details_len;
+    const struct es_kv *trailers; /* borrowed: read pairs; NULL: none. Set by this room */
 };
+/* Metadata that goes with the answer, whichever it is; what was set before is replaced. Copied.
+ * ES_ERR_INVAL: keys, ES_ERR_TOO_LARGE: more than metadata may have; then nothing is set. */
+int es_call_set_trailers(struct es_call *c, const struct es_pair_kv *pairs, size_t n);
 int es_call_fail(struct es_call *c, const struct es_failure *f);
 
 /* ---- events ---- */
@@ -318,6 +324,10 @@ enum es_channel_flags { ES_CHANNEL_IN = 1, ES_CHANNEL_OUT = 2 }; /* = ES_FLAG_MO
 int es_channel_call(struct es_session *s, const char *name, size_t len, const struct es_call_opts *opts,
                     unsigned flags, const uint8_t *payload, size_t payload_len, void *user,
                     struct es_channel **out);
+/* The peer's: as es_call_set_trailers, for its RESPONSE. */
+int es_channel_set_trailers(struct es_channel *c, const struct es_pair_kv *pairs, size_t n);
+/* Ours: what came with the RESPONSE, raw kv without the count; NULL, 0 before it, or without any. */
+const uint8_t *es_channel_trailers(const struct es_channel *c, size_t *len);
 void es_channel_set_user(struct es_channel *c, void *user);
 void *es_channel_user(const struct es_channel *c);
 struct es_session *es_channel_session(const struct es_channel *c);

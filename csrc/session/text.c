@@ -116,6 +116,19 @@ size_t utf8_cut(const char *s, size_t n, size_t max)
     return n;
 }
 
+int kv_replace(struct es_buf *b, size_t *count, const struct es_pair_kv *pairs, size_t n)
+{
+    struct es_kv kv;
+    int rc;
+
+    es_buf_clear(b);
+    rc = kv_put(b, pairs, n, &kv);
+    if (rc != 0)
+        es_buf_clear(b);
+    *count = rc == 0 ? kv.count : 0;
+    return rc;
+}
+
 int kv_put(struct es_buf *b, const struct es_pair_kv *pairs, size_t n, struct es_kv *out)
 {
     size_t count = 0;

@@ -1,6 +1,7 @@
 --- What a handler can ask about the call it serves: `echo.call()`.
 
 local core = require "echostream.core"
+local errors = require "echostream.errors"
 local loop = require "echostream.loop"
 local options = require "echostream.options"
 
@@ -38,6 +39,25 @@ end
 function Call:on_cancel(fn)
   options.argument("call:on_cancel", "function", fn, "function")
   core.call_on_cancel(fn)
+  return self
+end
+
+--- Metadata that goes with the answer, whatever that will be: what was set before is replaced. The caller's middleware finds it in
+--- `call.trailers`, the caller of a stream in `stream:trailers()`.
+---@param trailers table<string, string>  keys lower case, as of other metadata
+---@return echostream.call self
+function Call:set_trailers(trailers)
+  options.argument("call:set_trailers", "trailers", trailers, "table")
+  local copy = {}
+  for key, value in pairs(trailers) do
+    if type(key) ~= "string" or type(value) ~= "string" then
+      error(("call:set_trailers: keys and values are strings, got %s = %s"):format(errors.show(key), errors.show(value)), 2)
+    end
+    copy[key] = value
+  end
+  if not core.set_call_trailers(copy) then
+    error("call:set_trailers: an event has no answer", 2)
+  end
   return self
 end
 

@@ -1,6 +1,9 @@
 --- Key/value stores: each server, each client and each session has one.
 
 local broadcast = require "echostream.broadcast"
+local errors = require "echostream.errors"
+local options = require "echostream.options"
+local task = require "echostream.task"
 
 local M = {}
 
@@ -15,7 +18,14 @@ Context.__name = "echostream.context"
 ---@return echostream.context
 function M.new(host)
   -- The host is not kept alive by its context: a context may outlive it in a session's hands.
-  return setmetatable({ _values = {}, _host = setmetatable({ host }, { __mode = "v" }) }, Context)
+  return setmetatable({ _values = {}, _watchers = false, _host = setmetatable({ host }, { __mode = "v" }) }, Context)
+end
+
+-- In tasks, in the order of the changes.
+local function changed(self, key, value, old)
+  for _, fn in ipairs(self._watchers[key] or {}) do
+    task.spawn(fn, value, old, key)
+  end
 end
 
 --- Stores a value under a key; nil removes it.
@@ -26,7 +36,11 @@ function Context:set(key, value)
   if key == nil then
     error("context:set: the key is nil", 2)
   end
+  local old = self._values[key]
   self._values[key] = value
+  if self._watchers and not rawequal(old, value) then
+    changed(self, key, value, old)
+  end
   return self
 end
 
@@ -49,7 +63,40 @@ function Context:remove(key)
   end
   local value = self._values[key]
   self._values[key] = nil
+  if self._watchers and value ~= nil then
+    changed(self, key, nil, value)
+  end
   return value
+end
+
+--- `fn(value, old, key)` runs in a task after `set` or `remove` changed what is under a key; `value` is nil when it was removed. A
+--- table that changes inside is the same value. What `fn` raises is logged.
+---@param key any
+---@param fn fun(value: any, old: any, key: any)
+---@return fun(): boolean stop  takes it away; false when that was done
+function Context:on_change(key, fn)
+  if key == nil or key ~= key then
+    error("context:on_change: wants a key, got " .. errors.show(key), 2)
+  end
+  options.argument("context:on_change", "function", fn, "function")
+  self._watchers = self._watchers or {}
+  local function entry(...) -- the same function may be there twice
+    return fn(...)
+  end
+  local list = { table.unpack(self._watchers[key] or {}) }
+  list[#list + 1] = entry
+  self._watchers[key] = list
+  return function()
+    local rest, found = {}, false
+    for _, each in ipairs(self._watchers[key] or {}) do
+      found = found or each == entry
+      if each ~= entry then
+        rest[#rest + 1] = each
+      end
+    end
+    self._watchers[key] = #rest > 0 and rest or nil
+    return found
+  end
 end
 
 --- The sessions that are open now, oldest first.

@@ -1,6 +1,8 @@
---- Events beyond `add_event`: handlers for one event only.
+--- Events beyond `add_event`: handlers for one event only, and waiting for one.
 
+local errors = require "echostream.errors"
 local options = require "echostream.options"
+local task = require "echostream.task"
 
 local M = {}
 
@@ -25,6 +27,181 @@ function Host:once(name, fn, opts)
       return fn(...)
     end
   end, opts))
+end
+
+-- Waiting for an event -----------------------------------------------------------------------------------------
+
+-- The core has one function for each name. While somebody waits it is one that tells them and then runs the user's handler, if
+-- there is one. `_event_fns`: the user's handlers by name; `_event_waits`: who waits, by name: a set of { peer =, resume = }.
+
+local function tell(waits, peer, ...)
+  local there = {}
+  for wait in pairs(waits) do
+    if wait.peer == peer then
+      there[#there + 1] = wait
+    end
+  end
+  for _, wait in ipairs(there) do
+    waits[wait] = nil
+    wait.resume(true, ...)
+  end
+  return #there
+end
+
+local function standing_in(host, name, waits)
+  local weak = setmetatable({ host }, { __mode = "v" }) -- the core keeps this function as long as the host lives
+  return function(peer, ...)
+    local told = tell(waits, peer, ...)
+    local fn = weak[1] and weak[1]._event_fns[name]
+    if told > 0 and weak[1] then
+      M.settle(weak[1], name)
+    end
+    if fn then
+      return fn(peer, ...)
+    end
+  end
+end
+
+--- Nobody waits for the name any more: the core gets the user's handler back.
+---@param host echostream.host
+---@param name string
+function M.settle(host, name)
+  local waits = host._event_waits[name]
+  if waits and next(waits) == nil then
+    host._event_waits[name] = nil
+    local fn = host._event_fns[name]
+    if fn then
+      host._host:replace("event", name, fn)
+    else
+      host._host:remove("event", name)
+    end
+  end
+end
+
+--- Registers the handler of an event.
+---@param host echostream.host
+---@param name string
+---@param fn function
+---@param opts table  for the core
+---@return true|nil ok, echostream.error? err
+function M.add(host, name, fn, opts)
+  local waits = host._event_waits[name]
+  if waits and not host._event_fns[name] then
+    if opts.concurrent then -- which cannot be changed under events that are being handled
+      host._host:remove("event", name)
+      host._host:add("event", name, standing_in(host, name, waits), opts)
+    end
+    host._event_fns[name] = fn
+    return true
+  end
+  local ok, err = host._host:add("event", name, fn, opts)
+  if ok then
+    host._event_fns[name] = fn
+  end
+  return ok, err
+end
+
+--- Takes the handler of an event away.
+---@param host echostream.host
+---@param name string
+---@return boolean
+function M.remove(host, name)
+  local had = host._event_fns[name] ~= nil
+  host._event_fns[name] = nil
+  if not host._event_waits[name] then
+    return host._host:remove("event", name)
+  end
+  return had
+end
+
+local function wait(host, peer, name, timeout)
+  local function outcome(ok, ...)
+    if ok == true then
+      if select("#", ...) == 0 then
+        return true
+      end
+      return ...
+    end
+    return nil, (...)
+  end
+  return outcome(task.await(function(resume)
+    local waits = host._event_waits[name]
+    if not waits then
+      waits = {}
+      local fn = standing_in(host, name, waits)
+      if host._event_fns[name] then
+        host._host:replace("event", name, fn)
+      else
+        host._host:add("event", name, fn)
+      end
+      host._event_waits[name] = waits
+    end
+    local entry = { peer = peer, resume = resume }
+    waits[entry] = true
+    return function()
+      waits[entry] = nil
+      M.settle(host, name)
+    end
+  end, timeout))
+end
+
+--- The next event of a name from one session: its arguments.
+---@param peer echostream.session?  nil: a client that is not connected
+---@param name string
+---@param timeout? number
+---@param callback? function
+---@return any ...
+function M.wait(peer, name, timeout, callback)
+  if type(timeout) == "function" then
+    timeout, callback = nil, timeout
+  end
+  options.argument("wait_event", "name", name, "string", 3)
+  if not name:find "^[%w._/:-]+$" or #name > 256 then
+    error("wait_event: a name is 1 to 256 characters of A-Z a-z 0-9 . _ / : -, got " .. errors.show(name), 3)
+  end
+  if timeout ~= nil then
+    options.argument("wait_event", "timeout", timeout, "seconds", 3)
+  end
+  if callback ~= nil then
+    options.argument("wait_event", "callback", callback, "function", 3)
+  end
+  local function begin()
+    local host = peer and peer.server_ctx._host[1]
+    if not host or peer.closed_by then
+      return nil, peer and peer.closed_by or errors.new("unavailable", "not connected")
+    end
+    return wait(host, peer, name, timeout)
+  end
+  if callback then
+    return task.call_back(callback, begin)
+  end
+  return task.block(begin)
+end
+
+--- A session is over: who waits for its events learns why.
+---@param host echostream.host
+---@param peer echostream.session
+function M.closed(host, peer)
+  local names = {}
+  for name in pairs(host._event_waits) do
+    names[#names + 1] = name
+  end
+  for _, name in ipairs(names) do
+    local waits = host._event_waits[name]
+    for entry in pairs(waits or {}) do
+      if entry.peer == peer then
+        waits[entry] = nil
+        entry.resume(nil, peer.closed_by)
+      end
+    end
+    M.settle(host, name)
+  end
+end
+
+--- Makes what a host needs for it.
+---@param self table
+function M.init(self)
+  self._event_fns, self._event_waits = {}, {}
 end
 
 return M

@@ -2,6 +2,7 @@
 
 local core = require "echostream.core"
 local errors = require "echostream.errors"
+local event = require "echostream.event"
 local log = require "echostream.log"
 local loop = require "echostream.loop"
 local options = require "echostream.options"
@@ -138,13 +139,19 @@ local function add(self, kind, name, fn, opts)
   opts = options.check(where, opts, M.schemas[kind], 3)
   check_sendable(where, opts)
   local limits = kind ~= "event" and opts or {}
-  local ok, err = self._host:add(kind, name, form(kind, name, fn, opts), {
+  local handler, settings = form(kind, name, fn, opts), {
     idempotent = opts.idempotent,
     concurrent = opts.concurrent,
     stream = opts.stream,
     timeout = limits.timeout,
     max_calls = limits.max_calls,
-  })
+  }
+  local ok, err
+  if kind == "event" then
+    ok, err = event.add(self, name, handler, settings)
+  else
+    ok, err = self._host:add(kind, name, handler, settings)
+  end
   if not ok then
     error(("%s: %s: %s"):format(where, errors.show(name), err.code == "already_exists"
       and "there is a handler of that name already" or err.message), 3)
@@ -160,6 +167,9 @@ end
 local function remove(self, kind, name)
   options.argument("remove_" .. kind, "name", name, "string", 3)
   self._catalog[kind][name] = nil
+  if kind == "event" then
+    return event.remove(self, name)
+  end
   return self._host:remove(kind, name)
 end
 

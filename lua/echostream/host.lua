@@ -135,6 +135,7 @@ local function core_hooks(self, accepts)
     local host = weak[1]
     peer.closed_by = err
     if host then
+      event.closed(host, peer)
       host:_session_closed(peer, err, opened)
     end
     session.closed(peer)
@@ -192,6 +193,7 @@ function M.init(self, opts, accepts)
   if opts.watchdog ~= nil and opts.watchdog ~= true then
     self._host:watchdog(opts.watchdog)
   end
+  event.init(self)
   handlers.init(self, opts.introspection)
   services.init(self)
 end

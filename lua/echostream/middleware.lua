@@ -45,6 +45,7 @@ end
 ---@field args table                      the arguments; may be changed. `n` is their number. A plain stream has none
 ---@field metadata table<string, string>  what travels beside the arguments; may be changed
 ---@field deadline number?                seconds left; nil: no deadline. May be set for outgoing calls
+---@field trailers table<string, string>  what goes with the answer; may be changed. Outgoing, after `next`: what came with it
 ---@field id integer                      of an incoming request
 ---@field attempt integer                 of an incoming request: 1, or 2 for a retry
 
@@ -92,6 +93,20 @@ function lazy.deadline(call)
   return info and info.deadline and math.max(info.deadline - loop.now(), 0) or nil
 end
 
+function lazy.trailers(call)
+  local trailers
+  if call.direction == "out" then
+    trailers = rawget(call, "_came") or {}
+  else
+    trailers = core.call_trailers()
+    if not trailers then
+      trailers = {}
+      core.set_call_trailers(trailers)
+    end
+  end
+  return trailers
+end
+
 function lazy.id(call)
   local info = call.direction == "in" and core.call_info()
   return info and info.id or 0
@@ -121,7 +136,10 @@ local function make_class(direction, kind)
     return make and make(call)
   end
   function mt.__newindex(call, key, value)
-    if lazy[key] then
+    if key == "trailers" then
+      core.set_call_trailers(value) -- and not kept here: the handler may replace them
+      return
+    elseif lazy[key] then
       open_up(call)
     end
     rawset(call, key, value)

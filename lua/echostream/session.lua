@@ -4,6 +4,7 @@ local core = require "echostream.core"
 local codecs = require "echostream.codec"
 local context = require "echostream.context"
 local errors = require "echostream.errors"
+local event = require "echostream.event"
 local loop = require "echostream.loop"
 local middleware = require "echostream.middleware"
 local options = require "echostream.options"
@@ -14,6 +15,7 @@ local task = require "echostream.task"
 local M = {}
 
 local block = task.block
+local current, take_trailers, rawget, rawset = core.current, core.take_trailers, rawget, rawset
 
 ---@class echostream.session
 ---@field id integer               unique in this process
@@ -221,8 +223,24 @@ end
 
 -- `_chains.out` is the host's outgoing middleware, nil without any.
 
+-- What came with the answer is the task's until its next request.
+local function answered(call, ...)
+  local came = take_trailers()
+  if came or rawget(call, "_came") then -- `next` may run twice
+    rawset(call, "_came", came)
+  end
+  return ...
+end
+
+local function request_through(call, ...)
+  return answered(call, request(call._owner._ud, call.name, middleware.options_of(call), ...))
+end
+
 local function send_request(call, ...)
-  return request(call._owner._ud, call.name, middleware.options_of(call), ...)
+  if current() then
+    return request_through(call, ...)
+  end
+  return block(request_through, call, ...)
 end
 
 local function send_event(call, ...)
@@ -347,6 +365,21 @@ function shared:try_emit(name, ...)
     return middleware.out(out, self, "event", try_event, name, nil, ...)
   end
   return try_emit_now(self, nil, name, ...)
+end
+
+--- Waits for the next event of a name from the other side and returns its arguments (`true` when it has none). A handler of that
+--- name runs as well; events that come while nobody waits go to it only. Not for use in the handler of an event on the same
+--- lane: the next one comes when that has ended.
+---@param name string
+---@param timeout? number  seconds; default: as long as the session lives
+---@param callback? fun(...)  instead of waiting
+---@return any ...  or nil, err: `timeout`, or why the session was closed
+function shared:wait_event(name, timeout, callback)
+  local peer = self.session -- of a client
+  if self.server_ctx then
+    peer = self
+  end
+  return event.wait(peer, name, timeout, callback)
 end
 
 --- Opens a named stream. Returns at once; a refusal shows at the first `recv`.

@@ -366,6 +366,13 @@ function Stream:metadata()
   return self._channel:metadata()
 end
 
+--- What the handler of a call, or of a named stream, sent along with its end (`call:set_trailers`): empty before the end, and on
+--- the handler's own side.
+---@return table<string, string>|nil trailers, echostream.error? err  `connection_closed` after close
+function Stream:trailers()
+  return self._channel:trailers()
+end
+
 Stream.__close = function(self)
   self:close()
 end

@@ -139,6 +139,9 @@ function core.host(loop, options) end
 ---@param options? { idempotent?: boolean, concurrent?: integer, stream?: "in"|"out"|"both" }
 ---@return true|nil ok, table|nil err code already_exists; a bad name raises
 function host:add(kind, name, fn, options) end
+--- Another function for a name that is there; its options stay, and what was queued for the old function goes to the new one.
+---@return boolean replaced
+function host:replace(kind, name, fn) end
 ---@return boolean removed
 function host:remove(kind, name) end
 --- nil, or fn(kind, session, name, metadata, handler, ...) that runs instead of every handler (middleware): kind as above, metadata nil
@@ -284,6 +287,16 @@ function core.call_info() end
 --- Replaces the metadata that call_info shows in the running handler.
 ---@param metadata table<string,string>
 function core.set_call_metadata(metadata) end
+--- Metadata that goes with the answer of the running handler: the table is read when the answer is sent. Raises for what is no
+--- table of strings.
+---@param trailers table<string,string>
+---@return boolean answers false: nothing is answered here (an event, no handler)
+function core.set_call_trailers(trailers) end
+---@return table<string,string>|nil trailers the table that was set
+function core.call_trailers() end
+--- What came with the answer to the running task's last request.
+---@return table<string,string>|nil trailers nil: nothing did, or it was taken already
+function core.take_trailers() end
 ---@return boolean|nil cancelled nil outside handlers
 function core.call_cancelled() end
 --- fn(code) when the running task's call is cancelled (at once when it was); several are run in order.
