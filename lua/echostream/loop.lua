@@ -22,15 +22,31 @@ local M = {}
 ---@field stop_asked boolean
 ---@field poll_referenced boolean?  the real one: whether its poll handle keeps luv running
 
+-- luv's loop lives in a userdata that only the module table of luv's first load refers to (its field `_loop`); every later
+-- load uses that loop and keeps nothing alive. Whoever empties package.loaded (test runners, reloaders) lets the first table
+-- be collected, which closes every handle and frees the loop under the later ones: a crash in uv_run. So the first table
+-- that is seen here stays for the life of the Lua state, and everybody gets that one.
+local LUV = "echostream.luv"
+
 local function library()
   local vim = rawget(_G, "vim") -- Neovim has luv inside
   if vim and (vim.uv or vim.loop) then
     return vim.uv or vim.loop
   end
+  local registry = debug.getregistry()
+  if registry[LUV] then
+    return registry[LUV]
+  end
   local ok, uv = pcall(require, "luv")
   if not ok then
     error("echostream needs luv (luarocks install luv, or Debian's lua-luv): " .. tostring(uv), 0)
   end
+  -- The loop's metatable exists when luv made a loop in this state (hosts may give it theirs).
+  if not rawget(uv, "_loop") and registry["uv_loop.meta"] then
+    log.write("warn", "luv was loaded before and then dropped from package.loaded: if that first module table is collected, "
+      .. "luv's loop is freed while it is in use. Keep it, or load echostream first")
+  end
+  registry[LUV] = uv
   return uv
 end
 

@@ -3,13 +3,11 @@
 local process = require "spec.support.process"
 
 describe("the modules loaded a second time", function()
-  it("share the one loop of the Lua state", function()
-    local script = os.tmpname()
-    local file = assert(io.open(script, "w"))
-    file:write [[
+  local function script(which, last)
+    local text = ([[
       local function load_again()
         for name in pairs(package.loaded) do
-          if name:find "^echostream" then package.loaded[name] = nil end
+          if %s then package.loaded[name] = nil end
         end
         return require "echostream"
       end
@@ -28,12 +26,48 @@ describe("the modules loaded a second time", function()
         collectgarbage()
         require("luv").run "nowait"
       end
-      print "fine"
-    ]]
-    file:close()
-    local result = process.run("lua5.4 " .. process.quote(script))
-    os.remove(script)
+      os.execute("rm -rf " .. state .. " " .. state:sub(1, -7))
+    ]]):format(which) .. (last or "") .. ' print "fine"'
+    local path = os.tmpname()
+    process.write(path, text)
+    local result = process.run("lua5.4 " .. process.quote(path))
+    os.remove(path)
+    return result
+  end
+
+  it("share the one loop of the Lua state", function()
+    local result = script 'name:find "^echostream"'
     assert.equal(0, result.code, result.err)
     assert.matches("fine", result.out)
+  end)
+
+  -- luv's loop belonged to luv's first module table: with that collected, uv_run worked on freed memory.
+  it("keep luv's loop when luv is loaded again too", function()
+    local result = script('name:find "^echostream" or name == "luv"', [[
+      local uv = require "luv"
+      local fired = 0
+      local timer = uv.new_timer()
+      timer:start(1, 0, function() fired = fired + 1 timer:close() end)
+      uv.run()
+      assert(fired == 1)
+    ]])
+    assert.equal(0, result.code, result.err)
+    assert.equal("", result.err)
+    assert.matches("fine", result.out)
+  end)
+
+  it("say so when luv's first table was dropped before they came", function()
+    local path = os.tmpname()
+    process.write(path, [[
+      local first = require "luv" -- kept, so that nothing is freed
+      package.loaded.luv = nil
+      local echo = require "echostream"
+      echo.sleep(0)
+      assert(first.loop_alive)
+    ]])
+    local result = process.run("lua5.4 " .. process.quote(path))
+    os.remove(path)
+    assert.equal(0, result.code, result.err)
+    assert.matches("luv was loaded before", result.err)
   end)
 end)
