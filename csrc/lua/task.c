@@ -95,7 +95,7 @@ static void task_recycle(lua_State *L, struct es_task *t)
     t->state = ES_TASK_IDLE;
     lp->n_tasks--;
     es_list_remove(&t->node);
-    if (lp->n_idle >= MAX_IDLE || lp->closed) {
+    if (lp->n_idle >= MAX_IDLE || lp->closed || t->worn) {
         task_free(L, t);
     } else {
         lp->n_idle++;
@@ -171,6 +171,9 @@ static void task_finish(lua_State *L, struct es_task *t, int status, int nres)
                        t->method ? t->method->name : NULL);
             lua_settop(L, base + 1);
         }
+        /* Until 5.4.6 lua_resetthread forgets neither an xpcall that the yield came out of nor its message
+         * handler: the next error in this coroutine would become "error in error handling". */
+        t->worn = lua_status(t->co) == LUA_YIELD;
         lua_resetthread(t->co);
     }
     lua_settop(t->co, 0);

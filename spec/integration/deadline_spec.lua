@@ -76,7 +76,8 @@ net.each(function(env)
           call:on_cancel(function(why) code = why end)
           local began = echo.now()
           local _, err = echo.sleep(1000)
-          seen = { err.code, call:cancelled(), call:remaining() == 0, echo.now() - began < 0.5 }
+          -- The time runs from receipt, so the caller's CANCEL may come a little before it is over here.
+          seen = { err.code, call:cancelled(), call:remaining() < 0.05, echo.now() - began < 0.5 }
         end)
       end)
       lateness(client, 0.1)
