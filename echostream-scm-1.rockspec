@@ -113,6 +113,8 @@ build = {
         "csrc/transport/stream.c",
         "csrc/transport/tls.c",
         "csrc/transport/tls_verify.c",
+        "csrc/transport/token.c",
+        "csrc/transport/token_store.c",
         "csrc/transport/udp.c",
         "csrc/transport/version.c",
         "csrc/transport/write.c",

@@ -301,6 +301,7 @@ int es_sim_new(struct es_sim **out, const struct es_sim_config *c)
     p->timers.now = SIM_START;
     es_list_init(&p->endpoints);
     es_list_init(&p->dirty);
+    es_token_store_init(&p->tokens);
     es_timer_init(&s->arrival, on_arrival, s);
     *out = s;
     return 0;
@@ -314,6 +315,7 @@ void es_sim_del(struct es_sim *s)
     es_sim_net_free(s);
     es_map_free(&s->sockets);
     es_timers_free(&s->poller.timers);
+    es_token_store_free(&s->poller.tokens);
     es_free(s);
 }
 

@@ -1,7 +1,9 @@
 /* ngtcp2's callbacks: they move bytes, count, and tell the protocol. Nothing of ngtcp2's is entered from here
  * but plain setters, and nothing is freed. */
+#include <stdio.h>
 #include <string.h>
 #include "internal.h"
+#include "tls_verify.h"
 
 #define LEVEL_INITIAL      NGTCP2_ENCRYPTION_LEVEL_INITIAL
 #define LEVEL_1RTT         NGTCP2_ENCRYPTION_LEVEL_1RTT
@@ -154,9 +156,66 @@ static int on_crypto(ngtcp2_conn *nc, ngtcp2_encryption_level level, uint64_t of
     return ngtcp2_crypto_recv_crypto_data_cb(nc, level, offset, data, n, user_data);
 }
 
+/* For the client's next connection. Without one it may have to answer a Retry then: no reason to fail now. */
+static void give_token(struct es_conn *c, ngtcp2_conn *nc)
+{
+    uint8_t token[ES_TOKEN_MAX];
+    const union es_addr *remote = (const union es_addr *)(const void *)ngtcp2_conn_get_path(nc)->remote.addr;
+    size_t n = es_tokens_make_address(&c->ep->tokens, token, remote, es_poller_wall(c->ep->p));
+
+    if (n > 0) {
+        (void)ngtcp2_conn_submit_new_token(nc, token, n);
+    }
+}
+
 static int on_handshake_completed(ngtcp2_conn *nc, void *user_data)
 {
-    return es_conn_established(self(user_data));
+    struct es_conn *c = self(user_data);
+    int rv = es_conn_established(c);
+
+    if (rv == 0 && c->link.is_server && !c->refused) {
+        give_token(c, nc);
+    }
+    return rv;
+}
+
+/* Client: for the next connection to the same server. */
+static int on_new_token(ngtcp2_conn *nc, ES_COMPAT_NEW_TOKEN_ARGS, void *user_data)
+{
+    struct es_conn *c = self(user_data);
+    ES_COMPAT_NEW_TOKEN(token, len);
+
+    if (!c->got_token) { /* one of a connection is enough */
+        c->got_token = 1;
+        es_token_store_put(&c->ep->p->tokens, &c->remote, c->tls_ctx->server_name, token, len);
+    }
+    return 0;
+}
+
+/* Client: none of the versions in the packet is the one we began with. Nobody vouches for this packet, so
+ * another version is begun with only if we like it, and what the server says under TLS must agree later (RFC
+ * 9368 4). */
+static int on_version_negotiation(ngtcp2_conn *nc, const ngtcp2_pkt_hd *hd, const uint32_t *sv, size_t nsv,
+                                  void *user_data)
+{
+    struct es_conn *c = self(user_data);
+    size_t at;
+
+    c->version_offer = 0;
+    for (size_t k = 0; k < es_n_versions && c->version_offer == 0; k++) {
+        for (size_t i = 0; i < nsv; i++) {
+            if (sv[i] == es_versions[k] && sv[i] != c->version) {
+                c->version_offer = sv[i];
+            }
+        }
+    }
+    at = (size_t)snprintf(c->tls_reason, sizeof c->tls_reason,
+                          "the server speaks none of our versions of QUIC; it names");
+    for (size_t i = 0; i < nsv && i < 8; i++) {
+        at += (size_t)snprintf(c->tls_reason + at, sizeof c->tls_reason - at, "%s 0x%08x", i > 0 ? "," : "",
+                               (unsigned)sv[i]);
+    }
+    return 0;
 }
 
 static int on_handshake_confirmed(ngtcp2_conn *nc, void *user_data)
@@ -431,6 +490,8 @@ const ngtcp2_mem es_conn_mem = {NULL, mem_malloc, mem_free, mem_calloc, mem_real
 const ngtcp2_callbacks es_conn_client_callbacks = {
     .client_initial = ngtcp2_crypto_client_initial_cb,
     .recv_retry = ngtcp2_crypto_recv_retry_cb,
+    .recv_new_token = on_new_token,
+    .recv_version_negotiation = on_version_negotiation,
     COMMON_CALLBACKS,
 };
 

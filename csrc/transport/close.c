@@ -4,7 +4,8 @@
 #include <string.h>
 #include "internal.h"
 
-#define CRYPTO_ERROR 0x100 /* + a TLS alert (RFC 9001 4.8) */
+#define AMPLIFICATION 3     /* RFC 9000 8.1 */
+#define CRYPTO_ERROR  0x100 /* + a TLS alert (RFC 9001 4.8) */
 
 void es_conn_set_info(struct es_conn *c, enum es_close_cause cause, int err, int app, uint64_t code,
                       const char *reason, size_t n)
@@ -61,6 +62,7 @@ static void write_close(struct es_conn *c)
     if (c->link.is_server) {
         c->local = *(const union es_addr *)(const void *)ps.path.local.addr;
     }
+    c->bytes_out += (size_t)n;
     (void)es_buf_put(&c->close_packet, buf, (size_t)n);
 }
 
@@ -94,6 +96,12 @@ void es_conn_repeat_close(struct es_conn *c)
     if (c->close_packet.n == 0 || k > 64 || (k & (k - 1)) != 0) {
         return;
     }
+    /* Nobody has shown yet that the other end is there: three bytes for one, now as before. */
+    if (c->link.is_server && !c->established && !c->proven &&
+        c->bytes_out + c->close_packet.n > AMPLIFICATION * c->bytes_in) {
+        return;
+    }
+    c->bytes_out += c->close_packet.n;
     path.local = es_nt_addr(&c->local);
     path.remote = es_nt_addr(&c->remote);
     (void)es_endpoint_send(c->ep, &path, 0, c->close_packet.p, c->close_packet.n, c->close_packet.n,
@@ -163,7 +171,7 @@ static void end_silently(struct es_conn *c, int liberr)
                  "nothing was heard of the peer for the idle time-out");
     } else if (liberr == NGTCP2_ERR_RECV_VERSION_NEGOTIATION) {
         set_text(c, ES_CLOSE_HANDSHAKE, ES_ERR_PROTOCOL, 0, 0,
-                 "the server speaks none of our versions of QUIC");
+                 c->tls_reason[0] != '\0' ? c->tls_reason : "the server speaks none of our versions of QUIC");
     } else {
         set_text(c, ES_CLOSE_HANDSHAKE, ES_ERR_TIMEOUT, 0, 0, "the handshake took too long: no answer");
     }
@@ -189,9 +197,18 @@ int es_conn_fail(struct es_conn *c, int liberr)
             return 1;
         }
         break;
+    case NGTCP2_ERR_RECV_VERSION_NEGOTIATION:
+        if (c->version_offer == 0 || c->version_changed || !es_list_empty(&c->streams)) {
+            end_silently(c, liberr);
+        } else if (es_conn_change_version(c) == 0) {
+            es_conn_mark(c);
+        } else {
+            set_text(c, ES_CLOSE_HANDSHAKE, ES_ERR_NOMEM, 0, 0, "out of memory");
+            es_conn_end(c, 0);
+        }
+        return 0;
     case NGTCP2_ERR_IDLE_CLOSE:
     case NGTCP2_ERR_HANDSHAKE_TIMEOUT:
-    case NGTCP2_ERR_RECV_VERSION_NEGOTIATION:
         end_silently(c, liberr);
         return 0;
     case NGTCP2_ERR_CRYPTO:

@@ -32,7 +32,10 @@ typedef ngtcp2_conn_stat ngtcp2_conn_info;
 #define ngtcp2_crypto_verify_retry_token2   ngtcp2_crypto_verify_retry_token
 #define NGTCP2_CRYPTO_MAX_RETRY_TOKENLEN2   NGTCP2_CRYPTO_MAX_RETRY_TOKENLEN
 #define NGTCP2_CRYPTO_TOKEN_MAGIC_RETRY2    NGTCP2_CRYPTO_TOKEN_MAGIC_RETRY
-#define ES_COMPAT_KEEP_ALIVE_OFF            0
+/* 0.12 knows a draft of version 2 only, with another number and other keys: no use to anybody. */
+#define ES_COMPAT_HAS_V2         0
+#define NGTCP2_PROTO_VER_V2      ((uint32_t)0x6b3343cfu)
+#define ES_COMPAT_KEEP_ALIVE_OFF 0
 /* 0.12 never closes a one-way stream of the peer's: its check waits for the acknowledgement of a FIN that no
  * such stream sends. We close it ourselves; ngtcp2 keeps some 300 bytes for it until the connection ends. */
 #define ES_COMPAT_REMOTE_UNI_LINGERS 1
@@ -64,10 +67,27 @@ static inline void es_compat_hd_token(const ngtcp2_pkt_hd *hd, const uint8_t **t
     *len = hd->token.len;
 }
 
-static inline void es_compat_set_token(ngtcp2_settings *s, const uint8_t *token, size_t len)
+/* Server: is_retry says of which kind the token is that was accepted. */
+static inline void es_compat_set_token(ngtcp2_settings *s, const uint8_t *token, size_t len, int is_retry)
 {
     s->token.base = (uint8_t *)token;
     s->token.len = len;
+}
+
+/* What on_new_token (callbacks.c) gets, and the token in it. */
+#define ES_COMPAT_NEW_TOKEN_ARGS const ngtcp2_vec *token_
+#define ES_COMPAT_NEW_TOKEN(token, len)                                                                      \
+    const uint8_t *token = token_->base;                                                                     \
+    size_t len = token_->len
+
+static inline void es_compat_set_versions(ngtcp2_settings *s, const uint32_t *preferred, size_t n_preferred,
+                                          const uint32_t *available, size_t n_available, uint32_t original)
+{
+    s->preferred_versions = (uint32_t *)preferred;
+    s->preferred_versionslen = n_preferred;
+    s->other_versions = (uint32_t *)available;
+    s->other_versionslen = n_available;
+    s->original_version = original;
 }
 
 static inline void es_compat_set_original_dcid(ngtcp2_transport_params *p, const ngtcp2_cid *cid)
@@ -77,6 +97,7 @@ static inline void es_compat_set_original_dcid(ngtcp2_transport_params *p, const
 
 #else
 
+#define ES_COMPAT_HAS_V2             1
 #define ES_COMPAT_KEEP_ALIVE_OFF     UINT64_MAX
 #define ES_COMPAT_REMOTE_UNI_LINGERS 0
 #define ES_COMPAT_DATAGRAMS_UNPROBED 0
@@ -109,11 +130,26 @@ static inline void es_compat_hd_token(const ngtcp2_pkt_hd *hd, const uint8_t **t
     *len = hd->tokenlen;
 }
 
-static inline void es_compat_set_token(ngtcp2_settings *s, const uint8_t *token, size_t len)
+static inline void es_compat_set_token(ngtcp2_settings *s, const uint8_t *token, size_t len, int is_retry)
 {
     s->token = token;
     s->tokenlen = len;
-    s->token_type = NGTCP2_TOKEN_TYPE_RETRY;
+    s->token_type = is_retry ? NGTCP2_TOKEN_TYPE_RETRY : NGTCP2_TOKEN_TYPE_NEW_TOKEN;
+}
+
+#define ES_COMPAT_NEW_TOKEN_ARGS const uint8_t *token_, size_t len_
+#define ES_COMPAT_NEW_TOKEN(token, len)                                                                      \
+    const uint8_t *token = token_;                                                                           \
+    size_t len = len_
+
+static inline void es_compat_set_versions(ngtcp2_settings *s, const uint32_t *preferred, size_t n_preferred,
+                                          const uint32_t *available, size_t n_available, uint32_t original)
+{
+    s->preferred_versions = preferred;
+    s->preferred_versionslen = n_preferred;
+    s->available_versions = available;
+    s->available_versionslen = n_available;
+    s->original_version = original;
 }
 
 static inline void es_compat_set_original_dcid(ngtcp2_transport_params *p, const ngtcp2_cid *cid)

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 #include "internal.h"
+#include "tls_verify.h"
 
 #define MIN_TIMER        ES_MILLI /* a nearer expiry of ngtcp2's is its pacer's and not worth a wake-up */
 #define ACTIVE_CID_LIMIT 4        /* of the peer's ids that we keep: enough for a few changes of address */
@@ -98,8 +99,6 @@ static struct es_conn *conn_alloc(struct es_endpoint *ep, struct es_tls *tls,
     es_timer_init(&c->timer, on_timer, c);
     es_list_push(&ep->conns, &c->node);
     ep->n_conns++;
-    ep->handshaking++;
-    c->handshaking = 1;
     return c;
 }
 
@@ -133,10 +132,7 @@ static void free_library_state(struct es_conn *c)
     free_streams(c);
     es_buf_free(&c->ticket);
     es_list_remove(&c->dirty);
-    if (c->handshaking) {
-        c->handshaking = 0;
-        c->ep->handshaking--;
-    }
+    es_half_open_end(c);
 }
 
 void es_conn_del(struct es_conn *c)
@@ -179,9 +175,25 @@ static void fill_settings(const struct es_conn *c, ngtcp2_settings *s)
     s->cc_algo = c->cfg.cc == ES_CC_BBR       ? NGTCP2_CC_ALGO_BBR
                  : c->cfg.cc == ES_CC_NEWRENO ? NGTCP2_CC_ALGO_RENO
                                               : NGTCP2_CC_ALGO_CUBIC;
-    s->handshake_timeout = c->cfg.handshake_timeout != 0 ? c->cfg.handshake_timeout : UINT64_MAX;
+    /* A second try with another version has what the first one left. */
+    uint64_t limit = c->cfg.handshake_timeout, gone = es_conn_now(c) - c->started;
+    s->handshake_timeout = limit == 0 ? UINT64_MAX : limit > gone ? limit - gone : 1;
     s->no_pmtud = c->cfg.disable_mtu_discovery != 0;
     s->rand_ctx.native_handle = c->ep;
+}
+
+/* RFC 9368: what we speak, and what we like best of it. `original`: the version that a client began with
+ * before it was told of others, or 0. */
+static void fill_versions(const struct es_conn *c, ngtcp2_settings *s, uint32_t original)
+{
+    uint32_t first = es_version_wire(c->cfg.version);
+    const uint32_t *preferred = NULL;
+    size_t n = 0;
+
+    if (c->link.is_server ? first != 0 : original != 0) {
+        preferred = es_versions_preferred(c->link.is_server ? first : original, &n);
+    }
+    es_compat_set_versions(s, preferred, n, es_versions, es_n_versions, original);
 }
 
 static void fill_params(const struct es_conn *c, ngtcp2_transport_params *p)
@@ -210,7 +222,7 @@ static int add_tls(struct es_conn *c)
 }
 
 int es_conn_new_server(struct es_endpoint *ep, const ngtcp2_pkt_hd *hd, const ngtcp2_path *path,
-                       const ngtcp2_cid *odcid, struct es_conn **out)
+                       enum es_token_verdict verdict, const ngtcp2_cid *odcid, struct es_conn **out)
 {
     struct es_conn *c = conn_alloc(ep, ep->tls, &ep->transport, 1);
     ngtcp2_settings settings;
@@ -224,17 +236,22 @@ int es_conn_new_server(struct es_endpoint *ep, const ngtcp2_pkt_hd *hd, const ng
     }
     c->remote = *(const union es_addr *)(const void *)path->remote.addr;
     c->local = *(const union es_addr *)(const void *)path->local.addr;
+    c->proven = verdict == ES_TOKEN_RETRY || verdict == ES_TOKEN_ADDRESS;
+    es_half_open_begin(c);
     fill_settings(c, &settings);
+    fill_versions(c, &settings, 0);
     fill_params(c, &params);
     es_endpoint_new_cid(ep, &scid);
-    if (odcid != NULL) {
+    if (verdict == ES_TOKEN_RETRY) {
         es_compat_set_original_dcid(&params, odcid);
         params.retry_scid = hd->dcid;
         params.retry_scid_present = 1;
-        es_compat_hd_token(hd, &token, &n);
-        es_compat_set_token(&settings, token, n);
     } else {
         es_compat_set_original_dcid(&params, &hd->dcid);
+    }
+    if (c->proven) { /* which lifts the limit of three bytes for one */
+        es_compat_hd_token(hd, &token, &n);
+        es_compat_set_token(&settings, token, n, verdict == ES_TOKEN_RETRY);
     }
     params.stateless_reset_token_present = 1;
     if (es_endpoint_reset_token(ep, &scid, params.stateless_reset_token) != 0 ||
@@ -276,15 +293,71 @@ static int fit_family(const struct es_endpoint *ep, union es_addr *a)
     return 0;
 }
 
-int es_conn_new_client(struct es_endpoint *ep, const struct es_connect_config *cc, struct es_conn **out,
-                       char *err, size_t n)
+/* The library's half of a client connection, in the version c->version; `original` as fill_versions() has it.
+ */
+static int start_client(struct es_conn *c, uint32_t version, uint32_t original)
 {
-    struct es_conn *c;
+    struct es_endpoint *ep = c->ep;
     ngtcp2_settings settings;
     ngtcp2_transport_params params;
     ngtcp2_cid scid, dcid;
     ngtcp2_path path = {{0}, {0}, NULL};
+    uint8_t token[ES_TOKEN_LONG];
+    size_t n;
 
+    path.local = es_nt_addr(&c->local);
+    path.remote = es_nt_addr(&c->remote);
+    fill_settings(c, &settings);
+    fill_versions(c, &settings, original);
+    fill_params(c, &params);
+    n = es_token_store_take(&ep->p->tokens, &c->remote, c->tls_ctx->server_name, token);
+    if (n > 0) {
+        es_compat_set_token(&settings, token, n, 0);
+    }
+    es_endpoint_new_cid(ep, &scid);
+    es_endpoint_new_cid(ep, &dcid);
+    ep->p->io.rand(ep->p->io.ctx, dcid.data, dcid.datalen);
+    if (ngtcp2_conn_client_new(&c->nc, &dcid, &scid, &path, version, &es_conn_client_callbacks, &settings,
+                               &params, &es_conn_mem, c) != 0) {
+        c->nc = NULL;
+        return ES_ERR_NOMEM;
+    }
+    if (add_tls(c) != 0 || es_conn_add_cid(c, scid.data, scid.datalen) != 0) {
+        return ES_ERR_NOMEM;
+    }
+    return 0;
+}
+
+int es_conn_change_version(struct es_conn *c)
+{
+    uint32_t original = c->version;
+
+    assert(!c->link.is_server && !c->established && es_list_empty(&c->streams));
+    c->version_changed = 1;
+    es_timer_stop(&c->ep->p->timers, &c->timer); /* it is set anew with the next flush */
+    while (c->n_cids > 0) {
+        struct es_cid cid = c->cids[c->n_cids - 1];
+        es_conn_remove_cid(c, cid.b, cid.len);
+    }
+    ngtcp2_conn_del(c->nc);
+    c->nc = NULL;
+    gnutls_deinit(c->tls);
+    c->tls = NULL;
+    memset(c->walk, 0, sizeof c->walk);
+    c->version = c->version_offer;
+    return start_client(c, c->version, original);
+}
+
+int es_conn_new_client(struct es_endpoint *ep, const struct es_connect_config *cc, struct es_conn **out,
+                       char *err, size_t n)
+{
+    struct es_conn *c;
+
+    if (cc->transport.version != 0 && es_version_wire(cc->transport.version) == 0) {
+        snprintf(err, n, "this ngtcp2 (%s) does not speak version %d of QUIC", es_transport_ngtcp2_version(),
+                 cc->transport.version);
+        return ES_ERR_UNSUPPORTED;
+    }
     snprintf(err, n, "out of memory");
     c = conn_alloc(ep, cc->tls, &cc->transport, 0);
     if (c == NULL) {
@@ -298,26 +371,13 @@ int es_conn_new_client(struct es_endpoint *ep, const struct es_connect_config *c
         es_conn_del(c);
         return ES_ERR_INVAL;
     }
-    path.local = es_nt_addr(&c->local);
-    path.remote = es_nt_addr(&c->remote);
-    fill_settings(c, &settings);
-    fill_params(c, &params);
-    es_endpoint_new_cid(ep, &scid);
-    es_endpoint_new_cid(ep, &dcid);
-    ep->p->io.rand(ep->p->io.ctx, dcid.data, dcid.datalen);
-    if (ngtcp2_conn_client_new(&c->nc, &dcid, &scid, &path, NGTCP2_PROTO_VER_V1, &es_conn_client_callbacks,
-                               &settings, &params, &es_conn_mem, c) != 0) {
-        c->nc = NULL;
-        goto fail;
-    }
-    if (add_tls(c) != 0 || es_conn_add_cid(c, scid.data, scid.datalen) != 0) {
-        goto fail;
+    c->version = es_version_wire(cc->transport.version != 0 ? cc->transport.version : 1);
+    if (start_client(c, c->version, 0) != 0) {
+        es_conn_del(c);
+        return ES_ERR_NOMEM;
     }
     *out = c;
     return 0;
-fail:
-    es_conn_del(c);
-    return ES_ERR_NOMEM;
 }
 
 /* ---- the handshake is complete ---- */
@@ -393,8 +453,7 @@ int es_conn_established(struct es_conn *c)
 {
     int rv = choose_app(c);
 
-    c->handshaking = 0;
-    c->ep->handshaking--;
+    es_half_open_end(c);
     if (rv != 0) {
         return rv;
     }
@@ -425,16 +484,18 @@ void es_conn_mark(struct es_conn *c)
     es_endpoint_mark(c->ep);
 }
 
-void es_conn_input(struct es_conn *c, const union es_addr *local, const union es_addr *remote, uint8_t ecn,
-                   const uint8_t *data, size_t len)
+int es_conn_input(struct es_conn *c, const union es_addr *local, const union es_addr *remote, uint8_t ecn,
+                  const uint8_t *data, size_t len)
 {
     ngtcp2_path path = {{0}, {0}, NULL};
     ngtcp2_pkt_info pi;
     int rv;
 
+    c->packets_in++;
+    c->bytes_in += len;
     if (c->state >= ES_CONN_ENDED) {
         es_conn_repeat_close(c);
-        return;
+        return 0;
     }
     /* A dialled connection does not know which of our addresses the kernel chose, and ours may change behind
      * its back: it is told always the same. */
@@ -442,14 +503,13 @@ void es_conn_input(struct es_conn *c, const union es_addr *local, const union es
     path.remote = es_nt_addr(remote);
     memset(&pi, 0, sizeof pi);
     pi.ecn = ecn;
-    c->packets_in++;
-    c->bytes_in += len;
     rv = ngtcp2_conn_read_pkt(c->nc, &path, &pi, data, len, es_conn_now(c));
     if (rv == 0) {
         es_conn_mark(c);
     } else {
         (void)es_conn_fail(c, rv);
     }
+    return rv;
 }
 
 void es_conn_arm(struct es_conn *c)

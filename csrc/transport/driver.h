@@ -7,6 +7,7 @@
 #include "../base/timer.h"
 #include "io.h"
 #include "poller.h"
+#include "token_store.h"
 
 struct es_poller_ops {
     int (*step)(struct es_poller *p, size_t budget);
@@ -25,6 +26,7 @@ struct es_poller {
     int busy;             /* inside step or flush: no kick needed, and nothing may be freed */
     int held;             /* between es_poller_enter and leave: no kick needed */
     int again; /* set during a flush: there is more to do in a next step, kick when the flush ends */
+    struct es_token_store tokens; /* what servers gave our clients for the next time */
 };
 
 /* endpoint.c's side of the seam */

@@ -26,6 +26,9 @@ void es_endpoint_config_default(struct es_endpoint_config *c)
 {
     memset(c, 0, sizeof *c);
     es_transport_config_default(&c->transport, 1);
+    c->retry_above = 128;
+    c->max_half_open = 4096;
+    c->max_half_open_each = 1024;
 }
 
 /* ---- life ---- */
@@ -40,7 +43,7 @@ static void derive_keys(struct es_endpoint *ep, const uint8_t given[32])
         ep->p->io.rand(ep->p->io.ctx, secret, 32);
     }
     es_tls_key(ep->reset_key, secret, "echostream stateless reset");
-    es_tls_key(ep->retry_key, secret, "echostream retry token");
+    es_tokens_init(&ep->tokens, secret);
     gnutls_memset(secret, 0, sizeof secret);
 }
 
@@ -74,6 +77,7 @@ static void init_containers(struct es_endpoint *ep)
     ep->p->io.rand(ep->p->io.ctx, seed, sizeof seed);
     es_map_init(&ep->by_cid, seed);
     es_map_init(&ep->by_token, seed);
+    es_map_init(&ep->half_open_each, seed);
     es_list_init(&ep->dirty);
     es_list_init(&ep->conns);
     es_list_init(&ep->dirty_conns);
@@ -95,11 +99,12 @@ static void free_memory(struct es_endpoint *ep)
     es_pool_free(&ep->refs);
     es_map_free(&ep->by_cid);
     es_map_free(&ep->by_token);
+    es_map_free(&ep->half_open_each);
     es_tls_unref(ep->tls);
     es_free(ep->apps);
     es_free(ep->out);
     gnutls_memset(ep->reset_key, 0, sizeof ep->reset_key);
-    gnutls_memset(ep->retry_key, 0, sizeof ep->retry_key);
+    es_tokens_wipe(&ep->tokens);
     es_free(ep);
 }
 
@@ -120,8 +125,18 @@ int es_endpoint_new(struct es_poller *p, const struct es_endpoint_config *cfg, s
     ep->worker = cfg->worker;
     ep->on_log = cfg->on_log;
     ep->log_user = cfg->log_user;
-    ep->reset_tokens_at = es_poller_now(p);
+    ep->resets.at = ep->replies.at = es_poller_now(p);
+    ep->retry = cfg->retry;
+    ep->retry_above = cfg->retry_above;
+    ep->max_half_open = cfg->max_half_open;
+    ep->max_half_open_each = cfg->max_half_open_each;
     derive_keys(ep, cfg->secret);
+    if (cfg->transport.version != 0 && es_version_wire(cfg->transport.version) == 0) {
+        snprintf(err_text, n, "this ngtcp2 (%s) does not speak version %d of QUIC",
+                 es_transport_ngtcp2_version(), cfg->transport.version);
+        rv = ES_ERR_UNSUPPORTED;
+        goto fail;
+    }
     if (cfg->tls != NULL && cfg->n_apps == 0) {
         snprintf(err_text, n, "an accepting endpoint needs a protocol to offer");
         rv = ES_ERR_INVAL;
@@ -250,6 +265,8 @@ void es_endpoint_stats_get(const struct es_endpoint *ep, struct es_endpoint_stat
 {
     *out = ep->stats;
     out->connections = ep->n_conns;
+    out->half_open = ep->half_open;
+    out->retrying = ep->retry == ES_RETRY_ALWAYS || ep->retrying;
 }
 
 struct es_endpoint_stats *es_endpoint_stats_ref(struct es_endpoint *ep)
@@ -346,7 +363,7 @@ void es_endpoint_input(struct es_endpoint *ep, const union es_addr *local, const
                        NGTCP2_STATELESS_RESET_TOKENLEN);
     }
     if (c != NULL) {
-        es_conn_input(c, local, remote, ecn, data, len);
+        (void)es_conn_input(c, local, remote, ecn, data, len);
     } else {
         es_endpoint_stranger(ep, local, remote, ecn, data, len, &vc, rv != 0);
     }

@@ -22,6 +22,14 @@ struct es_endpoint;
 
 enum es_cc { ES_CC_CUBIC = 0, ES_CC_BBR, ES_CC_NEWRENO };
 
+/* Must newcomers show that they receive at their address before anything is kept for them (Retry, RFC 9000
+ * 8.1.2)? It costs them a round trip. */
+enum es_retry {
+    ES_RETRY_AUTO = 0, /* while more than retry_above connections are half open that did not show it */
+    ES_RETRY_ALWAYS,
+    ES_RETRY_NEVER
+};
+
 struct es_transport_config { /* per connection */
     uint64_t idle_timeout; /* ns; default 30 s; 0: none. The negotiated value is the smaller of both sides' */
     uint64_t keep_alive; /* ns; 0: none; default ES_KEEP_ALIVE_AUTO: a third of the negotiated idle time-out,
@@ -35,6 +43,9 @@ struct es_transport_config { /* per connection */
     uint64_t hold_cap;          /* bytes; default ES_LINK_HOLD_CAP */
     uint64_t max_datagram;      /* bytes accepted; default 65,535; 0: no datagrams */
     enum es_cc cc;              /* default cubic */
+    int version; /* of QUIC, 1 or 2. Client: the one to begin with, default 1; when the server says that it
+                    does not know it, another one both know. Server: the one it asks a client for that offers
+                    it; default 0, the client's choice */
     int disable_mtu_discovery;
 };
 #define ES_KEEP_ALIVE_AUTO UINT64_MAX
@@ -45,9 +56,15 @@ struct es_endpoint_config {
     struct es_app *const *apps; /* offered ALPNs in order of preference; borrowed pointers that outlive the
                                    endpoint; array copied */
     size_t n_apps;
-    struct es_transport_config transport;                   /* for accepted connections */
-    uint8_t worker;                                         /* first byte of our connection ids */
-    uint8_t secret[32];                                     /* all zero: random */
+    struct es_transport_config transport; /* for accepted connections */
+    uint8_t worker;                       /* first byte of our connection ids */
+    uint8_t secret[32];                   /* all zero: random */
+    enum es_retry retry;
+    size_t retry_above; /* for ES_RETRY_AUTO; default 128, at least 1. Off again at half of it */
+    /* Half-open connections, accepted and not through their handshake yet: in all (default 4,096), and of one
+     * IPv4 address or IPv6 /64 (default 1,024; those that showed their address, or all with ES_RETRY_NEVER,
+     * lest somebody else's forged packets shut an address out). More are refused (CONNECTION_REFUSED). */
+    size_t max_half_open, max_half_open_each;
     int (*on_log)(void *user, int level, const char *text); /* may be NULL */
     void *log_user;
 };
@@ -63,8 +80,16 @@ struct es_connect_config {
 struct es_endpoint_stats {
     uint64_t datagrams_in, datagrams_out, bytes_in, bytes_out, batches_in, batches_out;
     uint64_t connections, accepted, dialled, refused, dropped_datagrams;
-    int gso, gro, ecn, pktinfo; /* what the kernel gave us */
-    int rcvbuf, sndbuf;         /* bytes obtained */
+    uint64_t half_open;            /* now, accepted ones */
+    uint64_t retries;              /* Retry packets sent */
+    uint64_t tokens_accepted;      /* good ones that newcomers showed, of both kinds */
+    uint64_t tokens_rejected;      /* others: forged, too old, another address's or another secret's */
+    uint64_t version_negotiations; /* Version Negotiation packets sent */
+    uint64_t resets_sent;          /* stateless resets */
+    uint64_t forgotten;            /* newcomers whose first packet came to nothing: no trace was kept */
+    int retrying;                  /* Retry is asked for now */
+    int gso, gro, ecn, pktinfo;    /* what the kernel gave us */
+    int rcvbuf, sndbuf;            /* bytes obtained */
 };
 
 void es_transport_config_default(struct es_transport_config *c, int is_server);
@@ -91,6 +116,8 @@ int es_endpoint_rebind(struct es_endpoint *ep);
 /* The peer's certificate, for a link made by an endpoint: SPKI hash. ES_ERR_NOT_FOUND when it sent none. */
 int es_link_peer_pin(struct es_link *l, uint8_t spki[32]);
 /* Versions of the libraries loaded in this process, such as "0.12.1" and "3.7.9". */
+/* Is this version of QUIC (1 or 2) spoken by the library loaded? */
+int es_transport_speaks(int version);
 const char *es_transport_ngtcp2_version(void);
 const char *es_transport_gnutls_version(void);
 /* Keepalive on or off for this connection (a session with an idle handler wants it on). */

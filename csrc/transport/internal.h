@@ -27,16 +27,17 @@
 #include "io.h"
 #include "poller.h"
 #include "tls.h"
+#include "token.h"
 
-#define ES_CID_LEN       16          /* of the connection ids we choose */
-#define ES_SEND_MAX      (63 * 1024) /* bytes of one batch: below UDP's 65,507 in one GSO send */
-#define ES_PACKET_MAX    1452        /* largest UDP payload we send */
-#define ES_TICKET_TOTAL  (64 * 1024) /* CRYPTO bytes a server may send us after the handshake, in all */
-#define ES_RETRY_ABOVE   128         /* half-open connections above which newcomers must show their address */
-#define ES_UNI_LEFT_MAX  65536       /* see ES_COMPAT_REMOTE_UNI_LINGERS: no more credit after that many */
-#define ES_TOKENS_MAX    6           /* stateless reset tokens of the peer that are looked for */
-#define ES_WINDOW_MAX    (4 * 1024 * 1024) /* to which a stream's window grows by itself */
-#define ES_DATAGRAMS_MAX 256               /* unreliable datagrams waiting to be sent */
+#define ES_CID_LEN         16          /* of the connection ids we choose */
+#define ES_SEND_MAX        (63 * 1024) /* bytes of one batch: below UDP's 65,507 in one GSO send */
+#define ES_PACKET_MAX      1452        /* largest UDP payload we send */
+#define ES_RETRY_LOG_EVERY (60 * ES_SECOND)
+#define ES_TICKET_TOTAL    (64 * 1024) /* CRYPTO bytes a server may send us after the handshake, in all */
+#define ES_UNI_LEFT_MAX    65536       /* see ES_COMPAT_REMOTE_UNI_LINGERS: no more credit after that many */
+#define ES_TOKENS_MAX      6           /* stateless reset tokens of the peer that are looked for */
+#define ES_WINDOW_MAX      (4 * 1024 * 1024) /* to which a stream's window grows by itself */
+#define ES_DATAGRAMS_MAX   256               /* unreliable datagrams waiting to be sent */
 
 /* ---- streams (stream.c) ---- */
 
@@ -129,6 +130,7 @@ struct es_conn {
     struct es_chunk *dgram_head, *dgram_tail; /* owned; unreliable datagrams waiting */
     size_t n_dgrams;
 
+    union es_addr origin;        /* server: where its first packet came from */
     union es_addr local, remote; /* local: what ngtcp2 is told for a dialled connection */
     struct es_cid *cids;         /* owned array: the ids under which the table knows us */
     size_t n_cids, cap_cids;
@@ -145,11 +147,15 @@ struct es_conn {
     uint64_t bytes_in, bytes_out, packets_in, packets_out;
 
     unsigned established : 1;
-    unsigned handshaking : 1; /* counted in ep->handshaking */
-    unsigned close_asked : 1; /* es_link_close: CONNECTION_CLOSE goes with the next flush */
-    unsigned got_reset : 1;   /* stateless reset */
-    unsigned confirmed : 1;   /* client: the server has the whole handshake */
-    unsigned tls_due : 1;     /* the TLS session may be freed at the next flush */
+    unsigned half_open : 1;       /* server: counted in ep->half_open */
+    unsigned proven : 1;          /* server: the client showed a token of ours for its address */
+    unsigned counted : 1;         /* server: in ep->half_open_each */
+    unsigned got_token : 1;       /* client: NEW_TOKEN was kept */
+    unsigned version_changed : 1; /* client: the server wanted another version, this is the second try */
+    unsigned close_asked : 1;     /* es_link_close: CONNECTION_CLOSE goes with the next flush */
+    unsigned got_reset : 1;       /* stateless reset */
+    unsigned confirmed : 1;       /* client: the server has the whole handshake */
+    unsigned tls_due : 1;         /* the TLS session may be freed at the next flush */
     unsigned keep_alive_on : 1;
     unsigned want_hold_low : 1;
     unsigned has_peer_pin : 1;
@@ -165,7 +171,9 @@ struct es_conn {
     uint64_t dgram_wait;  /* ns between two of those */
     unsigned dgram_tries; /* packets the first waiting datagram did not fit into */
     uint8_t peer_pin[32];
-    char tls_reason[256]; /* why the handshake fails, for people */
+    char tls_reason[256];   /* why the handshake fails, for people */
+    uint32_t version;       /* client: what it began with, on the wire */
+    uint32_t version_offer; /* client: of those that the server named, one that we speak too; 0: none */
 
     struct es_tls_walk walk[2]; /* of the handshake's level, of the initial one */
     struct es_buf ticket;       /* a NewSessionTicket being collected (client) */
@@ -173,6 +181,11 @@ struct es_conn {
 };
 
 /* ---- endpoints (endpoint.c, accept.c) ---- */
+
+struct es_bucket { /* what may be sent now of something that is limited in time */
+    double n;
+    uint64_t at; /* ns: when n was right */
+};
 
 struct es_endpoint {
     struct es_poller *p;  /* borrowed */
@@ -186,7 +199,8 @@ struct es_endpoint {
     size_t n_apps;
     struct es_transport_config transport;
     uint8_t worker;
-    uint8_t reset_key[32], retry_key[32];
+    uint8_t reset_key[32];
+    struct es_tokens tokens;
     int (*on_log)(void *user, int level, const char *text);
     void *log_user; /* borrowed */
     int refusing;
@@ -197,9 +211,16 @@ struct es_endpoint {
     struct es_conn *last_conn; /* of the last lookup; NULL: none */
     uint8_t last_cid[ES_CID_LEN];
     struct es_list conns, dirty_conns;
-    size_t n_conns, handshaking;
-    double reset_tokens; /* stateless resets and the like that may be sent now */
-    uint64_t reset_tokens_at;
+    size_t n_conns;
+    size_t half_open,
+        unproven; /* accepted connections in their handshake; those without a token among them */
+    struct es_map
+        half_open_each; /* address (IPv4) or network (IPv6 /64) -> their number, see es_half_open_begin */
+    enum es_retry retry;
+    size_t retry_above, max_half_open, max_half_open_each;
+    int retrying;
+    uint64_t retry_said;              /* ns: when the log last heard of it; 0: never */
+    struct es_bucket resets, replies; /* stateless resets; Version Negotiation and refusals */
 
     struct es_pool streams, refs;
     struct es_chunk
@@ -246,13 +267,19 @@ static inline int es_conn_may_credit(const struct es_conn *c)
 size_t es_conn_max_datagram(struct es_conn *c);
 
 /* conn.c */
+/* verdict: of the token in hd; odcid with ES_TOKEN_RETRY only */
 int es_conn_new_server(struct es_endpoint *ep, const ngtcp2_pkt_hd *hd, const ngtcp2_path *path,
-                       const ngtcp2_cid *odcid, struct es_conn **out);
+                       enum es_token_verdict verdict, const ngtcp2_cid *odcid, struct es_conn **out);
 int es_conn_new_client(struct es_endpoint *ep, const struct es_connect_config *cc, struct es_conn **out,
                        char *err, size_t n);
 void es_conn_del(struct es_conn *c); /* no word to anybody */
-void es_conn_input(struct es_conn *c, const union es_addr *local, const union es_addr *remote, uint8_t ecn,
-                   const uint8_t *data, size_t len);
+/* 0, or what ngtcp2 returned; NGTCP2_ERR_DROP_CONN and NGTCP2_ERR_RETRY: the connection, a fresh one, is
+ * gone. */
+int es_conn_input(struct es_conn *c, const union es_addr *local, const union es_addr *remote, uint8_t ecn,
+                  const uint8_t *data, size_t len);
+/* Client without streams: begins anew with the version that `version_offer` names. ES_ERR_NOMEM: to be ended
+ * without a word. */
+int es_conn_change_version(struct es_conn *c);
 void es_conn_mark(struct es_conn *c); /* there may be something to send */
 void es_conn_arm(struct es_conn *c);
 void es_conn_finish(struct es_conn *c);     /* delivers closed() now, frees the library's state */
@@ -290,12 +317,22 @@ void es_endpoint_stranger(struct es_endpoint *ep, const union es_addr *local, co
                           uint8_t ecn, const uint8_t *data, size_t len, const ngtcp2_version_cid *vc,
                           int unknown_version);
 struct es_endpoint_stats *es_endpoint_stats_ref(struct es_endpoint *ep); /* for the io that counts */
+void es_half_open_begin(struct es_conn *c); /* counts an accepted connection that is in its handshake ... */
+void es_half_open_end(struct es_conn *c);   /* ... and no longer; harmless twice */
 void es_endpoint_log(struct es_endpoint *ep, int level, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
 /* tls.c */
 gnutls_session_t es_tls_session_new(struct es_conn *c); /* NULL: no memory */
 void es_tls_key(uint8_t out[32], const uint8_t secret[32], const char *label);
+
+/* version.c: the versions of QUIC that we speak, the one to begin with first. Their numbers on the wire. */
+extern const uint32_t es_versions[];
+extern const size_t es_n_versions;
+int es_version_known(uint32_t wire);
+uint32_t es_version_wire(int version);                            /* of 1 or 2; 0: not spoken */
+int es_version_number(uint32_t wire);                             /* the inverse; 0: none of ours */
+const uint32_t *es_versions_preferred(uint32_t first, size_t *n); /* a static list with that one in front */
 
 /* Moves all of `from` to the empty list `to`. */
 static inline void es_list_take(struct es_list *from, struct es_list *to)

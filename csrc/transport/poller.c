@@ -145,6 +145,7 @@ static void real_del(struct es_poller *p)
     struct real_poller *rp = (struct real_poller *)p;
 
     es_timers_free(&p->timers);
+    es_token_store_free(&p->tokens);
     if (rp->tfd >= 0) {
         close(rp->tfd);
     }
@@ -166,6 +167,7 @@ int es_poller_new(struct es_poller **out)
     if (rp == NULL) {
         return ES_ERR_NOMEM;
     }
+    es_token_store_init(&rp->p.tokens);
     rp->p.ops = &real_ops;
     rp->p.io = (struct es_io){io_now, io_wall, io_rand, io_bind, io_send, io_close, rp};
     es_timers_init(&rp->p.timers);
