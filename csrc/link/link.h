@@ -63,10 +63,34 @@ struct es_close_info {
     char reason[256]; /* text for people, NUL-terminated, printable; "" when there is none */
 };
 
+/* The path of a connection changed, or a change that was asked for did not come about. */
+struct es_link_move {
+    int peer; /* 1: the peer's address changed (and was validated); 0: ours, as was asked for */
+    int err;  /* 0, or an es_err: everything goes on over the old path */
+    char from[64], to[64];
+    char reason[128]; /* when err: for people */
+};
+
+enum es_link_ecn {
+    ES_LINK_ECN_TESTING, /* too early to tell */
+    ES_LINK_ECN_CAPABLE, /* the path carries our marks, and the peer reports them */
+    ES_LINK_ECN_FAILED   /* it does not: nothing is marked any more */
+};
+
 struct es_link_stats {
     uint64_t rtt_latest, rtt_min, rtt_smoothed; /* ns */
     uint64_t cwnd, bytes_in_flight;             /* bytes */
-    uint64_t bytes_sent, bytes_received, packets_sent, packets_received, packets_lost;
+    uint64_t bytes_sent, bytes_received, packets_sent, packets_received;
+    uint64_t packets_lost; /* later ones were acknowledged; counted from the end of the handshake */
+    enum es_link_ecn ecn;
+    uint64_t ecn_sent;     /* packets that we marked ECT(0) */
+    uint64_t ecn_acked;    /* of these, arrived with the mark, as the peer says */
+    uint64_t ecn_ce_acked; /* ours that a router marked "congestion experienced", as the peer says */
+    uint64_t ecn_received, ecn_ce_received; /* the peer's that arrived with ECT, with CE */
+    uint64_t migrations;                    /* changes of either address that were validated */
+    uint64_t mtu_reductions;                /* times the packets' size fell because full ones vanished */
+    int early_data; /* 0-RTT: 0 none, 1 accepted, 2 rejected */
+    int resumed;    /* the TLS session was */
     uint64_t held;           /* bytes counted against the cap now */
     uint64_t handshake_time; /* ns from the first packet to completion; 0: not complete */
     uint64_t idle_timeout;   /* ns, the negotiated value; 0: none */
@@ -115,6 +139,8 @@ struct es_link_events {
     void (*stream_credit)(void *user, int dir); /* the peer lets us open more streams */
     void (*hold_low)(void *user); /* held bytes fell below the cap again after es_link_would_hold() said no */
     void (*closed)(void *user, const struct es_close_info *info);
+    /* The path changed or failed to. May be NULL, alone of all. */
+    void (*moved)(void *user, const struct es_link_move *move);
 };
 
 #define ES_LINK_HIGH                                                                                         \

@@ -82,6 +82,25 @@ char *es_addr_format(const union es_addr *a, char *buf, size_t n)
     return buf;
 }
 
+int es_addr_fit(union es_addr *a, int family)
+{
+    struct in_addr v4 = a->in4.sin_addr;
+    in_port_t port = a->in4.sin_port;
+
+    if (a->sa.sa_family == family) {
+        return 0;
+    }
+    if (a->sa.sa_family != AF_INET || family != AF_INET6) {
+        return ES_ERR_INVAL;
+    }
+    memset(a, 0, sizeof *a);
+    a->in6.sin6_family = AF_INET6;
+    a->in6.sin6_port = port;
+    a->in6.sin6_addr.s6_addr[10] = a->in6.sin6_addr.s6_addr[11] = 0xff;
+    memcpy(&a->in6.sin6_addr.s6_addr[12], &v4, 4);
+    return 0;
+}
+
 int es_addr_equal(const union es_addr *a, const union es_addr *b)
 {
     if (a->sa.sa_family != b->sa.sa_family) {

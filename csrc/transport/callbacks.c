@@ -29,6 +29,48 @@ static const struct es_link_events *up(struct es_conn *c)
     return c->link.events;
 }
 
+/* ---- packets ---- */
+
+/* The library's crypto callbacks do not say whose packet it is. One connection at a time works in a thread.
+ */
+static _Thread_local struct es_conn *crypting;
+
+void es_conn_crypting(struct es_conn *c)
+{
+    crypting = c;
+}
+
+#define AEAD_TAG 16 /* bytes, of every cipher of TLS 1.3 */
+
+static int on_encrypt(uint8_t *dest, const ngtcp2_crypto_aead *aead, const ngtcp2_crypto_aead_ctx *ctx,
+                      const uint8_t *plaintext, size_t n, const uint8_t *nonce, size_t nonce_n,
+                      const uint8_t *head, size_t head_n)
+{
+    struct es_conn *c = crypting;
+
+    if (c != NULL && !(head[0] & 0x80)) {
+        unsigned bytes = (head[0] & 3u) + 1;
+        uint32_t number = 0;
+        for (size_t i = head_n - bytes; i < head_n; i++) {
+            number = number << 8 | head[i];
+        }
+        es_acks_sent(&c->acks, number, bytes, head_n + n + AEAD_TAG, es_conn_now(c));
+    }
+    return ngtcp2_crypto_encrypt_cb(dest, aead, ctx, plaintext, n, nonce, nonce_n, head, head_n);
+}
+
+static int on_decrypt(uint8_t *dest, const ngtcp2_crypto_aead *aead, const ngtcp2_crypto_aead_ctx *ctx,
+                      const uint8_t *ciphertext, size_t n, const uint8_t *nonce, size_t nonce_n,
+                      const uint8_t *head, size_t head_n)
+{
+    int rv = ngtcp2_crypto_decrypt_cb(dest, aead, ctx, ciphertext, n, nonce, nonce_n, head, head_n);
+
+    if (rv == 0 && crypting != NULL && !(head[0] & 0x80) && n > AEAD_TAG) {
+        es_acks_received(&crypting->acks, dest, n - AEAD_TAG, es_conn_now(crypting));
+    }
+    return rv;
+}
+
 /* ---- TLS ---- */
 
 static int refuse_crypto(struct es_conn *c, ngtcp2_conn *nc)
@@ -448,6 +490,17 @@ static int on_path_challenge(ngtcp2_conn *nc, uint8_t *data, void *user_data)
     return 0;
 }
 
+static int on_path_validation(ES_COMPAT_PATH_VALIDATION_PARAMS)
+{
+    return es_path_validated(self(user_data), flags, path, res);
+}
+
+static int on_preferred_addr(ngtcp2_conn *nc, ngtcp2_path *dest, const ngtcp2_preferred_addr *paddr,
+                             void *user_data)
+{
+    return es_path_preferred(self(user_data), dest, paddr);
+}
+
 /* ---- ngtcp2's memory is counted with ours ---- */
 
 static void *mem_malloc(size_t n, void *user_data)
@@ -473,15 +526,15 @@ static void *mem_realloc(void *p, size_t n, void *user_data)
 const ngtcp2_mem es_conn_mem = {NULL, mem_malloc, mem_free, mem_calloc, mem_realloc};
 
 #define COMMON_CALLBACKS                                                                                     \
-    .recv_crypto_data = on_crypto, .handshake_completed = on_handshake_completed,                            \
-    .encrypt = ngtcp2_crypto_encrypt_cb, .decrypt = ngtcp2_crypto_decrypt_cb,                                \
-    .hp_mask = ngtcp2_crypto_hp_mask_cb, .recv_stream_data = on_stream_data,                                 \
-    .acked_stream_data_offset = on_stream_acked, .stream_open = on_stream_open,                              \
-    .stream_close = on_stream_close, .recv_stateless_reset = on_stateless_reset,                             \
-    .extend_max_local_streams_bidi = on_extend_bidi, .extend_max_local_streams_uni = on_extend_uni,          \
-    .rand = on_rand, .get_new_connection_id = on_new_cid, .remove_connection_id = on_remove_cid,             \
-    .update_key = ngtcp2_crypto_update_key_cb, .stream_reset = on_stream_reset,                              \
-    .extend_max_stream_data = on_extend_stream_data, .handshake_confirmed = on_handshake_confirmed,          \
+    .recv_crypto_data = on_crypto, .handshake_completed = on_handshake_completed, .encrypt = on_encrypt,     \
+    .decrypt = on_decrypt, .path_validation = on_path_validation, .hp_mask = ngtcp2_crypto_hp_mask_cb,       \
+    .recv_stream_data = on_stream_data, .acked_stream_data_offset = on_stream_acked,                         \
+    .stream_open = on_stream_open, .stream_close = on_stream_close,                                          \
+    .recv_stateless_reset = on_stateless_reset, .extend_max_local_streams_bidi = on_extend_bidi,             \
+    .extend_max_local_streams_uni = on_extend_uni, .rand = on_rand, .get_new_connection_id = on_new_cid,     \
+    .remove_connection_id = on_remove_cid, .update_key = ngtcp2_crypto_update_key_cb,                        \
+    .stream_reset = on_stream_reset, .extend_max_stream_data = on_extend_stream_data,                        \
+    .handshake_confirmed = on_handshake_confirmed,                                                           \
     .delete_crypto_aead_ctx = ngtcp2_crypto_delete_crypto_aead_ctx_cb,                                       \
     .delete_crypto_cipher_ctx = ngtcp2_crypto_delete_crypto_cipher_ctx_cb, .recv_datagram = on_datagram,     \
     .dcid_status = on_peer_cid, .get_path_challenge_data = on_path_challenge,                                \
@@ -492,6 +545,7 @@ const ngtcp2_callbacks es_conn_client_callbacks = {
     .recv_retry = ngtcp2_crypto_recv_retry_cb,
     .recv_new_token = on_new_token,
     .recv_version_negotiation = on_version_negotiation,
+    .select_preferred_addr = on_preferred_addr,
     COMMON_CALLBACKS,
 };
 

@@ -45,6 +45,16 @@ typedef ngtcp2_conn_stat ngtcp2_conn_info;
 
 typedef int es_compat_cid_status;
 
+#define ES_COMPAT_PATH_VALIDATION_PARAMS                                                                     \
+    ngtcp2_conn *nc, uint32_t flags, const ngtcp2_path *path, ngtcp2_path_validation_result res,             \
+        void *user_data
+
+static inline void es_compat_set_qlog(ngtcp2_settings *s, ngtcp2_qlog_write write, const ngtcp2_cid *odcid)
+{
+    s->qlog.write = write;
+    s->qlog.odcid = *odcid;
+}
+
 static inline void es_compat_peer_close(ngtcp2_conn *nc, ngtcp2_ccerr *out)
 {
     ngtcp2_conn_get_connection_close_error(nc, out);
@@ -108,6 +118,15 @@ static inline void es_compat_set_original_dcid(ngtcp2_transport_params *p, const
 #define ES_COMPAT_STOPPED_LINGERS    1
 
 typedef ngtcp2_connection_id_status_type es_compat_cid_status;
+
+#define ES_COMPAT_PATH_VALIDATION_PARAMS                                                                     \
+    ngtcp2_conn *nc, uint32_t flags, const ngtcp2_path *path, const ngtcp2_path *old_path,                   \
+        ngtcp2_path_validation_result res, void *user_data
+
+static inline void es_compat_set_qlog(ngtcp2_settings *s, ngtcp2_qlog_write write, const ngtcp2_cid *odcid)
+{
+    s->qlog_write = write;
+}
 
 static inline void es_compat_peer_close(ngtcp2_conn *nc, ngtcp2_ccerr *out)
 {

@@ -86,7 +86,8 @@ static struct es_conn *conn_alloc(struct es_endpoint *ep, struct es_tls *tls,
     c->cfg = *cfg;
     c->ref.get_conn = get_conn;
     c->ref.user_data = c;
-    c->started = ep->p->timers.now;
+    c->started = c->heard_at = ep->p->timers.now;
+    es_acks_init(&c->acks);
     es_tls_ref(tls);
     c->tls_ctx = tls;
     for (int i = 0; i <= ES_PRIO_LAST; i++) {
@@ -130,6 +131,9 @@ static void free_library_state(struct es_conn *c)
         c->tls = NULL;
     }
     free_streams(c);
+    es_acks_free(&c->acks);
+    es_qlog_close(c->qlog);
+    c->qlog = NULL;
     es_buf_free(&c->ticket);
     es_list_remove(&c->dirty);
     es_half_open_end(c);
@@ -159,6 +163,7 @@ void es_conn_del(struct es_conn *c)
 void es_conn_finish(struct es_conn *c)
 {
     assert(c->state == ES_CONN_ENDED);
+    es_path_give_up(c);
     if (c->link.events != NULL && !c->refused) {
         c->link.events->closed(c->link.user, &c->info);
     }
@@ -254,7 +259,9 @@ int es_conn_new_server(struct es_endpoint *ep, const ngtcp2_pkt_hd *hd, const ng
         es_compat_set_token(&settings, token, n, verdict == ES_TOKEN_RETRY);
     }
     params.stateless_reset_token_present = 1;
-    if (es_endpoint_reset_token(ep, &scid, params.stateless_reset_token) != 0 ||
+    if (es_path_offer(c, &params) != 0 ||
+        es_endpoint_reset_token(ep, &scid, params.stateless_reset_token) != 0 ||
+        es_qlog_open(c, &settings, odcid != NULL ? odcid : &hd->dcid) != 0 ||
         ngtcp2_conn_server_new(&c->nc, &hd->scid, &scid, path, hd->version, &es_conn_server_callbacks,
                                &settings, &params, &es_conn_mem, c) != 0) {
         c->nc = NULL;
@@ -271,26 +278,6 @@ int es_conn_new_server(struct es_endpoint *ep, const ngtcp2_pkt_hd *hd, const ng
 fail:
     es_conn_del(c);
     return ES_ERR_NOMEM;
-}
-
-/* An IPv4 address as a two-stack socket wants it. */
-static int fit_family(const struct es_endpoint *ep, union es_addr *a)
-{
-    struct in_addr v4 = a->in4.sin_addr;
-    in_port_t port = a->in4.sin_port;
-
-    if (a->sa.sa_family == ep->addr.sa.sa_family) {
-        return 0;
-    }
-    if (a->sa.sa_family != AF_INET) {
-        return ES_ERR_INVAL;
-    }
-    memset(a, 0, sizeof *a);
-    a->in6.sin6_family = AF_INET6;
-    a->in6.sin6_port = port;
-    a->in6.sin6_addr.s6_addr[10] = a->in6.sin6_addr.s6_addr[11] = 0xff;
-    memcpy(&a->in6.sin6_addr.s6_addr[12], &v4, 4);
-    return 0;
 }
 
 /* The library's half of a client connection, in the version c->version; `original` as fill_versions() has it.
@@ -317,7 +304,8 @@ static int start_client(struct es_conn *c, uint32_t version, uint32_t original)
     es_endpoint_new_cid(ep, &scid);
     es_endpoint_new_cid(ep, &dcid);
     ep->p->io.rand(ep->p->io.ctx, dcid.data, dcid.datalen);
-    if (ngtcp2_conn_client_new(&c->nc, &dcid, &scid, &path, version, &es_conn_client_callbacks, &settings,
+    if (es_qlog_open(c, &settings, &dcid) != 0 ||
+        ngtcp2_conn_client_new(&c->nc, &dcid, &scid, &path, version, &es_conn_client_callbacks, &settings,
                                &params, &es_conn_mem, c) != 0) {
         c->nc = NULL;
         return ES_ERR_NOMEM;
@@ -366,7 +354,7 @@ int es_conn_new_client(struct es_endpoint *ep, const struct es_connect_config *c
     c->app = cc->app;
     c->remote = *cc->remote;
     c->local = ep->addr;
-    if (fit_family(ep, &c->remote) != 0) {
+    if (es_addr_fit(&c->remote, ep->addr.sa.sa_family) != 0) {
         snprintf(err, n, "an IPv4 socket cannot reach an IPv6 address");
         es_conn_del(c);
         return ES_ERR_INVAL;
@@ -396,27 +384,6 @@ static struct es_app *find_app(const struct es_conn *c)
         }
     }
     return NULL;
-}
-
-static uint64_t negotiated_idle(const struct es_conn *c)
-{
-    const ngtcp2_transport_params *remote = ngtcp2_conn_get_remote_transport_params(c->nc);
-    uint64_t theirs = remote != NULL ? remote->max_idle_timeout : 0, ours = c->cfg.idle_timeout;
-
-    return theirs == 0 ? ours : ours == 0 || theirs < ours ? theirs : ours;
-}
-
-void es_conn_set_keep_alive(struct es_conn *c)
-{
-    uint64_t t = c->cfg.keep_alive;
-
-    if (t == ES_KEEP_ALIVE_AUTO) {
-        t = negotiated_idle(c) / 3;
-    }
-    if (!c->keep_alive_on || t == 0) {
-        t = ES_COMPAT_KEEP_ALIVE_OFF;
-    }
-    ngtcp2_conn_set_keep_alive_timeout(c->nc, t);
 }
 
 static int choose_app(struct es_conn *c)
@@ -493,18 +460,30 @@ int es_conn_input(struct es_conn *c, const union es_addr *local, const union es_
 
     c->packets_in++;
     c->bytes_in += len;
+    c->ecn_received += ecn != 0;
+    c->ecn_ce_received += ecn == NGTCP2_ECN_CE;
     if (c->state >= ES_CONN_ENDED) {
         es_conn_repeat_close(c);
         return 0;
     }
     /* A dialled connection does not know which of our addresses the kernel chose, and ours may change behind
-     * its back: it is told always the same. */
-    path.local = es_nt_addr(c->link.is_server ? local : &c->local);
+     * its back: it is told always the same of each socket. */
+    if (!c->link.is_server) {
+        struct es_sock *s = es_list_empty(&c->ep->socks) ? NULL : es_endpoint_sock(c->ep, local);
+        local = s != NULL ? &s->addr : &c->local;
+    }
+    path.local = es_nt_addr(local);
     path.remote = es_nt_addr(remote);
     memset(&pi, 0, sizeof pi);
     pi.ecn = ecn;
+    es_conn_crypting(c);
     rv = ngtcp2_conn_read_pkt(c->nc, &path, &pi, data, len, es_conn_now(c));
+    es_conn_crypting(NULL);
     if (rv == 0) {
+        c->heard_at = es_conn_now(c);
+        if (c->urgent_keep_alive) {
+            es_path_answered(c);
+        }
         es_conn_mark(c);
     } else {
         (void)es_conn_fail(c, rv);
@@ -532,6 +511,9 @@ void es_conn_arm(struct es_conn *c)
     if (c->n_dgrams > 0 && c->dgram_until != 0 && c->dgram_until < at) {
         at = c->dgram_until;
     }
+    if (c->move_until != 0 && c->move_until < at) {
+        at = c->move_until;
+    }
     if (at < ts->now + MIN_TIMER) {
         at = ts->now + MIN_TIMER;
     }
@@ -554,7 +536,8 @@ static void on_timer(struct es_timer *t)
     case ES_CONN_HANDSHAKE:
     case ES_CONN_OPEN:
         if (ngtcp2_conn_get_expiry(c->nc) > now) {
-            if (c->n_dgrams > 0 && c->dgram_until != 0 && c->dgram_until <= now) {
+            if ((c->n_dgrams > 0 && c->dgram_until != 0 && c->dgram_until <= now) ||
+                (c->move_until != 0 && c->move_until <= now)) {
                 es_conn_mark(c);
             } else {
                 es_conn_arm(c);
@@ -565,6 +548,7 @@ static void on_timer(struct es_timer *t)
         if (rv != 0) {
             (void)es_conn_fail(c, rv);
         } else {
+            es_acks_silence(&c->acks, now, ngtcp2_conn_get_pto(c->nc));
             es_conn_mark(c);
         }
         break;

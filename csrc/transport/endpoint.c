@@ -70,6 +70,18 @@ static int bind_socket(struct es_endpoint *ep, const union es_addr *addr, char *
     return rv;
 }
 
+static int copy_text(char **out, const char *text)
+{
+    size_t n = strlen(text) + 1;
+
+    *out = es_malloc(n);
+    if (*out == NULL) {
+        return ES_ERR_NOMEM;
+    }
+    memcpy(*out, text, n);
+    return 0;
+}
+
 static void init_containers(struct es_endpoint *ep)
 {
     uint8_t seed[16];
@@ -80,6 +92,7 @@ static void init_containers(struct es_endpoint *ep)
     es_map_init(&ep->half_open_each, seed);
     es_list_init(&ep->dirty);
     es_list_init(&ep->conns);
+    es_list_init(&ep->socks);
     es_list_init(&ep->dirty_conns);
     es_pool_init(&ep->streams, sizeof(struct es_qstream), 2048);
     es_pool_init(&ep->refs, sizeof(struct es_chunk), 2048);
@@ -103,6 +116,7 @@ static void free_memory(struct es_endpoint *ep)
     es_tls_unref(ep->tls);
     es_free(ep->apps);
     es_free(ep->out);
+    es_free(ep->qlog_dir);
     gnutls_memset(ep->reset_key, 0, sizeof ep->reset_key);
     es_tokens_wipe(&ep->tokens);
     es_free(ep);
@@ -130,6 +144,9 @@ int es_endpoint_new(struct es_poller *p, const struct es_endpoint_config *cfg, s
     ep->retry_above = cfg->retry_above;
     ep->max_half_open = cfg->max_half_open;
     ep->max_half_open_each = cfg->max_half_open_each;
+    if (cfg->qlog_dir != NULL && copy_text(&ep->qlog_dir, cfg->qlog_dir) != 0) {
+        goto fail;
+    }
     derive_keys(ep, cfg->secret);
     if (cfg->transport.version != 0 && es_version_wire(cfg->transport.version) == 0) {
         snprintf(err_text, n, "this ngtcp2 (%s) does not speak version %d of QUIC",
@@ -191,6 +208,7 @@ static void delete_endpoint(struct es_endpoint *ep, int say_so)
     }
     es_list_remove(&ep->node);
     es_list_remove(&ep->dirty);
+    es_endpoint_free_socks(ep);
     if (ep->sock != NULL) {
         ep->p->io.close(ep->p->io.ctx, ep->sock);
     }
@@ -223,6 +241,9 @@ int es_endpoint_rebind(struct es_endpoint *ep)
         return rv;
     }
     ep->p->io.close(ep->p->io.ctx, ep->sock);
+    if (ep->pending_sock == ep->sock) {
+        ep->pending_sock = sock;
+    }
     ep->sock = sock;
     ep->addr = addr;
     if (ep->blocked) { /* nobody will say that the new socket is writable: it is */
@@ -388,18 +409,22 @@ int es_endpoint_send(struct es_endpoint *ep, const ngtcp2_path *path, uint8_t ec
                      size_t len, size_t segment, int dialled)
 {
     struct es_dgram d = {NULL, NULL, data, len, segment, ecn};
+    const union es_addr *local = (const union es_addr *)(const void *)path->local.addr;
+    struct es_sock *s = es_list_empty(&ep->socks) ? NULL : es_endpoint_sock(ep, local);
+    void *sock = s != NULL ? s->sock : ep->sock;
     int rv;
 
     d.remote = (const union es_addr *)(const void *)path->remote.addr;
-    if (ep->wildcard && !dialled) {
-        d.local = (const union es_addr *)(const void *)path->local.addr;
+    if ((s != NULL ? s->wildcard : ep->wildcard) && !dialled) {
+        d.local = local;
     }
     if (ep->blocked) {
         return 1;
     }
-    rv = ep->p->io.send(ep->p->io.ctx, ep->sock, &d, 1);
+    rv = ep->p->io.send(ep->p->io.ctx, sock, &d, 1);
     if (rv == 0) {
         ep->blocked = 1;
+        ep->pending_sock = sock;
         if (data == ep->out) { /* a batch of a flush, kept; anything else is repeated by its own rules */
             ep->pending_remote = *d.remote;
             d.remote = &ep->pending_remote;
@@ -423,7 +448,7 @@ void es_endpoint_writable(struct es_endpoint *ep)
         return;
     }
     if (ep->pending.len > 0) {
-        if (ep->p->io.send(ep->p->io.ctx, ep->sock, &ep->pending, 1) == 0) {
+        if (ep->p->io.send(ep->p->io.ctx, ep->pending_sock, &ep->pending, 1) == 0) {
             return; /* still full */
         }
         ep->stats.batches_out++;

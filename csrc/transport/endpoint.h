@@ -32,8 +32,8 @@ enum es_retry {
 
 struct es_transport_config { /* per connection */
     uint64_t idle_timeout; /* ns; default 30 s; 0: none. The negotiated value is the smaller of both sides' */
-    uint64_t keep_alive; /* ns; 0: none; default ES_KEEP_ALIVE_AUTO: a third of the negotiated idle time-out,
-                            while the protocol asks for it (client side) */
+    uint64_t keep_alive;   /* ns; 0: none; default ES_KEEP_ALIVE_AUTO: a quarter of the negotiated idle
+                              time-out,   at most 25 s, while the protocol asks for it (client side) */
     uint64_t handshake_timeout; /* ns; default server 10 s, client 30 s */
     uint64_t max_streams_bidi;  /* the peer's allowance; default 1,024 */
     uint64_t max_streams_uni;   /* default 16 */
@@ -47,6 +47,7 @@ struct es_transport_config { /* per connection */
                     does not know it, another one both know. Server: the one it asks a client for that offers
                     it; default 0, the client's choice */
     int disable_mtu_discovery;
+    int ignore_preferred; /* client: the server's preferred address is not followed */
 };
 #define ES_KEEP_ALIVE_AUTO UINT64_MAX
 
@@ -65,6 +66,7 @@ struct es_endpoint_config {
      * IPv4 address or IPv6 /64 (default 1,024; those that showed their address, or all with ES_RETRY_NEVER,
      * lest somebody else's forged packets shut an address out). More are refused (CONNECTION_REFUSED). */
     size_t max_half_open, max_half_open_each;
+    const char *qlog_dir; /* NULL: none; else every connection writes a qlog file there; copied */
     int (*on_log)(void *user, int level, const char *text); /* may be NULL */
     void *log_user;
 };
@@ -112,6 +114,16 @@ int es_endpoint_connect(struct es_endpoint *ep, const struct es_connect_config *
 
 /* Rebinds the socket to a new local port without telling anybody: what a NAT does. For tests. */
 int es_endpoint_rebind(struct es_endpoint *ep);
+
+/* A further socket at `addr` that clients are told to move to once they are connected (RFC 9000 9.6): one of
+ * each family. Before the first connection. err gets the reason. */
+int es_endpoint_prefer(struct es_endpoint *ep, const union es_addr *addr, char *err, size_t n);
+
+/* The dialling side moves to another local address or port: a new socket, bound to `bind` (port 0: any),
+ * whose path is validated before anything but probes goes there (RFC 9000 9). 0: it began, moved() says how
+ * it ended; until then, and when it fails, the old path is in use. ES_ERR_UNSUPPORTED, ES_ERR_CLOSED,
+ * ES_ERR_EXISTS (one is under way), ES_ERR_INVAL (family), ES_ERR_IO; err gets the reason. */
+int es_link_migrate(struct es_link *l, const union es_addr *bind, char *err, size_t n);
 
 /* The peer's certificate, for a link made by an endpoint: SPKI hash. ES_ERR_NOT_FOUND when it sent none. */
 int es_link_peer_pin(struct es_link *l, uint8_t spki[32]);

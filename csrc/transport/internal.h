@@ -21,6 +21,7 @@
 #include "../base/mem.h"
 #include "../base/pool.h"
 #include "../base/timer.h"
+#include "acks.h"
 #include "compat.h"
 #include "driver.h"
 #include "endpoint.h"
@@ -131,8 +132,18 @@ struct es_conn {
     size_t n_dgrams;
 
     union es_addr origin;        /* server: where its first packet came from */
-    union es_addr local, remote; /* local: what ngtcp2 is told for a dialled connection */
-    struct es_cid *cids;         /* owned array: the ids under which the table knows us */
+    union es_addr local, remote; /* local: what ngtcp2 is told for a dialled connection; remote: validated */
+    struct es_sock *sock;        /* dialled: the socket that it moved to, shared; NULL: the endpoint's own */
+    struct es_sock *moving;      /* owned: where it is about to move */
+    uint64_t move_until;         /* ns: it must have begun by then; 0: it has, or nobody asked */
+    uint64_t migrations;
+    struct es_acks acks;
+    uint64_t ecn_sent, ecn_received, ecn_ce_received;
+    uint64_t ecn_last;    /* packets_out when one was marked last */
+    uint64_t heard_at;    /* ns: the last packet of the peer */
+    uint64_t keep_alive;  /* ns: after how long silence we speak; 0: never */
+    struct es_qlog *qlog; /* owned; NULL: none is written */
+    struct es_cid *cids;  /* owned array: the ids under which the table knows us */
     size_t n_cids, cap_cids;
     struct es_cid odcid; /* server: the id the client chose, in the table until the handshake is over */
     uint8_t tokens[ES_TOKENS_MAX][NGTCP2_STATELESS_RESET_TOKENLEN]; /* of the peer's ids in use */
@@ -159,11 +170,12 @@ struct es_conn {
     unsigned keep_alive_on : 1;
     unsigned want_hold_low : 1;
     unsigned has_peer_pin : 1;
-    unsigned tls_alert;       /* our own alert, more exact than GnuTLS's; 0: none */
-    unsigned flush_again : 1; /* the flush stopped at its limit, not because it had nothing */
-    unsigned refused : 1;     /* the protocol did not want it: no up-calls */
-    unsigned was_due : 1;     /* the last flush found an expiry that had passed */
-    uint64_t stuck_at;        /* ns: when bytes_in_flight changed last */
+    unsigned tls_alert;             /* our own alert, more exact than GnuTLS's; 0: none */
+    unsigned flush_again : 1;       /* the flush stopped at its limit, not because it had nothing */
+    unsigned refused : 1;           /* the protocol did not want it: no up-calls */
+    unsigned was_due : 1;           /* the last flush found an expiry that had passed */
+    unsigned urgent_keep_alive : 1; /* a keep-alive stays unanswered: they come faster */
+    uint64_t stuck_at;              /* ns: when bytes_in_flight changed last */
     uint64_t stuck_gap;   /* ns between that and the change before: the next probe comes within twice that */
     uint64_t stuck_bytes; /* in flight since then */
     uint64_t stuck_packets; /* packets_in then */
@@ -180,7 +192,18 @@ struct es_conn {
     size_t ticket_total;        /* CRYPTO bytes received after the handshake */
 };
 
-/* ---- endpoints (endpoint.c, accept.c) ---- */
+/* ---- endpoints (endpoint.c, accept.c, path.c) ---- */
+
+/* A socket of an endpoint beside its first: a client moves to it, or a server offers it as its preferred
+ * address. */
+struct es_sock {
+    struct es_list node;    /* in ep->socks */
+    struct es_endpoint *ep; /* borrowed */
+    void *sock;             /* owned, io.close */
+    union es_addr addr;
+    int wildcard;
+    struct es_timer retire; /* runs once nobody uses it: late packets are still taken */
+};
 
 struct es_bucket { /* what may be sent now of something that is limited in time */
     double n;
@@ -188,14 +211,17 @@ struct es_bucket { /* what may be sent now of something that is limited in time 
 };
 
 struct es_endpoint {
-    struct es_poller *p;  /* borrowed */
-    struct es_list node;  /* in p->endpoints */
-    struct es_list dirty; /* in p->dirty */
-    void *sock;           /* owned, io.close */
-    union es_addr addr;   /* the real one */
-    int wildcard;         /* bound to no address in particular */
-    struct es_tls *tls;   /* shared; NULL: dials only */
-    struct es_app **apps; /* owned array of borrowed */
+    struct es_poller *p;        /* borrowed */
+    struct es_list node;        /* in p->endpoints */
+    struct es_list dirty;       /* in p->dirty */
+    void *sock;                 /* owned, io.close */
+    union es_addr addr;         /* the real one */
+    int wildcard;               /* bound to no address in particular */
+    char *qlog_dir;             /* owned; NULL: no qlog */
+    struct es_list socks;       /* of struct es_sock: more sockets; most endpoints have none */
+    union es_addr preferred[2]; /* server: the addresses that clients are told to prefer, IPv4 and IPv6 */
+    struct es_tls *tls;         /* shared; NULL: dials only */
+    struct es_app **apps;       /* owned array of borrowed */
     size_t n_apps;
     struct es_transport_config transport;
     uint8_t worker;
@@ -230,6 +256,7 @@ struct es_endpoint {
 
     uint8_t *out;            /* owned: ES_SEND_MAX + a packet; the batch being put together */
     struct es_dgram pending; /* the batch the socket did not take, in `out` */
+    void *pending_sock;      /* borrowed: the one that did not take it */
     union es_addr pending_local, pending_remote;
     int blocked;  /* the socket is full; es_endpoint_writable lifts it */
     int flushing; /* up-calls made now are drained only after a further step: ask for one */
@@ -266,6 +293,9 @@ static inline int es_conn_may_credit(const struct es_conn *c)
 }
 size_t es_conn_max_datagram(struct es_conn *c);
 
+/* stats.c */
+void es_conn_stats(struct es_link *l, struct es_link_stats *out);
+
 /* conn.c */
 /* verdict: of the token in hd; odcid with ES_TOKEN_RETRY only */
 int es_conn_new_server(struct es_endpoint *ep, const ngtcp2_pkt_hd *hd, const ngtcp2_path *path,
@@ -284,7 +314,6 @@ void es_conn_mark(struct es_conn *c); /* there may be something to send */
 void es_conn_arm(struct es_conn *c);
 void es_conn_finish(struct es_conn *c);     /* delivers closed() now, frees the library's state */
 int es_conn_established(struct es_conn *c); /* from callbacks.c: 0 or NGTCP2_ERR_CALLBACK_FAILURE */
-void es_conn_set_keep_alive(struct es_conn *c);
 int es_conn_add_cid(struct es_conn *c, const uint8_t *cid, size_t len);
 void es_conn_add_token(struct es_conn *c, const uint8_t *token);
 void es_conn_remove_token(struct es_conn *c, const uint8_t *token);
@@ -304,7 +333,30 @@ int es_conn_flush(struct es_conn *c);
 int es_endpoint_send(struct es_endpoint *ep, const ngtcp2_path *path, uint8_t ecn, const uint8_t *data,
                      size_t len, size_t segment, int dialled);
 
+/* path.c */
+void es_endpoint_free_socks(struct es_endpoint *ep);
+/* The socket bound to `local`, beside the first one; NULL: the first one. */
+struct es_sock *es_endpoint_sock(struct es_endpoint *ep, const union es_addr *local);
+void es_path_begin_move(struct es_conn *c); /* from a flush */
+void es_path_give_up(struct es_conn *c);    /* the connection ends: what was asked for fails */
+int es_path_validated(struct es_conn *c, unsigned flags, const ngtcp2_path *path,
+                      ngtcp2_path_validation_result res); /* from callbacks.c */
+int es_path_preferred(struct es_conn *c, ngtcp2_path *dest, const ngtcp2_preferred_addr *paddr);
+int es_path_offer(struct es_conn *c, ngtcp2_transport_params *p); /* the server's parameter; 0 or ES_ERR_* */
+size_t es_path_mtu(const struct es_conn *c);                      /* bytes of UDP payload */
+void es_conn_set_keep_alive(struct es_conn *c);
+void es_path_keep_alive_sent(struct es_conn *c);
+void es_path_answered(struct es_conn *c);
+
+/* qlog.c */
+struct es_qlog;
+int es_qlog_open(struct es_conn *c, ngtcp2_settings *s, const ngtcp2_cid *cid);
+void es_qlog_close(struct es_qlog *q);
+
 /* callbacks.c */
+/* Whose packets are sealed and opened until the next call: the library tells its crypto callbacks nothing.
+ * NULL: nobody's. */
+void es_conn_crypting(struct es_conn *c);
 void es_conn_forget_uni(struct es_conn *c, struct es_qstream *s);
 void es_conn_forget_given_up(struct es_conn *c, struct es_qstream *s);
 extern const ngtcp2_callbacks es_conn_client_callbacks, es_conn_server_callbacks;

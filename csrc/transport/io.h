@@ -23,6 +23,9 @@ static inline socklen_t es_addr_len(const union es_addr *a)
 int es_addr_parse(union es_addr *out, const char *text);
 /* The inverse; buf of at least 64 bytes. Returns buf. */
 char *es_addr_format(const union es_addr *a, char *buf, size_t n);
+/* Makes an IPv4 address one that an IPv6 socket understands, where `family` asks for that. 0, or ES_ERR_INVAL
+ * when the address cannot be had in that family. */
+int es_addr_fit(union es_addr *a, int family);
 int es_addr_equal(const union es_addr *a, const union es_addr *b);
 
 /* One or more datagrams of equal size (the last may be shorter) to one address: what UDP_SEGMENT takes. */

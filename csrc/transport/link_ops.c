@@ -186,7 +186,7 @@ size_t es_conn_max_datagram(struct es_conn *c)
     }
     /* first byte, destination id, packet number, tag; then the frame's type and a length of two bytes */
     overhead = 1 + ngtcp2_conn_get_dcid(c->nc)->datalen + 4 + 16;
-    mtu = ngtcp2_conn_get_path_max_tx_udp_payload_size(c->nc);
+    mtu = es_path_mtu(c);
     frame = mtu > overhead ? mtu - overhead : 0;
     if (frame > remote->max_datagram_frame_size) {
         frame = remote->max_datagram_frame_size;
@@ -245,51 +245,9 @@ static void op_close(struct es_link *l, int app, uint64_t code, const char *reas
     es_conn_mark(c);
 }
 
-static void op_stats(struct es_link *l, struct es_link_stats *out)
-{
-    struct es_conn *c = es_conn_of(l);
-    const ngtcp2_transport_params *remote;
-    ngtcp2_conn_info info;
-
-    memset(out, 0, sizeof *out);
-    out->bytes_sent = c->bytes_out;
-    out->bytes_received = c->bytes_in;
-    out->packets_sent = c->packets_out;
-    out->packets_received = c->packets_in;
-    out->held = l->held;
-    out->handshake_time = c->established ? c->established_at - c->started : 0;
-    if (c->nc == NULL) {
-        return;
-    }
-    ngtcp2_conn_get_conn_info(c->nc, &info);
-    out->rtt_latest = info.latest_rtt;
-    out->rtt_min = info.min_rtt == UINT64_MAX ? 0 : info.min_rtt;
-    out->rtt_smoothed = info.smoothed_rtt;
-    out->cwnd = info.cwnd;
-    out->bytes_in_flight = info.bytes_in_flight;
-    out->path_mtu = (uint32_t)ngtcp2_conn_get_path_max_tx_udp_payload_size(c->nc);
-    out->max_datagram = (uint32_t)es_conn_max_datagram(c);
-    out->streams_bidi_left = (uint32_t)ngtcp2_conn_get_streams_bidi_left(c->nc);
-    out->streams_uni_left = (uint32_t)ngtcp2_conn_get_streams_uni_left(c->nc);
-    remote = c->established ? ngtcp2_conn_get_remote_transport_params(c->nc) : NULL;
-    out->idle_timeout = c->cfg.idle_timeout;
-    if (remote != NULL && remote->max_idle_timeout != 0 &&
-        (out->idle_timeout == 0 || remote->max_idle_timeout < out->idle_timeout)) {
-        out->idle_timeout = remote->max_idle_timeout;
-    }
-}
-
 static void op_peer_addr(struct es_link *l, char *buf, size_t n)
 {
-    struct es_conn *c = es_conn_of(l);
-
-    if (c->nc != NULL) {
-        const ngtcp2_path *path = ngtcp2_conn_get_path(c->nc);
-        if (path->remote.addrlen > 0 && path->remote.addrlen <= sizeof c->remote) {
-            memcpy(&c->remote, path->remote.addr, path->remote.addrlen);
-        }
-    }
-    es_addr_format(&c->remote, buf, n);
+    es_addr_format(&es_conn_of(l)->remote, buf, n);
 }
 
 const struct es_link_ops es_conn_link_ops = {
@@ -305,6 +263,6 @@ const struct es_link_ops es_conn_link_ops = {
     .hold = op_hold,
     .datagram = op_datagram,
     .close = op_close,
-    .stats = op_stats,
+    .stats = es_conn_stats,
     .peer_addr = op_peer_addr,
 };

@@ -85,6 +85,9 @@ static void apply(struct es_conn *c)
         ngtcp2_conn_extend_max_streams_uni(c->nc, c->credit_uni);
         c->credit_uni = 0;
     }
+    if (c->move_until != 0) {
+        es_path_begin_move(c);
+    }
 }
 
 /* ---- one packet ---- */
@@ -192,7 +195,8 @@ static int datagram_may_go(struct es_conn *c)
 }
 
 /* As ngtcp2_conn_writev_datagram, or NGTCP2_ERR_WRITE_MORE when the datagram is dealt with. */
-static ngtcp2_ssize write_datagram(struct es_conn *c, ngtcp2_path *path, ngtcp2_pkt_info *pi, uint8_t *dest)
+static ngtcp2_ssize write_datagram(struct es_conn *c, ngtcp2_path *path, ngtcp2_pkt_info *pi, uint8_t *dest,
+                                   size_t room)
 {
     struct es_chunk *k = c->dgram_head;
     ngtcp2_vec v = {(uint8_t *)(uintptr_t)k->p, k->len};
@@ -203,8 +207,8 @@ static ngtcp2_ssize write_datagram(struct es_conn *c, ngtcp2_path *path, ngtcp2_
         drop_datagram(c);
         return NGTCP2_ERR_WRITE_MORE;
     }
-    n = ngtcp2_conn_writev_datagram(c->nc, path, pi, dest, ES_PACKET_MAX, &accepted,
-                                    NGTCP2_WRITE_DATAGRAM_FLAG_MORE, 0, &v, 1, es_conn_now(c));
+    n = ngtcp2_conn_writev_datagram(c->nc, path, pi, dest, room, &accepted, NGTCP2_WRITE_DATAGRAM_FLAG_MORE,
+                                    0, &v, 1, es_conn_now(c));
     if (accepted) {
         drop_datagram(c);
     } else if (n == NGTCP2_ERR_INVALID_STATE || n == NGTCP2_ERR_INVALID_ARGUMENT) {
@@ -220,6 +224,7 @@ static ngtcp2_ssize write_datagram(struct es_conn *c, ngtcp2_path *path, ngtcp2_
 static ngtcp2_ssize write_packet(struct es_conn *c, ngtcp2_path *path, ngtcp2_pkt_info *pi, uint8_t *dest)
 {
     uint64_t now = es_conn_now(c);
+    size_t room = es_acks_size(&c->acks, ES_PACKET_MAX, now);
     int blocked = 0; /* the connection's credit is used up */
 
     for (;;) {
@@ -231,7 +236,7 @@ static ngtcp2_ssize write_packet(struct es_conn *c, ngtcp2_path *path, ngtcp2_pk
         int fin;
 
         if (c->dgram_head != NULL && c->established && datagram_may_go(c)) {
-            n = write_datagram(c, path, pi, dest);
+            n = write_datagram(c, path, pi, dest, room);
             if (n == NGTCP2_ERR_WRITE_MORE) {
                 continue;
             }
@@ -239,16 +244,15 @@ static ngtcp2_ssize write_packet(struct es_conn *c, ngtcp2_path *path, ngtcp2_pk
         }
         s = blocked || !stream_may_go(c) ? NULL : pick(c);
         if (s == NULL) {
-            return ngtcp2_conn_writev_stream(c->nc, path, pi, dest, ES_PACKET_MAX, NULL,
-                                             NGTCP2_WRITE_STREAM_FLAG_MORE, -1, NULL, 0, now);
+            return ngtcp2_conn_writev_stream(c->nc, path, pi, dest, room, NULL, NGTCP2_WRITE_STREAM_FLAG_MORE,
+                                             -1, NULL, 0, now);
         }
         nv = es_qstream_vec(s, v, VECS, &bytes);
         fin = s->fin && bytes == s->unsent;
         if (fin) {
             flags |= NGTCP2_WRITE_STREAM_FLAG_FIN;
         }
-        n = ngtcp2_conn_writev_stream(c->nc, path, pi, dest, ES_PACKET_MAX, &ndata, flags, s->s.id, v, nv,
-                                      now);
+        n = ngtcp2_conn_writev_stream(c->nc, path, pi, dest, room, &ndata, flags, s->s.id, v, nv, now);
         if (ndata >= 0) {
             after_write(s, (size_t)ndata, bytes, fin);
         }
@@ -315,6 +319,13 @@ static int add_packet(struct es_conn *c, struct batch *b, size_t n, const ngtcp2
 
     c->packets_out++;
     c->bytes_out += n;
+    if (ecn != 0) {
+        c->ecn_sent++;
+        c->ecn_last = c->packets_out;
+    }
+    if (c->keep_alive != 0 && !c->urgent_keep_alive && es_conn_now(c) - c->heard_at >= c->keep_alive) {
+        es_path_keep_alive_sent(c);
+    }
     if (b->len > 0 && (n > b->segment || ecn != b->ecn || !ngtcp2_path_eq(&ps->path, &b->ps.path))) {
         size_t off = b->len;
         if (send_batch(c, b) != 0) {
@@ -455,7 +466,9 @@ int es_conn_flush(struct es_conn *c)
         es_conn_end(c, 1);
         return 0;
     }
+    es_conn_crypting(c);
     full = write_packets(c);
+    es_conn_crypting(NULL);
     if (c->state < ES_CONN_ENDED) {
         deliver_due(c);
         end_if_stuck(c);

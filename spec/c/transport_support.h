@@ -21,6 +21,8 @@ struct side {
     int established, closed, echo, ended;
     struct es_close_info info;
     int opened, resets, stops, stream_closed, sent, credit_events, datagrams, writables;
+    int moves;
+    struct es_link_move move; /* the last */
     uint64_t reset_code;
     uint64_t received;
     size_t fins;
@@ -130,9 +132,16 @@ static void s_closed(void *u, const struct es_close_info *info)
     s->info = *info;
     s->link = NULL;
 }
+static void s_moved(void *u, const struct es_link_move *m)
+{
+    struct side *s = u;
+    s->moves++;
+    s->move = *m;
+}
 static const struct es_link_events side_events = {s_established, s_opened,   s_data,     s_reset,
                                                   s_stopped,     s_writable, s_sent,     s_stream_closed,
-                                                  s_datagram,    s_credit,   s_hold_low, s_closed};
+                                                  s_datagram,    s_credit,   s_hold_low, s_closed,
+                                                  s_moved};
 
 static int attach(struct es_app *app, struct es_link *link, void *arg)
 {
