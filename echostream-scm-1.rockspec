@@ -73,6 +73,7 @@ build = {
         "csrc/lua/loop.c",
         "csrc/lua/luaaux.c",
         "csrc/lua/msgpack.c",
+        "csrc/lua/path.c",
         "csrc/lua/prompt.c",
         "csrc/lua/quic.c",
         "csrc/lua/quic_link.c",

@@ -89,13 +89,13 @@ struct es_link_stats {
     uint64_t ecn_received, ecn_ce_received; /* the peer's that arrived with ECT, with CE */
     uint64_t migrations;                    /* changes of either address that were validated */
     uint64_t mtu_reductions;                /* times the packets' size fell because full ones vanished */
-    int early_data; /* 0-RTT: 0 none, 1 accepted, 2 rejected */
-    int resumed;    /* the TLS session was */
-    uint64_t held;           /* bytes counted against the cap now */
-    uint64_t handshake_time; /* ns from the first packet to completion; 0: not complete */
-    uint64_t idle_timeout;   /* ns, the negotiated value; 0: none */
-    uint32_t path_mtu;       /* bytes of UDP payload */
-    uint32_t max_datagram;   /* largest datagram payload that may be sent now; 0: the peer takes none */
+    int early_data;                         /* 0-RTT: 0 none, 1 accepted, 2 rejected */
+    int resumed;                            /* the TLS session was */
+    uint64_t held;                          /* bytes counted against the cap now */
+    uint64_t handshake_time;                /* ns from the first packet to completion; 0: not complete */
+    uint64_t idle_timeout;                  /* ns, the negotiated value; 0: none */
+    uint32_t path_mtu;                      /* bytes of UDP payload */
+    uint32_t max_datagram; /* largest datagram payload that may be sent now; 0: the peer takes none */
     uint32_t streams_bidi_left, streams_uni_left; /* that we may still open now */
 };
 

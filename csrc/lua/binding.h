@@ -185,7 +185,7 @@ struct es_lhost { /* userdata "echostream.host" points here */
     struct es_app app;         /* ES_ALPN */
     struct es_packing packing; /* as in the host's configuration */
     int app_ready;
-    int open_ref, accept_ref, closed_ref, goaway_ref, idle_ref; /* hooks; LUA_NOREF */
+    int open_ref, accept_ref, closed_ref, goaway_ref, idle_ref, moved_ref; /* hooks; LUA_NOREF */
     int wrapper_ref;
     uint64_t watch;            /* ns a handler may hold the loop; 0: the loop's limit */
     struct es_buf method_refs; /* ints: the registry references of the handlers */
@@ -208,6 +208,7 @@ struct es_lsession { /* userdata "echostream.session" points here; es_session_us
     struct es_list flush_node; /* in loop->flush_waiters */
     int flush_ref;             /* table of functions */
     int writable_ref;          /* table of functions */
+    int migrate_ref;           /* migrate's done; LUA_NOREF: none is under way */
     int refusal_ref;           /* error object: the peer did not accept us; LUA_NOREF */
 };
 void es_lua_open_session(lua_State *L, int core);
@@ -298,7 +299,15 @@ void es_lua_open_crypto(lua_State *L, int core);
 void es_lua_open_prompt(lua_State *L, int core);
 void es_lua_transport_config(lua_State *L, int idx,
                              struct es_transport_config *c); /* nil or a table; raises */
+
+/* ---- path.c ---- */
 /* es_link_stats as a table with times in seconds. */
 void es_lua_push_link_stats(lua_State *L, struct es_link *link);
+/* Argument 2, an address to move to: starts it. 0, or pushes nil, err and returns 2. Raises on misuse. */
+int es_lua_migrate(lua_State *L, struct es_link *link);
+/* true, or nil and why a migration failed; returns how many values. */
+int es_lua_push_move(lua_State *L, const struct es_link_move *m);
+int es_lsession_migrate(lua_State *L); /* session:migrate(bind, done) */
+void es_lsession_moved(lua_State *L, struct es_lsession *ls, const struct es_link_move *m);
 
 #endif

@@ -336,6 +336,9 @@ static void handle_session_event(lua_State *L, struct es_lloop *lp, struct es_ev
             es_task_call(L, lp, 1);
         }
         break;
+    case ES_EV_SESSION_MOVED:
+        es_lsession_moved(L, ls, &((struct es_ev_moved *)ev)->move);
+        break;
     case ES_EV_SESSION_WRITABLE:
         es_lua_list_run(L, lp, &ls->writable_ref);
         break;

@@ -1,5 +1,6 @@
 /* Endpoints in Lua, and what sessions and raw connections share of the transport's figures. */
 #include "binding.h"
+#include <stdio.h>
 #include <string.h>
 #include "../base/mem.h"
 #include "errors.h"
@@ -34,6 +35,8 @@ void es_lua_transport_config(lua_State *L, int idx, struct es_transport_config *
                                          "max_datagram",
                                          "congestion_control",
                                          "hold_cap",
+                                         "disable_mtu_discovery",
+                                         "ignore_preferred",
                                          NULL};
     static const char *const ccs[] = {"cubic", "bbr", "newreno", NULL};
     if (lua_isnoneornil(L, idx))
@@ -62,6 +65,8 @@ void es_lua_transport_config(lua_State *L, int idx, struct es_transport_config *
         if (es_lua_opt_integer(L, idx, sizes[i].name, sizes[i].lo, sizes[i].hi, &v))
             *sizes[i].out = (uint64_t)v;
     }
+    es_lua_opt_boolean(L, idx, "disable_mtu_discovery", &c->disable_mtu_discovery);
+    es_lua_opt_boolean(L, idx, "ignore_preferred", &c->ignore_preferred);
     int cc = (int)c->cc;
     es_lua_opt_choice(L, idx, "congestion_control", ccs, &cc);
     c->cc = (enum es_cc)cc;
@@ -126,9 +131,31 @@ static int apps_gc(lua_State *L)
     return 0;
 }
 
+/* Field "preferred" of the options at 2: a list of addresses. */
+static int prefer(lua_State *L, struct es_endpoint *ep, char *err, size_t size)
+{
+    int rc = 0;
+    if (!es_lua_opt_push(L, 2, "preferred", LUA_TTABLE))
+        return 0;
+    int list = lua_gettop(L);
+    for (lua_Integer i = 1; rc == 0 && lua_rawgeti(L, list, i) != LUA_TNIL; i++) {
+        union es_addr a;
+        const char *text = lua_tostring(L, -1);
+        if (text == NULL || es_addr_parse(&a, text) < 0) {
+            snprintf(err, size, "preferred: no numeric address: %s", text != NULL ? text : "?");
+            rc = ES_ERR_INVAL;
+        } else {
+            rc = es_endpoint_prefer(ep, &a, err, size);
+        }
+    }
+    lua_settop(L, list - 1);
+    return rc;
+}
+
 static int core_endpoint(lua_State *L)
 {
-    static const char *const fields[] = {"bind", "tls", "apps", "transport", "worker", "secret", NULL};
+    static const char *const fields[] = {"bind",   "tls",  "apps",      "transport", "worker",
+                                         "secret", "qlog", "preferred", NULL};
     struct es_lloop *lp = es_lua_check_loop(L, 1);
     luaL_checktype(L, 2, LUA_TTABLE);
     lua_settop(L, 2);
@@ -171,10 +198,18 @@ static int core_endpoint(lua_State *L)
             return luaL_error(L, "secret: expected 32 bytes, got %d", (int)len);
         memcpy(c.secret, secret, len);
     }
+    es_lua_opt_string(L, 2, "qlog", &c.qlog_dir, NULL);
     c.on_log = on_log;
     c.log_user = lp;
     char err[256] = "";
     int rc = es_endpoint_new(lp->poller, &c, &le->ep, err, sizeof err);
+    if (rc == 0) {
+        rc = prefer(L, le->ep, err, sizeof err);
+        if (rc < 0) {
+            es_endpoint_del(le->ep);
+            le->ep = NULL;
+        }
+    }
     if (rc < 0) {
         lua_pushnil(L);
         es_lua_push_error(L, es_lua_err_code(rc), "%s", err[0] ? err : es_strerror(rc));
@@ -304,35 +339,6 @@ static int endpoint_stats(lua_State *L)
 #undef NUMBER
 #undef FLAG
     return 1;
-}
-
-void es_lua_push_link_stats(lua_State *L, struct es_link *link)
-{
-    struct es_link_stats st;
-    memset(&st, 0, sizeof st);
-    es_link_stats_get(link, &st);
-    lua_createtable(L, 0, 20);
-#define SECONDS(name) (es_lua_push_seconds(L, st.name), lua_setfield(L, -2, #name))
-#define NUMBER(name)  (lua_pushinteger(L, (lua_Integer)st.name), lua_setfield(L, -2, #name))
-    SECONDS(rtt_latest);
-    SECONDS(rtt_min);
-    SECONDS(rtt_smoothed);
-    SECONDS(handshake_time);
-    SECONDS(idle_timeout);
-    NUMBER(cwnd);
-    NUMBER(bytes_in_flight);
-    NUMBER(bytes_sent);
-    NUMBER(bytes_received);
-    NUMBER(packets_sent);
-    NUMBER(packets_received);
-    NUMBER(packets_lost);
-    NUMBER(held);
-    NUMBER(path_mtu);
-    NUMBER(max_datagram);
-    NUMBER(streams_bidi_left);
-    NUMBER(streams_uni_left);
-#undef SECONDS
-#undef NUMBER
 }
 
 void es_lua_open_endpoint(lua_State *L, int core)

@@ -26,11 +26,11 @@ struct es_lhost *es_lhost_ref(struct es_lhost *h)
 
 static int *hook_of(struct es_lhost *h, int i)
 {
-    int *const hooks[] = {&h->open_ref,   &h->accept_ref, &h->closed_ref,
-                          &h->goaway_ref, &h->idle_ref,   &h->wrapper_ref};
+    int *const hooks[] = {&h->open_ref, &h->accept_ref, &h->closed_ref, &h->goaway_ref,
+                          &h->idle_ref, &h->moved_ref,  &h->wrapper_ref};
     return hooks[i];
 }
-#define N_HOOKS 6
+#define N_HOOKS 7
 
 void es_lhost_unref(lua_State *L, struct es_lhost *h)
 {
@@ -95,7 +95,7 @@ static int core_host(lua_State *L)
     static const char *const fields[] = {"max_message", "max_metadata",    "max_calls", "max_named_streams",
                                          "max_pending", "request_timeout", "agent",     "hooks",
                                          "compress",    "checksum",        NULL};
-    static const char *const hooks[] = {"open", "accept", "closed", "goaway", "idle", NULL};
+    static const char *const hooks[] = {"open", "accept", "closed", "goaway", "idle", "moved", NULL};
     struct es_lloop *lp = es_lua_check_loop(L, 1);
     luaL_checktype(L, 2, LUA_TTABLE);
     es_lua_check_fields(L, 2, fields);

@@ -8,7 +8,7 @@
 
 #define CONN_MT "echostream.conn"
 
-static const char *const names[] = {"open", "bidi", "uni", "datagram", "credit", "closed"};
+static const char *const names[] = {"open", "bidi", "uni", "datagram", "credit", "closed", "moved"};
 static const char userdata_key; /* registry: object -> userdata, weak */
 
 struct es_app *es_lua_raw_app_new(lua_State *L, struct es_lloop *lp, const char *alpn, int fn_index)
@@ -357,6 +357,35 @@ static int conn_keep_alive(lua_State *L)
     return 1;
 }
 
+static int conn_migrate(lua_State *L)
+{
+    struct es_lconn *c = check(L);
+    luaL_checkstring(L, 2);
+    if (is_gone(c))
+        return es_lconn_push_closed(L, c);
+    int n = es_lua_migrate(L, c->link);
+    if (n != 0)
+        return n;
+    es_lloop_wake(c->loop);
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+/* moved(of_the_peer): nothing when there was none; else from, to and true, or from, to, nil and why it
+ * failed. Forgets it. */
+static int conn_moved(lua_State *L)
+{
+    struct es_lconn *c = check(L);
+    struct es_link_move *m = &c->moves[lua_toboolean(L, 2)];
+    if (m->from[0] == '\0')
+        return 0;
+    lua_pushstring(L, m->from);
+    lua_pushstring(L, m->to);
+    int n = es_lua_push_move(L, m);
+    m->from[0] = '\0';
+    return 2 + n;
+}
+
 /* Only a closed connection's userdata is collected, or any at lua_close(). */
 static int conn_gc(lua_State *L)
 {
@@ -440,6 +469,8 @@ void es_lua_open_quic(lua_State *L, int core)
                                        {"peer_addr", conn_peer_addr},
                                        {"peer_pin", conn_peer_pin},
                                        {"keep_alive", conn_keep_alive},
+                                       {"migrate", conn_migrate},
+                                       {"moved", conn_moved},
                                        {NULL, NULL}};
     static const luaL_Reg meta[] = {{"__gc", conn_gc}, {NULL, NULL}};
     es_lua_class(L, CONN_MT, methods, meta);

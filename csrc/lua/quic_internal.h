@@ -26,7 +26,8 @@ enum {
     ES_QC_UNI = 4,
     ES_QC_DATAGRAM = 8,
     ES_QC_CREDIT = 16,
-    ES_QC_CLOSED = 32
+    ES_QC_CLOSED = 32,
+    ES_QC_MOVED = 64
 };
 enum { ES_QS_READABLE = 1, ES_QS_WRITABLE = 2, ES_QS_CLOSED = 4 };
 
@@ -55,11 +56,12 @@ struct es_lconn {
     struct es_list streams;   /* es_lqstream.all: those that the link still has */
     struct es_list datagrams; /* of struct es_lqdatagram */
     size_t n_datagrams;
-    unsigned bits;     /* ES_QC_* to be told */
-    uint8_t queued;    /* a record is in the queue */
-    uint8_t unclaimed; /* incoming: the function has not got it yet */
-    uint8_t closing;   /* close() was called */
-    int ud_ref;        /* the anchored userdata; LUA_NOREF */
+    unsigned bits;                /* ES_QC_* to be told */
+    struct es_link_move moves[2]; /* the last of ours, of the peer's, to be told; from[0] 0: none */
+    uint8_t queued;               /* a record is in the queue */
+    uint8_t unclaimed;            /* incoming: the function has not got it yet */
+    uint8_t closing;              /* close() was called */
+    int ud_ref;                   /* the anchored userdata; LUA_NOREF */
 };
 
 struct es_lqdatagram {

@@ -236,6 +236,13 @@ static void on_closed(void *user, const struct es_close_info *info)
     es_lconn_unref(c);
 }
 
+static void on_moved(void *user, const struct es_link_move *move)
+{
+    struct es_lconn *c = user;
+    c->moves[move->peer != 0] = *move;
+    es_lconn_tell(c, ES_QC_MOVED);
+}
+
 static const struct es_link_events link_events = {.established = on_established,
                                                   .stream_opened = on_stream_opened,
                                                   .data = on_data,
@@ -247,7 +254,8 @@ static const struct es_link_events link_events = {.established = on_established,
                                                   .datagram = on_datagram,
                                                   .stream_credit = on_credit,
                                                   .hold_low = on_hold_low,
-                                                  .closed = on_closed};
+                                                  .closed = on_closed,
+                                                  .moved = on_moved};
 
 static int attach(struct es_app *app, struct es_link *link, void *arg)
 {

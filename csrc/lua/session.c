@@ -90,6 +90,7 @@ static int make_body(lua_State *L)
     ls->loop = es_lloop_ref(m->h->loop);
     ls->host = es_lhost_ref(m->h);
     ls->obj_ref = ls->ud_ref = ls->done_ref = ls->flush_ref = ls->writable_ref = ls->refusal_ref = LUA_NOREF;
+    ls->migrate_ref = LUA_NOREF;
     ls->incoming = m->incoming;
     es_list_init(&ls->flush_node);
     *box = ls;
@@ -175,7 +176,8 @@ void es_lsession_forget(lua_State *L, struct es_lsession *ls)
         ls->s = NULL;
     }
     if (!ls->loop->lua->closing) {
-        int *const refs[] = {&ls->obj_ref, &ls->ud_ref, &ls->done_ref, &ls->flush_ref, &ls->writable_ref};
+        int *const refs[] = {&ls->obj_ref,   &ls->ud_ref,       &ls->done_ref,
+                             &ls->flush_ref, &ls->writable_ref, &ls->migrate_ref};
         for (size_t i = 0; i < sizeof refs / sizeof *refs; i++)
             drop(L, refs[i]);
     }
@@ -563,6 +565,7 @@ void es_lua_open_session(lua_State *L, int core)
                                        {"stats", session_stats},
                                        {"peer_pin", session_peer_pin},
                                        {"keep_alive", session_keep_alive},
+                                       {"migrate", es_lsession_migrate},
                                        {"request", es_lsession_request},
                                        {"request_cb", es_lsession_request_cb},
                                        {"cancel", es_lsession_cancel},

@@ -80,6 +80,7 @@ enum es_session_event {
                                still be read) */
     ES_EV_EVENT_UNHANDLED,  /* struct es_ev_unhandled: the first event of a name that nobody handles */
     ES_EV_SESSION_WRITABLE, /* es_session_emit said AGAIN before and would not now */
+    ES_EV_SESSION_MOVED,    /* struct es_ev_moved: the connection's path changed, or failed to */
     ES_EV_DROPPED           /* a record that something overtook: nothing to do but pop it */
 };
 
@@ -144,6 +145,11 @@ struct es_ev_goaway {
     struct es_event h;
     uint64_t grace_ms, retry_after_ms;
     char reason[256];
+};
+
+struct es_ev_moved {
+    struct es_event h;
+    struct es_link_move move;
 };
 
 #define ES_LANE_DATAGRAM 0xff

@@ -208,6 +208,14 @@ static void on_hold_low(void *user)
     pending_run(session_of(user));
 }
 
+static void on_moved(void *user, const struct es_link_move *move)
+{
+    struct es_ev_moved *e = session_push(session_of(user), ES_EV_SESSION_MOVED, sizeof *e);
+
+    if (e != NULL)
+        e->move = *move;
+}
+
 static void on_closed(void *user, const struct es_close_info *info)
 {
     struct es_session *s = session_of(user);
@@ -233,6 +241,7 @@ const struct es_link_events session_link_events = {
     .stream_credit = on_stream_credit,
     .hold_low = on_hold_low,
     .closed = on_closed,
+    .moved = on_moved,
 };
 
 void session_expired(struct es_deadline *d)

@@ -13,10 +13,12 @@
 #include <string.h>
 #include "internal.h"
 
-#define MOVE_PATIENCE  (3 * ES_SECOND)  /* for a connection id of the peer's, and for a confirmed handshake */
-#define LATE           ES_SECOND        /* packets to a socket that was left are taken at least that long */
-#define KEEP_ALIVE_MAX (25 * ES_SECOND) /* some middleboxes forget a UDP flow after 30 s (RFC 9000 10.1.2)   \
-                                         */
+/* How long a move waits for a connection id of the peer's and a confirmed handshake. */
+#define MOVE_PATIENCE (3 * ES_SECOND)
+/* Packets to a socket that was left are taken at least that long. */
+#define LATE ES_SECOND
+/* Some middleboxes forget a UDP flow after 30 s (RFC 9000 10.1.2). */
+#define KEEP_ALIVE_MAX (25 * ES_SECOND)
 #define KEEP_ALIVE_MIN ES_SECOND
 
 /* ---- sockets ---- */

@@ -24,6 +24,7 @@ local M = {}
 ---@field with fun(self, opts: table): echostream.calls
 ---@field service fun(self, name: string): table<string, function>
 ---@field stats fun(self): table|nil, echostream.error?
+---@field migrate fun(self, opts?: table, callback?: function): true|nil, echostream.error?
 ---@field is_open fun(self): boolean
 local Client = {}
 Client.__index = Client
@@ -81,7 +82,10 @@ end
 ---@return echostream.client
 function M.new(opts)
   local checked = options.check("echo.client", opts, schema)
-  local transport, tls = host.split_transport("echo.client", checked.transport)
+  local transport, tls, extra = host.split_transport("echo.client", checked.transport)
+  if extra.preferred then
+    error('echo.client: transport option "preferred_address" is for servers', 2)
+  end
   if tls.self_signed_cert ~= nil then
     error('echo.client: transport option "self_signed_cert" is for servers', 2)
   end
@@ -98,6 +102,7 @@ function M.new(opts)
     address = nil,
     _options = checked,
     _transport = transport,
+    _qlog = extra.qlog,
     _trust = trust_of(checked),
     _ud = session.nobody,
     _endpoint = nil,
@@ -155,7 +160,7 @@ end
 
 -- One attempt at one address: the core's session, its endpoint and our session; or nil, err.
 local function dial(self, remote, tls, timeout)
-  local endpoint, problem = loop.endpoint { bind = local_address(self, remote) }
+  local endpoint, problem = loop.endpoint { bind = local_address(self, remote), qlog = self._qlog }
   if not endpoint then
     return nil, problem
   end

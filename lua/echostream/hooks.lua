@@ -47,7 +47,7 @@ end
 
 --- Runs the hooks of one kind in order. The first that fails, by `nil, err` or by raising, ends it.
 ---@param self echostream.host
----@param kind "start"|"stop"|"connect"|"disconnect"
+---@param kind "start"|"stop"|"connect"|"disconnect"|"migrate"
 ---@return true|nil ok, echostream.error? err
 function M.run(self, kind, ...)
   for _, hook in ipairs(self._hooks[kind]) do
@@ -70,7 +70,7 @@ end
 
 --- Takes the last registration of a hook away.
 ---@param self echostream.host
----@param kind "start"|"stop"|"connect"|"disconnect"
+---@param kind "start"|"stop"|"connect"|"disconnect"|"migrate"
 ---@param fn function
 function M.remove(self, kind, fn)
   local hooks = table.move(self._hooks[kind], 1, #self._hooks[kind], 1, {})
@@ -114,6 +114,15 @@ end
 ---@return self
 function Host:on_disconnect(fn)
   return add(self, "disconnect", fn)
+end
+
+--- `fn(session, old, new, of_the_peer)` runs when the path of a session changed: the peer's address (`of_the_peer` true), as
+--- when a phone leaves its Wi-Fi or a NAT forgets, or ours after `migrate`. Only validated addresses are told (RFC 9000,
+--- section 9): nobody can pretend to be elsewhere. `session.peer_addr` is the new one already.
+---@param fn fun(session: echostream.session, old: string, new: string, of_the_peer: boolean)
+---@return self
+function Host:on_migrate(fn)
+  return add(self, "migrate", fn)
 end
 
 return M

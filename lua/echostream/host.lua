@@ -9,6 +9,7 @@ local hooks = require "echostream.hooks"
 local loop = require "echostream.loop"
 local middleware = require "echostream.middleware"
 local options = require "echostream.options"
+local path = require "echostream.path"
 local plugin = require "echostream.plugin"
 local services = require "echostream.services"
 local session = require "echostream.session"
@@ -62,13 +63,18 @@ M.transport_schema = {
   self_signed_cert = { type = { "boolean", "table" } },
   cert_chain = { type = "table" },
   skip_verification = { type = "boolean" },
+  mtu_discovery = { type = "boolean" },
+  preferred_address = { type = { "string", "table" } },
+  follow_preferred_address = { type = "boolean" },
+  qlog = { type = "string" },
   enable_0rtt = { refuse = "is not there yet: 0-RTT comes with a later version; leave it out" },
 }
 
 --- Checks `transport = {…}` and splits it: what the core takes, and the TLS names of the seed.
 ---@param where string
 ---@param opts table?
----@return table transport, table tls  `tls` has self_signed_cert, cert, key, skip_verification
+---@return table transport, table tls, table extra  `tls` has self_signed_cert, cert, key, skip_verification; `extra` what
+--- endpoints take beside `transport`: qlog, preferred
 function M.split_transport(where, opts)
   local checked = options.check(where .. ".transport", opts, M.transport_schema, 3)
   local tls = { self_signed_cert = checked.self_signed_cert, skip_verification = checked.skip_verification }
@@ -83,9 +89,21 @@ function M.split_transport(where, opts)
   if checked.keep_alive == true then
     checked.keep_alive = nil
   end
+  local extra = { preferred = path.preferred(where .. ".transport", checked.preferred_address, 4) }
+  if checked.qlog then
+    extra.qlog = require("echostream.qlog").check(where .. ".transport", checked.qlog, 4)
+  end
+  if checked.mtu_discovery == false then
+    checked.disable_mtu_discovery = true
+  end
+  if checked.follow_preferred_address == false then
+    checked.ignore_preferred = true
+  end
+  checked.mtu_discovery, checked.follow_preferred_address = nil, nil
+  checked.preferred_address, checked.qlog = nil, nil
   checked.self_signed_cert, checked.cert_chain, checked.skip_verification = nil, nil, nil
   checked.max_concurrent_streams = nil
-  return checked, tls
+  return checked, tls, extra
 end
 
 --- Puts a file name or PEM text where core.tls wants it.
@@ -145,6 +163,16 @@ local function core_hooks(self, accepts)
     peer.draining = true
   end
 
+  function hooked.moved(peer, from, to, of_the_peer)
+    local host = weak[1]
+    if of_the_peer then
+      peer.peer_addr = to
+    end
+    if host then
+      M.run_hooks(host, "migrate", peer, from, to, of_the_peer)
+    end
+  end
+
   function hooked.idle(peer)
     local host = weak[1]
     if host and host._on_idle then
@@ -170,7 +198,7 @@ end
 ---@param accepts boolean
 function M.init(self, opts, accepts)
   self._rec = loop.current()
-  self._hooks = { start = {}, stop = {}, connect = {}, disconnect = {} }
+  self._hooks = { start = {}, stop = {}, connect = {}, disconnect = {}, migrate = {} }
   self._sessions = {}
   self._middleware = {}
   self._plugins = {}

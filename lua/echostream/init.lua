@@ -16,7 +16,8 @@ local task = require "echostream.task"
 
 ---@class echostream
 ---@field version string                the version of the package
----@field libraries table<string, string>  what the core was built with: ngtcp2, gnutls, lua
+---@field libraries table<string, string|true>  what the core runs with: the versions of ngtcp2, gnutls and lua; `qlog`: true, or
+--- why the transport option of that name cannot be given
 ---@field null userdata                 null inside tables, where nil cannot be
 ---@field quic table                    raw QUIC for other protocols (loaded on first use)
 ---@field sim table                     simulation (loaded on first use)
@@ -24,7 +25,14 @@ local task = require "echostream.task"
 ---@field frame table                   frames of the wire protocol (loaded on first use)
 local M = {
   version = core.version,
-  libraries = core.libraries,
+  libraries = setmetatable(core.libraries, {
+    __index = function(_, key)
+      if key == "qlog" then
+        local ok, reason = require("echostream.qlog").available()
+        return ok or reason
+      end
+    end,
+  }),
   null = core.null,
 }
 

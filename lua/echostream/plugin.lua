@@ -41,7 +41,7 @@ for _, kind in ipairs { "rpc", "event", "stream", "service" } do
 end
 undoing.once = undoing.add_event
 
-for _, kind in ipairs { "start", "stop", "connect", "disconnect" } do
+for _, kind in ipairs { "start", "stop", "connect", "disconnect", "migrate" } do
   undoing["on_" .. kind] = function(real, fn)
     return function()
       hooks.remove(real, kind, fn)

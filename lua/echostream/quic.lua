@@ -115,7 +115,7 @@ function Listener:_offer(conn, alpn)
   self._waiters:wake "connection"
 end
 
-local function listen(name, port, opts, transport)
+local function listen(name, port, opts, transport, extra)
   local rec = loop.current()
   local addresses, err = resolve(name)
   if not addresses then
@@ -150,6 +150,8 @@ local function listen(name, port, opts, transport)
     tls = tls,
     apps = apps,
     transport = transport,
+    qlog = extra.qlog,
+    preferred = extra.preferred,
   }
   if not self._endpoint then
     return nil, err
@@ -168,7 +170,7 @@ end
 function M.listen(addr, opts, callback)
   local checked = options.check("echo.quic.listen", opts, listen_schema)
   check_alpn("echo.quic.listen", checked.alpn)
-  local transport, tls = host.split_transport("echo.quic.listen", checked.transport)
+  local transport, tls, extra = host.split_transport("echo.quic.listen", checked.transport)
   checked.cert, checked.key = checked.cert or tls.cert, checked.key or tls.key
   if checked.cert and not checked.key then
     error('echo.quic.listen: option "cert" needs "key"', 2)
@@ -179,9 +181,9 @@ function M.listen(addr, opts, callback)
   end
   if callback then
     options.argument("echo.quic.listen", "callback", callback, "function")
-    return task.call_back(callback, listen, name, port, checked, transport)
+    return task.call_back(callback, listen, name, port, checked, transport, extra)
   end
-  return task.block(listen, name, port, checked, transport)
+  return task.block(listen, name, port, checked, transport, extra)
 end
 
 local function try_accept(self)
@@ -263,7 +265,7 @@ end
 
 -- One attempt at one address.
 local function dial(rec, remote, tls, opts, transport, timeout)
-  local endpoint, err = loop.endpoint { bind = local_address(rec, opts, remote) }
+  local endpoint, err = loop.endpoint { bind = local_address(rec, opts, remote), qlog = opts.qlog }
   if not endpoint then
     return nil, err
   end
@@ -343,7 +345,11 @@ function M.connect(addr, opts, callback)
   if #checked.alpn > 1 then
     error('echo.quic.connect: option "alpn" wants one name: a client says which protocol it speaks', 2)
   end
-  local transport, tls = host.split_transport("echo.quic.connect", checked.transport)
+  local transport, tls, extra = host.split_transport("echo.quic.connect", checked.transport)
+  if extra.preferred then
+    error('echo.quic.connect: transport option "preferred_address" is for servers', 2)
+  end
+  checked.qlog = extra.qlog
   checked.cert, checked.key = checked.cert or tls.cert, checked.key or tls.key
   checked.skip_verification = checked.skip_verification or tls.skip_verification
   if (checked.cert == nil) ~= (checked.key == nil) then

@@ -1,7 +1,9 @@
 --- Raw QUIC connections and their streams: what `echo.quic.connect` and a listener's `accept` give.
 
 local errors = require "echostream.errors"
+local loop = require "echostream.loop"
 local options = require "echostream.options"
+local path = require "echostream.path"
 local task = require "echostream.task"
 
 local M = {}
@@ -395,10 +397,64 @@ function Connection:wait_closed(timeout, callback)
   return either("connection:wait_closed", timeout, callback, wait_closed, self)
 end
 
---- Figures of the connection: rtt_latest, rtt_min, rtt_smoothed, handshake_time, idle_timeout (seconds), cwnd, bytes_in_flight,
---- bytes_sent, bytes_received, packets_sent, packets_received, packets_lost, path_mtu, max_datagram, streams_bidi_left,
---- streams_uni_left.
----@return table<string, number>? stats, echostream.error? err
+local function try_moved(conn)
+  local from, _, ok, err = conn:moved(false)
+  if from then
+    return ok or false, err
+  end
+  err = closed_error(conn)
+  if err then
+    return false, err
+  end
+  return nil, "again"
+end
+
+local function migrate(timeout, self, bind)
+  local ok, err = self._conn:migrate(bind)
+  if ok then
+    ok, err = repeat_until(self._waiters, "moved", timeout, self._now, try_moved, self._conn)
+  end
+  return ok or nil, err
+end
+
+--- Moves to another local address or port; see `session:migrate`.
+---@param opts? { bind?: string, timeout?: number }  the local address, "192.0.2.7:0" (default any address, another port), and seconds (10)
+---@param callback? fun(ok: true|nil, err: echostream.error?)
+---@return true|nil ok, echostream.error? err
+function Connection:migrate(opts, callback)
+  if type(opts) == "function" then
+    opts, callback = nil, opts
+  end
+  local bind, timeout = path.check("connection:migrate", opts, loop.current(), self:peer_addr(), 3)
+  return either("connection:migrate", timeout, callback, migrate, self, bind)
+end
+
+local function try_peer_moved(conn)
+  local from, to = conn:moved(true)
+  if from then
+    return { from = from, to = to }
+  end
+  return nil, closed_error(conn) or "again"
+end
+
+local function wait_migrated(timeout, self)
+  local move, err = repeat_until(self._waiters, "moved", timeout, self._now, try_peer_moved, self._conn)
+  if not move then
+    return nil, err
+  end
+  return move.to, move.from
+end
+
+--- Waits until the peer's address has changed (and was validated) since the last such call. Of several changes the last is told.
+---@param timeout? number seconds
+---@param callback? fun(new: string?, old: string|echostream.error)
+---@return string? new, string|echostream.error old  the addresses; nil and an error: `timeout`, or why the connection was closed
+function Connection:wait_migrated(timeout, callback)
+  return either("connection:wait_migrated", timeout, callback, wait_migrated, self)
+end
+
+--- Figures of the connection.
+---@return echostream.stats? stats, echostream.error? err
 function Connection:stats()
   return self._conn:stats()
 end

@@ -62,7 +62,7 @@ end
 ---@return echostream.server
 function M.new(opts)
   local checked = options.check("echo.server", opts, schema)
-  local transport, tls = host.split_transport("echo.server", checked.transport)
+  local transport, tls, extra = host.split_transport("echo.server", checked.transport)
   if tls.skip_verification ~= nil then
     error('echo.server: transport option "skip_verification" is for clients', 2)
   end
@@ -87,6 +87,7 @@ function M.new(opts)
     address = address.join(bind_host, port),
     _options = checked,
     _transport = transport,
+    _extra = extra,
     _bind_host = bind_host,
     _port = port,
     _key = nil,
@@ -215,6 +216,8 @@ local function listen(self)
     tls = self._tls,
     apps = { { alpn = "echostream/1", host = self._host } },
     transport = self._transport,
+    qlog = self._extra.qlog,
+    preferred = self._extra.preferred,
   }
   if not endpoint then
     return nil, problem

@@ -8,6 +8,7 @@ local event = require "echostream.event"
 local loop = require "echostream.loop"
 local middleware = require "echostream.middleware"
 local options = require "echostream.options"
+local path = require "echostream.path"
 local services = require "echostream.services"
 local stream = require "echostream.stream"
 local task = require "echostream.task"
@@ -426,10 +427,22 @@ function shared:describe(name)
   return description, err
 end
 
---- Figures of the connection: rtt_smoothed, rtt_min, idle_timeout in seconds, bytes, losses …
----@return table|nil stats, echostream.error? err
+--- Figures of the connection.
+---@return echostream.stats|nil stats, echostream.error? err
 function shared:stats()
   return self._ud:stats()
+end
+
+--- Moves the connection to another local address or port, without a call being lost: what a phone does when its network
+--- changes. The new path is tried first; when no answer comes over it, everything goes on over the old one and this fails.
+--- Only the side that dialled can move.
+---@param opts? { bind?: string, timeout?: number }  the local address, "192.0.2.7:0" (default any address, another port), and seconds (10)
+---@param callback? fun(ok: true|nil, err: echostream.error?)
+---@return true|nil ok
+---@return echostream.error? err  `timeout` (no answer), `failed_precondition` (not our side to move, or the server forbids it), `io`
+--- (the address cannot be had), `already_exists` (one is under way)
+function shared:migrate(opts, callback)
+  return path.migrate("migrate", self, self.peer_addr or self.session and self.session.peer_addr or "", opts, callback)
 end
 
 --- Whether calls can be made.

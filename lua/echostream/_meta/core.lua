@@ -128,6 +128,7 @@ local host = {}
 ---@field accept? fun(session) incoming sessions only, in a task; the peer's calls are held until session_ud:accept(). nil: accepted at once.
 ---@field closed fun(session, err, opened: boolean) once; err = error object
 ---@field goaway? fun(session, grace, retry_after, reason)
+---@field moved? fun(session, from: string, to: string, of_the_peer: boolean) the path changed, validated
 ---@field idle? fun(session) after session_ud:goaway(): nothing is under way any more
 
 ---@param loop echostream.core.loop
@@ -189,7 +190,7 @@ function core.random(n) end
 local endpoint = {}
 --- apps: in order of preference, { alpn = "echostream/1", host = host } or { alpn = "x", raw = fn(conn_ud) } (quic.lua; fn runs when
 --- a connection is established). Without tls it can only dial.
----@param options { bind: string, tls?: echostream.core.tls, apps?: table[], transport?: echostream.core.transport, worker?: integer, secret?: string }
+---@param options { bind: string, tls?: echostream.core.tls, apps?: table[], transport?: echostream.core.transport, worker?: integer, secret?: string, qlog?: string, preferred?: string[] }
 ---@return echostream.core.endpoint|nil endpoint, table|nil err code io
 function core.endpoint(loop, options) end
 ---@return string address "127.0.0.1:5000"
@@ -236,6 +237,9 @@ function session:stats() end
 ---@return string|nil spki of the peer's certificate, raw 32 bytes
 function session:peer_pin() end
 function session:keep_alive(on) end
+--- Moves to another local address; done(ok, err) in a task when it is over. true: it began.
+---@return true|nil, table|nil
+function session:migrate(bind, done) end
 
 ---@class echostream.core.call_options  (a table the caller may reuse; fields are read, never kept)
 ---@field timeout? number|false seconds; false: no deadline; default the host's request_timeout; a handler's own deadline bounds it
@@ -356,7 +360,13 @@ function core.quic_dial(endpoint, options) end
 function conn:status() end
 --- Keepalive by this side; on for the dialling side unless transport.keep_alive is false.
 function conn:keep_alive(on) end
---- fn(what), not in a task, must not block: what = "open", "bidi" (a stream to accept), "uni", "datagram", "credit" (more streams may be opened), "closed".
+--- Moves to another local address; notify says "moved" when it is over. true: it began.
+---@return true|nil, table|nil
+function conn:migrate(bind) end
+--- The last move, of the peer or of ours, once: from, to, true; or from, to, nil, err; or nothing.
+---@return string|nil from, string|nil to, true|nil ok, table|nil err
+function conn:moved(of_the_peer) end
+--- fn(what), not in a task, must not block: what = "open", "bidi" (a stream to accept), "uni", "datagram", "credit" (more streams may be opened), "moved", "closed".
 function conn:notify(fn) end
 ---@param dir "bidi"|"uni"
 ---@return echostream.core.qstream|nil stream, table|"again"|nil err "again": the peer's allowance is used up, wait for "credit"

@@ -37,7 +37,7 @@
 
 ---@class echostream.options.transport  `transport = { … }`, of raw QUIC too
 ---@field idle_timeout? number  seconds without a packet after which the connection is lost; the smaller of both sides counts (default: 30)
----@field keep_alive? number|boolean  seconds between packets that keep an idle connection alive; false: none (default: a third of the negotiated idle time-out)
+---@field keep_alive? number|boolean  seconds between packets that keep an idle connection alive; false: none (default: a quarter of the negotiated idle time-out, at most 25, for middleboxes that forget idle connections; one that stays unanswered is repeated sooner)
 ---@field handshake_timeout? number  seconds (default: server 10, client 30)
 ---@field max_concurrent_streams? integer  QUIC streams that the peer may have open at once (default: 1,024)
 ---@field max_streams_bidi? integer  the same, of two-way streams (default: 1,024)
@@ -46,6 +46,10 @@
 ---@field connection_window? integer  bytes that a connection may hold (default: 8 MiB)
 ---@field max_datagram? integer  bytes of the largest datagram that is taken; 0: none (default: 65,535)
 ---@field congestion_control? "cubic"|"bbr"|"newreno"  (default: "cubic")
+---@field mtu_discovery? boolean  larger packets are tried, up to 1,452 bytes. When full packets vanish later, their size falls to 1,200 until they pass again (default: true)
+---@field preferred_address? string|string[]  servers: also listens here, and asks clients to move here once they are connected (RFC 9000 §9.6); an IPv4 address, an IPv6 one, or a list of one each
+---@field follow_preferred_address? boolean  clients: follow the server's preferred address (default: true)
+---@field qlog? string  a directory: every connection writes a file there that tells what the QUIC library did (qlog, JSON-SEQ). For finding faults: it is slow. Raises where the library has a known flaw (`echo.libraries.qlog` says why)
 ---@field self_signed_cert? boolean|string[]  servers: a certificate is made (which is the default), for these names
 ---@field cert_chain? table  `{ cert = …, key = … }`, as the options `cert` and `key`
 ---@field skip_verification? boolean  clients: as the option of that name
@@ -106,3 +110,32 @@
 ---@field timeout? number  seconds (default: 30)
 ---@field bind? string  local address (default: any)
 ---@field transport? echostream.options.transport  the connection is kept alive unless `keep_alive = false` there lets it end when it is idle
+
+---@class echostream.stats  what `session:stats()`, `client:stats()` and `connection:stats()` of raw QUIC return
+---@field rtt_latest number  seconds: the latest round trip
+---@field rtt_min number  seconds
+---@field rtt_smoothed number  seconds
+---@field handshake_time number  seconds from the first packet to the end of the handshake
+---@field idle_timeout number  seconds, as negotiated; 0: none
+---@field cwnd integer  bytes that may be under way
+---@field bytes_in_flight integer  bytes that are
+---@field bytes_sent integer  of UDP payload
+---@field bytes_received integer
+---@field packets_sent integer
+---@field packets_received integer
+---@field packets_lost integer  sent packets that three later ones overtook; counted from the end of the handshake
+---@field path_mtu integer  bytes of the largest packet that is sent now
+---@field mtu_reductions integer  times it fell because full packets vanished (or everything did, for a while)
+---@field ecn "testing"|"capable"|"failed"  whether the path carries explicit congestion marks; when it does not, nothing is marked
+---@field ecn_sent integer  packets marked as capable
+---@field ecn_acked integer  of these, arrived so, as the peer says
+---@field ecn_ce_acked integer  arrived marked "congestion experienced", as the peer says
+---@field ecn_received integer  the peer's packets that arrived marked
+---@field ecn_ce_received integer  of these, "congestion experienced"
+---@field migrations integer  changes of either side's address that were validated
+---@field resumed boolean  the TLS session was resumed
+---@field early_data "none"|"accepted"|"rejected"  0-RTT
+---@field max_datagram integer  bytes of the largest unreliable event or datagram that may be sent now; 0: the peer takes none
+---@field held integer  bytes that are held for this connection now
+---@field streams_bidi_left integer  two-way streams that may still be opened now
+---@field streams_uni_left integer  one-way ones
