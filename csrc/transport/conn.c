@@ -261,7 +261,7 @@ int es_conn_new_server(struct es_endpoint *ep, const ngtcp2_pkt_hd *hd, const ng
     params.stateless_reset_token_present = 1;
     if (es_path_offer(c, &params) != 0 ||
         es_endpoint_reset_token(ep, &scid, params.stateless_reset_token) != 0 ||
-        es_qlog_open(c, &settings, odcid != NULL ? odcid : &hd->dcid) != 0 ||
+        es_qlog_open(c, &settings, verdict == ES_TOKEN_RETRY ? odcid : &hd->dcid) != 0 ||
         ngtcp2_conn_server_new(&c->nc, &hd->scid, &scid, path, hd->version, &es_conn_server_callbacks,
                                &settings, &params, &es_conn_mem, c) != 0) {
         c->nc = NULL;

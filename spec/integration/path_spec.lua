@@ -395,7 +395,7 @@ net.only("quic", function(env)
     local seen = {}
     local pipe = io.popen("ls " .. dir)
     for name in pipe:lines() do
-      local role = name:match "^%x+_(%a+)%.sqlog$"
+      local role = assert(name:match "^%x+_(%a+)%.sqlog$", name)
       local records, events = 0, {}
       local file = assert(io.open(dir .. "/" .. name))
       local text = file:read "a"
