@@ -34,6 +34,8 @@ const char *es_strerror(int err)
         return "not supported";
     case ES_ERR_CORRUPT:
         return "the checksum does not match";
+    case ES_ERR_METADATA:
+        return "the metadata is larger than the peer's max_metadata";
     default:
         return "unknown error";
     }

@@ -26,7 +26,8 @@ enum es_err {
     ES_ERR_NOT_FOUND = -11,   /* no such name */
     ES_ERR_EXISTS = -12,      /* the name is taken */
     ES_ERR_UNSUPPORTED = -13, /* the build, the kernel or the peer cannot do that */
-    ES_ERR_CORRUPT = -14      /* a checksum does not match: bytes came that were not sent */
+    ES_ERR_CORRUPT = -14,     /* a checksum does not match: bytes came that were not sent */
+    ES_ERR_METADATA = -15     /* metadata is larger than the peer takes */
 };
 
 /* gRPC's status numbers (grpc/grpc doc/statuscodes.md). */

@@ -12,6 +12,7 @@ const char *es_lua_err_code(int err)
     case ES_ERR_NOMEM:
     case ES_ERR_TOO_LARGE:
     case ES_ERR_LIMIT:
+    case ES_ERR_METADATA:
         return "resource_exhausted";
     case ES_ERR_INVAL:
         return "invalid_argument";

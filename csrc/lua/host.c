@@ -3,6 +3,7 @@
 #include <string.h>
 #include "../base/clock.h"
 #include "../base/mem.h"
+#include "../framing/frame.h"
 #include "errors.h"
 #include "luaaux.h"
 
@@ -79,7 +80,7 @@ static void read_limits(lua_State *L, int idx, struct es_limits *l)
     lua_Integer v;
     if (es_lua_opt_integer(L, idx, "max_message", 1, INT64_C(1) << 40, &v))
         l->max_message = (uint64_t)v;
-    if (es_lua_opt_integer(L, idx, "max_metadata", 0, 1 << 20, &v))
+    if (es_lua_opt_integer(L, idx, "max_metadata", 0, ES_MAX_META_BYTES, &v))
         l->max_metadata = (uint64_t)v;
     if (es_lua_opt_integer(L, idx, "max_calls", 1, 1 << 30, &v))
         l->max_calls = (uint32_t)v;

@@ -144,6 +144,8 @@ static int trailers_body(lua_State *L)
         rc = es_call_set_trailers(t->call, kv, n);
     else if (t->channel->c)
         rc = es_channel_set_trailers(t->channel->c, kv, n);
+    if (rc == ES_ERR_METADATA)
+        return luaL_error(L, "trailers: %s", es_strerror(rc));
     if (rc < 0)
         return luaL_error(L, "trailers: keys are lower case, up to 64 bytes, 64 pairs, 16 KiB in all");
     return 0;

@@ -208,7 +208,7 @@ static struct es_kv trailers_of(const struct es_call *c)
 
 int es_call_set_trailers(struct es_call *c, const struct es_pair_kv *pairs, size_t n)
 {
-    return kv_replace(&c->trailers, &c->n_trailers, pairs, n);
+    return kv_replace(c->st.session, &c->trailers, &c->n_trailers, pairs, n);
 }
 
 static int write_success(struct es_call *c, uint64_t codec, const uint8_t *payload, size_t len,

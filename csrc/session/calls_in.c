@@ -234,6 +234,10 @@ static void request_frame(struct es_call *c, const struct es_raw_frame *f)
         refuse_with(c, ES_STATUS_RESOURCE_EXHAUSTED, why, ES_APP_TOO_LARGE);
         return;
     }
+    if (rc == 0 && r.request_id == 0) {
+        rc = ES_ERR_PROTOCOL;
+        why = "the request id 0";
+    }
     if (rc != 0) {
         session_violation(s, ES_APP_PROTOCOL, why);
         return;

@@ -526,7 +526,7 @@ const uint8_t *es_channel_metadata(const struct es_channel *c, size_t *len)
 
 int es_channel_set_trailers(struct es_channel *c, const struct es_pair_kv *pairs, size_t n)
 {
-    return c->ours ? ES_ERR_INVAL : kv_replace(&c->trailers, &c->n_trailers, pairs, n);
+    return c->ours ? ES_ERR_INVAL : kv_replace(c->st.session, &c->trailers, &c->n_trailers, pairs, n);
 }
 
 const uint8_t *es_channel_trailers(const struct es_channel *c, size_t *len)

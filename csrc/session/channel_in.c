@@ -393,8 +393,7 @@ static void plain_details(struct es_channel *c, struct es_failure *f)
  * when it ends a call: its handler is done. 0 or ES_ERR_NOMEM. */
 static int answered(struct es_channel *c, const struct es_response *r)
 {
-    uint8_t codec =
-        codec_known(c->st.session, r->codec) ? (uint8_t)r->codec : UINT8_MAX; /* none that can be read */
+    uint8_t codec = (uint8_t)r->codec;
     struct es_failure f = {0};
     int rc;
 
@@ -477,6 +476,10 @@ static int channel_frame(struct es_channel *c, const struct es_raw_frame *f)
     } else if (c->ours && f->type == ES_FRAME_RESPONSE) {
         rc = es_response_decode(&r, f->body, f->len, c->st.session->caps_in, &why);
         rc = unpack_check(c->st.session, f, rc, r.flags, &r.payload, &why);
+        if (rc == 0 && !codec_known(c->st.session, r.codec)) {
+            why = "an answer in an unknown codec";
+            rc = ES_ERR_PROTOCOL;
+        }
         if (rc == 0)
             rc = answered(c, &r);
     }

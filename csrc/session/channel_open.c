@@ -24,7 +24,7 @@ static int encode_request(struct es_channel *c, const char *name, size_t len, co
         r.deadline_ms = c->deadline > now ? (c->deadline - now + ES_MILLI - 1) / ES_MILLI : 1;
     es_buf_clear(&h->scratch_kv);
     es_buf_clear(&h->scratch);
-    rc = kv_put(&h->scratch_kv, o->metadata, o->n_metadata, &r.metadata);
+    rc = kv_put_for(s, &h->scratch_kv, o->metadata, o->n_metadata, &r.metadata);
     if (rc == 0)
         rc = es_request_encode_head(&h->scratch, &r, packed_len(&k));
     return rc == 0 ? pack_append(&h->scratch, 0, 0, &k) : rc;

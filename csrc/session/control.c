@@ -155,7 +155,7 @@ static void ping_received(struct es_session *s, const struct es_raw_frame *f)
 
     if (es_ping_decode(&ping, f->body, f->len, f->type == ES_FRAME_PONG, &why) != 0)
         session_violation(s, ES_APP_PROTOCOL, why);
-    else if (f->type == ES_FRAME_PING)
+    else if (f->type == ES_FRAME_PING && (s->caps & ES_CAP_CLOCK) != 0)
         send_pong(s, &ping);
 }
 

@@ -67,7 +67,7 @@ static int encode(struct es_session *s, struct emission *m, int datagram)
     pack_payload(s, m->packing, m->payload, m->len, &k);
     m->e.flags |= k.flags;
     es_buf_clear(&h->scratch_kv);
-    rc = kv_put(&h->scratch_kv, m->metadata, m->n_metadata, &m->e.metadata);
+    rc = kv_put_for(s, &h->scratch_kv, m->metadata, m->n_metadata, &m->e.metadata);
     if (rc == 0)
         rc = es_event_encode_head(&h->scratch, &m->e, packed_len(&k), datagram);
     m->apart = m->release != NULL && k.flags == 0 && !datagram;

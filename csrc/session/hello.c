@@ -125,6 +125,7 @@ void hello_received(struct es_session *s, const struct es_raw_frame *f)
     s->caps = s->caps_in = h.caps & ES_OUR_CAPS;
     memcpy(s->peer_instance, h.instance, sizeof s->peer_instance);
     s->peer_max_message = h.max_message;
+    s->peer_max_metadata = h.max_metadata;
     s->peer_max_named_streams = h.max_named_streams;
     copy_agent(s, &h.agent);
     if (s->is_server) {

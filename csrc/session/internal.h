@@ -194,7 +194,7 @@ struct es_session {
     uint64_t caps_in;      /* what the peer may use: before its HELLO was seen, all that ours offers */
     uint64_t *peer_codecs; /* owned: the peer's number of each codec that we announced; NULL: none */
     uint8_t n_codecs;      /* that we announced */
-    uint64_t peer_max_message, peer_max_named_streams;
+    uint64_t peer_max_message, peer_max_metadata, peer_max_named_streams;
     uint64_t retry_after_ms;      /* of our GOAWAY */
     uint64_t peer_retry_after_ms; /* of the peer's */
     uint64_t next_request_id;
@@ -242,7 +242,7 @@ void session_bury(struct es_session *s);  /* the link is gone: no stream is ours
 int session_report(struct es_session *s); /* the session is dead: appends what is still to be told */
 
 /* ---- pack.c: what is done to payloads on their way ---- */
-#define ES_OUR_CAPS (ES_CAP_ZSTD | ES_CAP_CRC | ES_CAP_DATAGRAM)
+#define ES_OUR_CAPS (ES_CAP_ZSTD | ES_CAP_CRC | ES_CAP_DATAGRAM | ES_CAP_CLOCK)
 #define ES_PACKED   (ES_FLAG_ZSTD | ES_FLAG_CRC)
 #define ES_NO_CODEC UINT64_MAX
 
@@ -418,8 +418,12 @@ void failure_of_close(struct es_failure *f, const struct es_close_info *info, in
 void failure_reset_code(struct es_failure *f, uint64_t code, uint8_t room[RESET_DETAILS_ROOM]);
 /* Writes pairs into the empty *b (without the count) and describes them. As es_kv_add. */
 int kv_put(struct es_buf *b, const struct es_pair_kv *pairs, size_t n, struct es_kv *out);
-/* Replaces the pairs in *b; on failure it is empty. */
-int kv_replace(struct es_buf *b, size_t *count, const struct es_pair_kv *pairs, size_t n);
+/* As kv_put, and ES_ERR_METADATA: more than the peer takes, as far as its HELLO has said so yet. */
+int kv_put_for(const struct es_session *s, struct es_buf *b, const struct es_pair_kv *pairs, size_t n,
+               struct es_kv *out);
+/* Replaces the pairs in *b by ones for the peer; on failure it is empty. */
+int kv_replace(const struct es_session *s, struct es_buf *b, size_t *count, const struct es_pair_kv *pairs,
+               size_t n);
 size_t utf8_cut(const char *s, size_t n, size_t max);
 
 #endif

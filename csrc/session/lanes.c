@@ -327,8 +327,9 @@ void datagram_received(struct es_session *s, const uint8_t *p, size_t n)
             h->stats.bad_frames++;
         return;
     }
-    /* Unreliable: what comes too early or faster than it is handled is dropped. */
-    if (!session_lets_in(s) || s->datagram_events >= ES_MAX_DATAGRAM_EVENTS)
+    /* Unreliable: what comes too early or faster than it is handled is dropped, and what is too large. */
+    if (!session_lets_in(s) || w.payload.n > h->cfg.limits.max_message ||
+        s->datagram_events >= ES_MAX_DATAGRAM_EVENTS)
         return;
     if (deliver_event(s, &w, ES_LANE_DATAGRAM, &m))
         s->datagram_events++;

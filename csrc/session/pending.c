@@ -59,6 +59,10 @@ static int send_stashed(struct es_call *c)
                     "the request is larger than the peer's max_message");
         return call_out_fail(c, &f);
     }
+    if (kv.n > s->peer_max_metadata) {
+        failure_set(&f, ES_STATUS_RESOURCE_EXHAUSTED, ES_PROCESSED_NO, es_strerror(ES_ERR_METADATA));
+        return call_out_fail(c, &f);
+    }
     rc = call_out_send(c, &method, &kv, payload, c->payload_len, c->release, c->release_arg);
     if (rc == ES_ERR_LIMIT)
         return rc;
@@ -194,7 +198,7 @@ int es_session_request(struct es_session *s, const char *method, size_t method_l
     rc = check(s, method, method_len, opts, payload_len);
     if (rc == 0 && opts->n_metadata > 0) {
         es_buf_clear(&h->scratch_kv);
-        rc = kv_put(&h->scratch_kv, opts->metadata, opts->n_metadata, &kv);
+        rc = kv_put_for(s, &h->scratch_kv, opts->metadata, opts->n_metadata, &kv);
     }
     if (rc != 0)
         return rc;

@@ -93,6 +93,7 @@ static int attach(struct es_app *app, struct es_link *link, void *arg)
     s->id = ++last_session_id;
     s->created = h->cfg.wall(h->cfg.ctx);
     s->peer_max_message = ES_EARLY_MESSAGE;
+    s->peer_max_metadata = ES_MAX_META_BYTES;
     s->caps_in = ES_OUR_CAPS;
     s->peer_max_named_streams = h->cfg.limits.max_named_streams;
     s->next_request_id = 1;

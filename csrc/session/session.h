@@ -228,12 +228,12 @@ void es_call_opts_default(struct es_call_opts *o);
 /* Sends a request; the payload is copied (or anchored when release is given: release(arg) is called exactly
  * once, later, and from inside only when the payload was compressed or got a checksum; not called when this
  * fails). `user` comes back in the event. Errors (nothing was sent): ES_ERR_CLOSED, ES_ERR_TOO_LARGE (over
- * the peer's max_message; metadata limits), ES_ERR_UNSUPPORTED (the peer does not have the codec),
- * ES_ERR_LIMIT (max_pending calls wait for the peer's stream allowance), ES_ERR_INVAL (name, metadata),
- * ES_ERR_NOMEM. The call waits inside, within its deadline and in order, for
- * the end of the handshake, for the peer's HELLO (payloads over 64 KiB), for the peer's stream allowance, and
- * while three quarters of the link's cap of held bytes are unacknowledged. After the peer's GOAWAY it fails
- * at once, with an event (unavailable, processed no). */
+ * the peer's max_message; metadata limits), ES_ERR_METADATA (over the peer's max_metadata),
+ * ES_ERR_UNSUPPORTED (the peer does not have the codec), ES_ERR_LIMIT (max_pending calls wait for the peer's
+ * stream allowance), ES_ERR_INVAL (name, metadata), ES_ERR_NOMEM. The call waits inside, within its deadline
+ * and in order, for the end of the handshake, for the peer's HELLO (payloads over 64 KiB), for the peer's
+ * stream allowance, and while three quarters of the link's cap of held bytes are unacknowledged. After the
+ * peer's GOAWAY it fails at once, with an event (unavailable, processed no). */
 int es_session_request(struct es_session *s, const char *method, size_t method_len,
                        const struct es_call_opts *opts, const uint8_t *payload, size_t payload_len,
                        void (*release)(void *), void *arg, void *user, struct es_call **out);
@@ -282,7 +282,8 @@ struct es_failure {
     const struct es_kv *trailers; /* borrowed: read pairs; NULL: none. Set by this room */
 };
 /* Metadata that goes with the answer, whichever it is; what was set before is replaced. Copied.
- * ES_ERR_INVAL: keys, ES_ERR_TOO_LARGE: more than metadata may have; then nothing is set. */
+ * ES_ERR_INVAL: keys, ES_ERR_TOO_LARGE: more than metadata may have, ES_ERR_METADATA: more than the peer
+ * takes; then nothing is set. */
 int es_call_set_trailers(struct es_call *c, const struct es_pair_kv *pairs, size_t n);
 int es_call_fail(struct es_call *c, const struct es_failure *f);
 
@@ -290,8 +291,8 @@ int es_call_fail(struct es_call *c, const struct es_failure *f);
 /* Queues one event. lane 0-7 (a lane is opened on first use), or ES_LANE_DATAGRAM. wall_time_us 0: absent.
  * ES_ERR_AGAIN: the lane's queue is over its high mark (1 MiB unsent), or the handshake, or the peer's HELLO
  * where it matters, has not come: wait for ES_EV_SESSION_WRITABLE. ES_ERR_TOO_LARGE (a datagram:
- * es_link_stats.max_datagram less the frame's head), ES_ERR_LIMIT (256 datagrams wait already: drop it),
- * ES_ERR_CLOSED, ES_ERR_UNSUPPORTED, ES_ERR_INVAL. */
+ * es_link_stats.max_datagram less the frame's head), ES_ERR_METADATA, ES_ERR_LIMIT (256 datagrams wait
+ * already: drop it), ES_ERR_CLOSED, ES_ERR_UNSUPPORTED, ES_ERR_INVAL. */
 int es_session_emit(struct es_session *s, const char *name, size_t name_len, int lane, int codec,
                     const struct es_pair_kv *metadata, size_t n_metadata, uint64_t wall_time_us,
                     const uint8_t *payload, size_t len);
@@ -315,10 +316,10 @@ void es_session_event_done(struct es_session *s, int lane, struct es_method *m);
 /* Opens a named stream (REQUEST with MORE|STREAM). ES_ERR_LIMIT: max_named_streams of the peer or its stream
  * allowance are used up; ES_ERR_AGAIN: before ES_EV_SESSION_OPEN, and with a codec from 16 up before the
  * peer's HELLO (ES_EV_SESSION_WRITABLE follows); ES_ERR_UNSUPPORTED: the peer does not have the codec;
- * ES_ERR_CLOSED, ES_ERR_INVAL, ES_ERR_NOMEM. opts may be NULL; ES_DEADLINE_DEFAULT means none here, a
- * deadline is that of the whole stream. `user`: es_channel_set_user. The opener may send at once. An error of
- * the other side (no such stream, refused) is what es_channel_recv reports. codec is that of every message on
- * it: ES_CODEC_RAW unless both ends agreed on another. */
+ * ES_ERR_CLOSED, ES_ERR_INVAL, ES_ERR_METADATA, ES_ERR_NOMEM. opts may be NULL; ES_DEADLINE_DEFAULT means
+ * none here, a deadline is that of the whole stream. `user`: es_channel_set_user. The opener may send at
+ * once. An error of the other side (no such stream, refused) is what es_channel_recv reports. codec is that
+ * of every message on it: ES_CODEC_RAW unless both ends agreed on another. */
 int es_channel_open(struct es_session *s, const char *name, size_t len, const struct es_call_opts *opts,
                     void *user, struct es_channel **out);
 /* Calls a streaming method: as es_channel_open, with arguments (copied) and with flags: ES_CHANNEL_IN, we are

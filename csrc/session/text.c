@@ -116,17 +116,26 @@ size_t utf8_cut(const char *s, size_t n, size_t max)
     return n;
 }
 
-int kv_replace(struct es_buf *b, size_t *count, const struct es_pair_kv *pairs, size_t n)
+int kv_replace(const struct es_session *s, struct es_buf *b, size_t *count, const struct es_pair_kv *pairs,
+               size_t n)
 {
     struct es_kv kv;
     int rc;
 
     es_buf_clear(b);
-    rc = kv_put(b, pairs, n, &kv);
+    rc = kv_put_for(s, b, pairs, n, &kv);
     if (rc != 0)
         es_buf_clear(b);
     *count = rc == 0 ? kv.count : 0;
     return rc;
+}
+
+int kv_put_for(const struct es_session *s, struct es_buf *b, const struct es_pair_kv *pairs, size_t n,
+               struct es_kv *out)
+{
+    int rc = kv_put(b, pairs, n, out);
+
+    return rc == 0 && out->n > s->peer_max_metadata ? ES_ERR_METADATA : rc;
 }
 
 int kv_put(struct es_buf *b, const struct es_pair_kv *pairs, size_t n, struct es_kv *out)

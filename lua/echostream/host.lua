@@ -32,7 +32,7 @@ M.schema = {
   transport = { type = "table" },
   timeout = { type = "seconds" },
   max_message = { type = "integer", min = 1 },
-  max_metadata = { type = "integer", min = 0 },
+  max_metadata = { type = "integer", min = 0, max = 16384 },
   max_calls = { type = "integer", min = 1 },
   max_named_streams = { type = "integer", min = 0 },
   max_pending = { type = "integer", min = 0 },

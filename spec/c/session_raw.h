@@ -189,6 +189,8 @@ __attribute__((unused)) static void raw_write(struct raw_stream *r, const char *
 }
 
 #define RAW_HELLO "00 001e000000 000102030405060708090a0b0c0d0e0f 02 01 04 80400000 03 02 4064"
+/* The same with capability 8: it takes part in PING and PONG. */
+#define RAW_HELLO_CLOCK "00 001e000008 000102030405060708090a0b0c0d0e0f 02 01 04 80400000 03 02 4064"
 
 /* The first stream of a kind that the session opened, n-th. */
 __attribute__((unused)) static struct raw_stream *raw_peer(int dir, size_t n)

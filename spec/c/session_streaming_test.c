@@ -656,8 +656,7 @@ TEST(a_caller_that_only_listens_finishes_with_its_request)
     REQUIRE(r != NULL);
     CHECK_HEX(r->in, r->n, REQUEST_SUM("02"));
     CHECK(r->fin);
-    /* A message and the answer, in a codec that nobody has. */
-    raw_write(r, "08 03 00 01 07  04 06 00 14 00 00 911e", 1);
+    raw_write(r, "08 03 00 01 07  04 06 00 02 00 00 5b5d", 1);
     env_pump(&e);
     CHECK(!raw.closed);
     expect(a, "\x07");
@@ -665,8 +664,25 @@ TEST(a_caller_that_only_listens_finishes_with_its_request)
         struct es_msg_in m = {0};
 
         CHECK_INT(es_channel_result(a, &m), ==, 0);
-        CHECK_INT(m.codec, ==, UINT8_MAX);
+        CHECK_INT(m.codec, ==, ES_CODEC_JSON);
     }
+    es_channel_release(a);
+    env_stop(&e);
+}
+
+TEST(an_answer_in_a_codec_that_nobody_has_is_a_violation)
+{
+    struct es_channel *a = NULL;
+
+    REQUIRE(raw_start(&e, CLIENT, NULL) == 0);
+    raw_open(ES_DIR_UNI, RAW_HELLO, 0);
+    env_pump(&e);
+    CHECK_INT(es_channel_call(e.s[CLIENT], "sum", 3, NULL, OUT, NULL, 0, NULL, &a), ==, 0);
+    env_pump(&e);
+    raw_write(raw_peer(ES_DIR_BIDI, 0), "04 06 00 14 00 00 911e", 1);
+    env_pump(&e);
+    CHECK(raw.closed);
+    CHECK_INT(raw.info.code, ==, ES_APP_PROTOCOL);
     es_channel_release(a);
     env_stop(&e);
 }

@@ -39,7 +39,7 @@ TEST(the_first_stream_is_the_control_stream_with_hello)
     c = raw_peer(ES_DIR_UNI, 0);
     REQUIRE(c != NULL);
     CHECK_HEX(c->in, 3, "00 00 28");     /* 0x28 bytes of HELLO */
-    CHECK_HEX(c->in + 3, 3, "00 00 07"); /* zstd, CRC-32C, events in datagrams */
+    CHECK_HEX(c->in + 3, 3, "00 00 0f"); /* zstd, CRC-32C, events in datagrams, clock */
     CHECK_INT(c->n, ==, 3 + 0x28);
     /* max_message 4 MiB, max_metadata, max_calls, max_named_streams */
     CHECK_HEX(c->in + 22, c->n - 22, "04 01 04 80400000 02 04 80004000 03 02 4064 07 02 4100");
@@ -226,6 +226,8 @@ static const struct {
      "02 18 80010000 01 01 08 6d6174682e616464 80007530 03 00 920a14", 1, 0},
     {"a compressed REQUEST", "", 0, NULL, "02 15 10 01 01 08 6d6174682e616464 80007530 03 00 920a14", 1, 2},
     {"a REQUEST of priority 8", "", 0, NULL, "02 15 04 01 01 08 6d6174682e616464 80007530 08 00 920a14", 1,
+     2},
+    {"a REQUEST with the id 0", "", 0, NULL, "02 15 04 01 00 08 6d6174682e616464 80007530 03 00 920a14", 1,
      2},
     {"a method name with a blank", "", 0, NULL, "02 15 04 01 01 08 6d61746820616464 80007530 03 00 920a14", 1,
      2},
@@ -510,7 +512,7 @@ TEST(pings_are_answered_and_a_flood_of_them_is_bounded)
     size_t before;
 
     REQUIRE(raw_start(&e, SERVER, NULL) == 0);
-    c = raw_open(ES_DIR_UNI, RAW_HELLO, 0);
+    c = raw_open(ES_DIR_UNI, RAW_HELLO_CLOCK, 0);
     env_pump(&e);
     out = raw_peer(ES_DIR_UNI, 0);
     before = out->n;
@@ -518,6 +520,23 @@ TEST(pings_are_answered_and_a_flood_of_them_is_bounded)
     env_pump(&e);
     CHECK_INT(out->n - before, ==, 2 + 1 + 8 + 8);
     CHECK_HEX(out->in + before, 3, "13 11 05");
+    env_stop(&e);
+}
+
+TEST(a_ping_is_ignored_when_the_peer_did_not_announce_its_clock)
+{
+    struct raw_stream *c, *out;
+    size_t before;
+
+    REQUIRE(raw_start(&e, SERVER, NULL) == 0);
+    c = raw_open(ES_DIR_UNI, RAW_HELLO, 0);
+    env_pump(&e);
+    out = raw_peer(ES_DIR_UNI, 0);
+    before = out->n;
+    raw_write(c, "11 01 05", 0);
+    env_pump(&e);
+    CHECK_INT(out->n, ==, before);
+    CHECK(!raw.closed);
     env_stop(&e);
 }
 

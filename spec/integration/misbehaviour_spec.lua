@@ -173,12 +173,55 @@ net.each(function(env)
         server:add_rpc("len", function(_, s) return #s end)
       end, { max_message = 100000 })
       client:request("len", "x") -- the peer's HELLO is here now
-      local value, err = client:request("len", ("x"):rep(90000))
-      assert.equal(90000, value, tostring(err))
-      value, err = client:request("len", ("x"):rep(100001))
+      local most = 100000 - 6 -- an array of one string: 1 byte, and 5 in front of the string
+      local value, err = client:request("len", ("x"):rep(most))
+      assert.equal(most, value, tostring(err))
+      value, err = client:request("len", ("x"):rep(most + 1))
       assert.is_nil(value)
       assert.equal("resource_exhausted", err.code)
+      assert.equal("no", err.processed)
       assert.equal(1, client:request("len", "x"))
+    end)
+
+    env.it("metadata passes, one byte more is refused before it is sent", function()
+      local heard = 0
+      local server, client = env.pair(function(server)
+        server:add_rpc("len", function() return #(echo.call().metadata.k or "") end)
+        server:add_event("log", function() heard = heard + 1 end)
+        server:add_stream("s", function(_, stream) stream:finish() end)
+      end, { max_metadata = 100 })
+      client:request "len" -- the peer's HELLO is here now
+      -- A pair is its bytes and their lengths: 1 + 1 + 2 + 96.
+      local fits = client:with { metadata = { k = ("x"):rep(96) } }
+      local over = client:with { metadata = { k = ("x"):rep(97) } }
+      assert.equal(96, fits:request "len")
+      assert.is_true(fits:emit "log")
+      local stream = assert(fits:create_stream "s")
+      assert.is_nil((stream:recv(5)))
+      for _, outcome in ipairs { table.pack(over:request "len"), table.pack(over:emit "log"), table.pack(over:create_stream "s") } do
+        assert.is_nil(outcome[1])
+        assert.equal("resource_exhausted", outcome[2].code)
+        assert.equal("no", outcome[2].processed)
+        assert.matches("max_metadata", outcome[2].message)
+      end
+      env.eventually(function() return heard == 1 end)
+      assert.equal(1, server:stats().events_in)
+      assert.equal(1, server:stats().streams_in)
+    end)
+
+    env.it("the metadata of an answer passes, one byte more fails the call", function()
+      local _, client = env.pair(function(server)
+        server:add_rpc("stretch", function(_, n)
+          echo.call():set_trailers { k = ("t"):rep(n) }
+          return "fine"
+        end)
+      end, nil, { max_metadata = 100 })
+      assert.equal("fine", client:request("stretch", 96))
+      local value, err = client:request("stretch", 97)
+      assert.is_nil(value)
+      assert.equal("internal", err.code)
+      assert.is_truthy((env.logged "max_metadata"))
+      assert.equal("fine", client:request("stretch", 1))
     end)
 
     env.it("named streams out of credit say resource_exhausted instead of hanging", function()

@@ -65,7 +65,7 @@ func checkShortBody(t *client) error {
 	return closes(t, exchangeBytes(putFrame(nil, frameRequest, whole[:5])), codeProtocol)
 }
 
-// A request over the limit is refused by its announced length: section 5 has the status for it, section 11 the code.
+// A request over the limit is refused by its announced length, with a status: nothing else of the session ends.
 func checkTooLarge(t *client) error {
 	c, err := t.dial()
 	if err != nil {
@@ -81,11 +81,12 @@ func checkTooLarge(t *client) error {
 		return err
 	}
 	x := &exchange{p: c.peer, stream: s, frames: newFrameReader(s)}
-	if a, err := x.finish(); err == nil {
-		_, err = a.values()
-		return wantFailure(err, statusExhausted, "resource_exhausted")
+	a, err := x.finish()
+	if err != nil {
+		return err
 	}
-	return wantClosed(c.conn, codeTooLarge)
+	_, err = a.values()
+	return wantFailure(err, statusExhausted, "resource_exhausted")
 }
 
 func checkNoHello(t *client) error {
