@@ -72,6 +72,7 @@ build = {
         "csrc/lua/json.c",
         "csrc/lua/loop.c",
         "csrc/lua/luaaux.c",
+        "csrc/lua/middleware.c",
         "csrc/lua/msgpack.c",
         "csrc/lua/path.c",
         "csrc/lua/prompt.c",

@@ -1,5 +1,5 @@
 --- The client side of the benches; one mode per process.
---- usage: lua5.4 bench/client.lua MODE ADDRESS PIN SERVER_PID [N] [IN_FLIGHT]     prints key=value words
+--- usage: lua5.4 bench/client.lua MODE ADDRESS PIN SERVER_PID [N] [IN_FLIGHT] [middleware]     prints key=value words
 local echo = require "echostream"
 local uv = require "luv"
 local proc = require "proc"
@@ -8,7 +8,10 @@ local mode, address, pin, server_pid = arg[1], arg[2], arg[3], arg[4]
 local count, in_flight = tonumber(arg[5]), tonumber(arg[6])
 
 local function connect()
-  return assert(echo.connect(address, { pin = pin }))
+  local client = echo.client { pin = pin }
+  if arg[7] == "middleware" then client:middleware(function(call, next) return next(call) end) end
+  assert(client:connect(address))
+  return client
 end
 
 local fill = ("."):rep(24)

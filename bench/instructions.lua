@@ -1,11 +1,12 @@
 --- How many instructions one call costs each side, by library and function: callgrind counts them, so the figures repeat
 --- to a percent where the clock's are 10 % apart. The encryption is dearer here than on the CPU (valgrind has no VAES).
---- usage: LUA_PATH="bench/?.lua;lua/?.lua;lua/?/init.lua;;" LUA_CPATH="lua/?.so;;" lua5.4 bench/instructions.lua [IN_FLIGHT] [LINES]
+--- usage: LUA_PATH="bench/?.lua;lua/?.lua;lua/?/init.lua;;" LUA_CPATH="lua/?.so;;" lua5.4 bench/instructions.lua [IN_FLIGHT] [LINES] [middleware]
 --- Two runs of different length are subtracted, so start and handshake are not in it.
 local proc = require "proc"
 
 local in_flight = tonumber(arg[1]) or 128
 local lines = tonumber(arg[2]) or 40
+local extra = arg[3] -- "middleware": one that only passes on, on the side that is counted
 local lua = os.getenv("LUA") or "lua5.4"
 local short, long = 3000, 9000
 
@@ -52,14 +53,15 @@ local function run(side, calls)
     for _, word in ipairs { ... } do argv[#argv + 1] = tostring(word) end
     return argv
   end
-  local server = proc.start("instructions", with(side == "server" and valgrind or nil, lua, "bench/server.lua", "127.0.0.1:0"))
+  local server = proc.start("instructions", with(side == "server" and valgrind or nil, lua, "bench/server.lua", "127.0.0.1:0",
+    side == "server" and extra or nil))
   local ready, address, pin = pcall(proc.wait_log, server, "ready (%S+) (%S+)")
   if not ready then
     proc.stop(server)
     error(address, 0)
   end
   local _, ok = proc.run(with(side == "client" and valgrind or nil, lua, "bench/client.lua", "small", address, pin, server.pid,
-    calls, in_flight))
+    calls, in_flight, side == "client" and extra or nil))
   proc.stop(server)
   assert(ok, "the client failed")
   return read_costs(out)
@@ -76,7 +78,8 @@ local function show(side)
     total = total + each
     list[#list + 1] = { key, each }
   end
-  print(("\n== %s: %.0f instructions per call, %d in flight"):format(side, total, in_flight))
+  print(("\n== %s: %.0f instructions per call, %d in flight%s"):format(side, total, in_flight,
+    extra and ", " .. extra or ""))
   local libraries = {}
   for library, cost in pairs(by_library) do libraries[#libraries + 1] = { library, cost } end
   for _, ranking in ipairs { libraries, list } do

@@ -11,9 +11,10 @@ local lua = os.getenv("LUA") or "lua5.4"
 ---@field address string
 ---@field pin string
 
+---@param extra? "middleware"  one that only passes on
 ---@return bench.ours
-function M.start()
-  local server = proc.start("echostream", { lua, "bench/server.lua", "127.0.0.1:0" })
+function M.start(extra)
+  local server = proc.start(extra and "echostream-" .. extra or "echostream", { lua, "bench/server.lua", "127.0.0.1:0", extra })
   local address, pin = proc.wait_log(server, "ready (%S+) (%S+)")
   return { server = server, address = address, pin = pin }
 end
@@ -38,7 +39,7 @@ local function per_call(r)
   }
 end
 
-function M.small(ours, n, in_flight) return per_call(run(ours, "small", n, in_flight)) end
+function M.small(ours, n, in_flight, extra) return per_call(run(ours, "small", n, in_flight, extra)) end
 function M.sequential(ours, seconds) return per_call(run(ours, "sequential", seconds)) end
 
 --- direction: "up" or "down"

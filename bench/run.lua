@@ -7,7 +7,7 @@ local report = require "report"
 
 local options = { reps = 3, rows = {}, peers_only = false }
 local sizes = { calls = 200000, seconds = 2, bytes = 1 << 30, connects = 300, idle = 500, in_flight = 128 }
-local all_rows = { "P1", "P3", "P4", "P6", "P7", "codec" }
+local all_rows = { "P1", "P1m", "P3", "P4", "P6", "P7", "codec" }
 
 local function parse_options(argv)
   local wanted = table.concat(all_rows, ",")
@@ -74,6 +74,16 @@ local function repetition(rep, gtls, us)
   if on.P1 then
     keep(rep, "gtls small", peers.gtls_small, gtls, sizes.calls)
     if us then keep(rep, "our small", ours.small, us, sizes.calls, sizes.in_flight) end
+  end
+  if on.P1m and us then
+    -- Both orders by turns: what comes second finds a warmer machine.
+    local without = function() keep(rep, "our small, plain", ours.small, us, sizes.calls, sizes.in_flight) end
+    if rep % 2 == 1 then without() end
+    for _, where in ipairs { "server", "client", "both" } do
+      keep(rep, "our small, middleware " .. where, ours.small, where == "client" and us or us.with_middleware, sizes.calls,
+        sizes.in_flight, where ~= "server" and "middleware" or nil)
+    end
+    if rep % 2 == 0 then without() end
   end
   if on.P3 then
     keep(rep, "udp ping-pong", peers.pingpong, sizes.seconds)
@@ -152,6 +162,11 @@ local function summary()
   local on = options.rows
   local rows = { { "figure", "ours: median (low–high)", "peer", "ratio", "first", "goal", "" } }
   if on.P1 then line(rows, "P1 small calls/s, 128 in flight", "our small", "rate", "gtls small", "rate", 0.8, 2.0) end
+  if on.P1m then
+    for _, where in ipairs { "server", "client", "both" } do
+      line(rows, "P1 with a middleware, " .. where, "our small, middleware " .. where, "rate", "our small, plain", "rate", 0.8, 0.9)
+    end
+  end
   if on.P3 then
     line(rows, "P3 sequential calls/s", "our sequential", "rate", "udp ping-pong", "rate", 0.6, 0.85)
     -- A share above the bar means that somebody spins instead of sleeping, unless the ping-pong, which sleeps, has it too.
@@ -179,7 +194,8 @@ end
 
 local function details()
   local rows = { { "CPU", "server µs", "client µs", "server share", "client share", "switches/call s, c", "p50 µs", "p99 µs" } }
-  local names = { "gtls small", "our small", "udp ping-pong", "our sequential", "gtls connect", "our connect", "our connect alone" }
+  local names = { "gtls small", "our small", "our small, plain", "our small, middleware server", "our small, middleware client",
+    "our small, middleware both", "udp ping-pong", "our sequential", "gtls connect", "our connect", "our connect alone" }
   local function cell(name, field) return report.number((report.median_of(samples[name], field))) end
   for _, name in ipairs(names) do
     if samples[name] then
@@ -214,9 +230,11 @@ local function main()
   if options.rows.P4 then big_file(sizes.bytes) end
   local gtls = peers.gtls_start(sizes.in_flight)
   local us = not options.peers_only and ours.start() or nil
+  if us and options.rows.P1m then us.with_middleware = ours.start "middleware" end
   for rep = 1, options.reps do repetition(rep, gtls, us) end
   proc.stop(gtls.server)
   if us then proc.stop(us.server) end
+  if us and us.with_middleware then proc.stop(us.with_middleware.server) end
   summary()
   details()
   print(("\n%d repetitions, server on CPU %s, client on CPU %s; samples in %s"):format(options.reps, proc.server_cpu,

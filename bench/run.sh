@@ -1,6 +1,6 @@
 #!/bin/sh
 # Measures the goals of docs/PERFORMANCE.md against the same run's peers and prints one table.
-#   bench/run.sh [--reps N] [--rows P1,P3,P4,P6,P7,codec] [--peers-only] [--quick]
+#   bench/run.sh [--reps N] [--rows P1,P1m,P3,P4,P6,P7,codec] [--peers-only] [--quick]
 # --peers-only needs nothing of ours built. Packages that are missing are installed when root, else named.
 set -eu
 cd "$(dirname "$0")/.."

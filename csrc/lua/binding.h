@@ -258,6 +258,9 @@ struct es_lcallback {        /* request_cb */
 /* Ends an outgoing call's waiter with the n results on top of L (popped). */
 void es_lua_waiter_end(lua_State *L, struct es_waiter *w, int n);
 
+/* ---- middleware.c ---- */
+void es_lua_open_middleware(lua_State *L, int core);
+
 /* ---- encoded.c ---- */
 void es_lua_open_encoded(lua_State *L, int core);
 int es_lsession_emit_encoded(lua_State *L);

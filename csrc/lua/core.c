@@ -187,6 +187,7 @@ LUALIB_API int luaopen_echostream_core(lua_State *L)
     es_lua_open_session(L, core);
     es_lua_open_request(L, core);
     es_lua_open_encoded(L, core);
+    es_lua_open_middleware(L, core);
     es_lua_open_channel(L, core);
     es_lua_open_quic(L, core);
     es_lua_open_prompt(L, core);

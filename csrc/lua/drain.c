@@ -63,10 +63,11 @@ static int unpack_details(lua_State *L, const struct es_ev_failed *f, const uint
     return rc == 0 ? es_codec_unpack_copy(L, f->codec, p, len) : rc;
 }
 
-/* Pushes function, [kind, session, name, metadata, handler | session] for a handler; what follows are the
+/* Pushes function, [job, session, name, metadata, handler | session] for a handler; what follows are the
  * arguments. Returns how many values stand above the function. No metadata is nil there: most calls have
  * none, and a table costs more than the rest. */
-static int push_handler(lua_State *L, struct es_lsession *ls, const char *kind, const struct es_ev_message *m)
+static int push_handler(lua_State *L, struct es_lsession *ls, enum es_task_job job,
+                        const struct es_ev_message *m)
 {
     if (ls->host->wrapper_ref == LUA_NOREF) {
         lua_rawgeti(L, LUA_REGISTRYINDEX, m->method->ref);
@@ -74,7 +75,7 @@ static int push_handler(lua_State *L, struct es_lsession *ls, const char *kind, 
         return 1;
     }
     lua_rawgeti(L, LUA_REGISTRYINDEX, ls->host->wrapper_ref);
-    lua_pushstring(L, kind);
+    lua_pushinteger(L, job);
     lua_rawgeti(L, LUA_REGISTRYINDEX, ls->obj_ref);
     lua_pushlstring(L, m->method->name, m->method->name_len);
     if (m->metadata_len)
@@ -109,7 +110,7 @@ static void on_request(lua_State *L, struct es_lloop *lp, struct es_ev_message *
     es_session_ref(t->session);
     es_call_set_user(call, t);
     lp->unowned_call = NULL;
-    int above = push_handler(L, ls, "rpc", m), n = 0;
+    int above = push_handler(L, ls, ES_JOB_CALL, m), n = 0;
     int rc = decode(L, m, &n);
     if (rc < 0 || !lua_checkstack(t->co, above + n + 1)) {
         /* The function never runs: what stands for its failure is an error object raised in its place. */
@@ -142,7 +143,7 @@ static void on_event(lua_State *L, struct es_lloop *lp, struct es_ev_message *m)
         es_lua_push_kv(L, m->data, m->metadata_len);
         t->meta_ref = luaL_ref(L, LUA_REGISTRYINDEX);
     }
-    int above = push_handler(L, ls, "event", m), n = 0;
+    int above = push_handler(L, ls, ES_JOB_EVENT, m), n = 0;
     int rc = decode(L, m, &n);
     if (rc < 0 || !lua_checkstack(t->co, above + n + 1)) {
         es_lua_log(L, lp->lua, "warn", rc < 0 ? lua_tostring(L, -1) : "too many values", NULL,
@@ -171,7 +172,7 @@ static void on_channel_request(lua_State *L, struct es_lloop *lp, struct es_ev_m
     es_session_ref(t->session);
     t->method = m->method;
     t->codec = m->codec;
-    int above = push_handler(L, ls, "stream", m), n = 0, rc = 0;
+    int above = push_handler(L, ls, ES_JOB_CHANNEL, m), n = 0, rc = 0;
     struct es_lchannel *lc = es_lchannel_new(L, lp, m->channel);
     lc->refs++;
     lc->incoming = 1;

@@ -38,9 +38,10 @@ local function attempt(item)
 end
 
 local function collect(call, ...)
-  local item = call._options._item
+  local made_with, untouched = middleware.made_with(call)
+  local item = made_with._item
   item.name = call.name
-  if not call._n then -- a middleware looked at it, and may have changed it
+  if not untouched then -- a middleware looked at it, and may have changed it
     local opts = middleware.options_of(call)
     opts._item = nil
     item.opts, item.encoded = opts, core.encode(opts, ...)
@@ -54,7 +55,7 @@ local function through(chain, item, ...)
   for key, value in pairs(item.opts) do
     opts[key] = value
   end
-  return middleware.out(chain, item.peer, "event", collect, item.name, opts, ...)
+  return chain(item.peer, "event", collect, item.name, opts, ...)
 end
 
 -- Policies: each returns whether the session will get it, and how many other events were dropped for it.

@@ -54,15 +54,17 @@ local methods = {
   on_cancel = call_class.methods.on_cancel,
 }
 
--- A call is made for every call, so it is small: four fields, and a list of what runs at the end and the arguments. `_n` is
--- their number; it is false once there is a table of arguments, metadata or a deadline of the user's. Other fields are made
--- when somebody asks for them.
+-- A call is made for every call, so it is small: a list of these places and then its arguments, made by the core
+-- (csrc/lua/middleware.c knows the same places). Fields are made when somebody asks for them. COUNT is the number of arguments;
+-- it is false once there is a table of arguments, metadata or a deadline of the user's.
+local FN <const>, OWNER <const>, NAME <const>, RESPONSE <const>, COUNT <const>, OPTIONS <const> = 1, 2, 3, 4, 5, 6
+local FIRST <const> = 7 -- the first argument
 local lazy = {}
 
 function lazy.args(call)
-  local n = call._n
-  local args = table.move(call, 2, n + 1, 1, { n = n })
-  call._n = false
+  local n = call[COUNT]
+  local args = table.move(call, FIRST, FIRST + n - 1, 1, { n = n })
+  call[COUNT] = false
   rawset(call, "args", args)
   return args
 end
@@ -73,7 +75,7 @@ end
 
 function lazy.metadata(call)
   local metadata = {}
-  local given = call.direction == "out" and call._options and call._options.metadata
+  local given = call.direction == "out" and call[OPTIONS] and call[OPTIONS].metadata
   for key, value in pairs(given or metadata) do
     metadata[key] = value
   end
@@ -83,9 +85,9 @@ end
 
 function lazy.deadline(call)
   if call.direction == "out" then
-    local timeout = call._options and call._options.timeout
+    local timeout = call[OPTIONS] and call[OPTIONS].timeout
     if timeout == nil then
-      timeout = call._owner._timeout
+      timeout = call[OWNER]._timeout
     end
     return timeout or nil
   end
@@ -117,6 +119,21 @@ function lazy.attempt(call)
   return info and info.attempt or 1
 end
 
+-- Fields that are places of the list.
+local places = {}
+
+function places.name(call)
+  return call[NAME]
+end
+
+function places.session(call)
+  local owner = call[OWNER]
+  if call.direction == "in" or owner.server_ctx then
+    return owner
+  end
+  return owner.session -- a client's; nil while it is not connected
+end
+
 local function call_tostring(call)
   return ("echostream.middleware.call %s %s %s"):format(call.direction, call.kind, call.name)
 end
@@ -132,11 +149,17 @@ local function make_class(direction, kind)
     if value ~= nil then
       return value
     end
-    local make = lazy[key]
+    local make = places[key] or lazy[key]
     return make and make(call)
   end
   function mt.__newindex(call, key, value)
-    if key == "trailers" then
+    if key == "name" then
+      call[NAME] = value
+      return
+    elseif key == "session" and direction == "in" then
+      call[OWNER] = value
+      return
+    elseif key == "trailers" then
       core.set_call_trailers(value) -- and not kept here: the handler may replace them
       return
     elseif lazy[key] then
@@ -166,7 +189,7 @@ end
 
 local function failed(call, err)
   local response = setmetatable({ ok = false, n = 0, err = err }, Response)
-  call._response = response
+  call[RESPONSE] = response
   return response
 end
 
@@ -184,7 +207,7 @@ end
 ---@return echostream.middleware.response
 function methods:reply(...)
   local response = responded(select("#", ...), ...)
-  self._response = response
+  self[RESPONSE] = response
   return response
 end
 
@@ -225,28 +248,22 @@ end
 local function settle(call, ok, response, err)
   if not ok then
     return failed(call, explain(call, response, "unknown"))
-  elseif response and response == call._response then
+  elseif response and response == call[RESPONSE] then
     return response
   elseif getmetatable(response) == Response then
-    call._response = response
+    call[RESPONSE] = response
     return response
   elseif response == nil and is_error(err) then
     return failed(call, err)
   elseif response == nil or response == false then
-    return call._response or denied(call)
+    return call[RESPONSE] or denied(call)
   end
   return failed(call, explain(call, ("a middleware returned %s instead of a response (what next, call:reply and "
     .. "call:reject return)"):format(errors.show(response)), "internal", "a middleware failed"))
 end
 
--- A call, its middleware and what comes after it. The outermost of incoming calls need not be protected: the core is
--- around it, logs what it raises and answers the call.
-local function link(fn, step, unprotected)
-  if unprotected then
-    return function(call)
-      return settle(call, true, fn(call, step))
-    end
-  end
+-- A call, its middleware and what comes after it: all but the outermost, which the core runs.
+local function link(fn, step)
   return function(call)
     return settle(call, xpcall(fn, traced, call, step))
   end
@@ -264,7 +281,7 @@ local function gather(call, ok, ...)
     end
   end
   local response = responded(n, ...)
-  call._response = response
+  call[RESPONSE] = response
   return response
 end
 
@@ -279,17 +296,9 @@ local function expected_call(call)
   error("next: wants the call, got " .. errors.show(call), 3)
 end
 
--- The innermost link of incoming calls: the handler.
+-- The innermost link of incoming calls: the handler. The core has its own for calls that nobody touched.
 local function handle(call)
-  if call == nil then
-    expected_call(call)
-  end
-  local n = call._n
-  if n == 1 then
-    return gather(call, xpcall(call[1], traced, call.session, call[2]))
-  elseif n then
-    return gather(call, xpcall(call[1], traced, call.session, unpack(call, 2, n + 1)))
-  elseif n == nil then
+  if call == nil or call[COUNT] == nil then
     expected_call(call)
   end
   local metadata = rawget(call, "metadata")
@@ -298,31 +307,30 @@ local function handle(call)
   end
   local channel = rawget(call, "_channel")
   if channel then
-    return gather(call, xpcall(call[1], traced, call.session, channel, unpack(arguments(call))))
+    return gather(call, xpcall(call[FN], traced, call.session, channel, unpack(arguments(call))))
   end
-  return gather(call, xpcall(call[1], traced, call.session, unpack(arguments(call))))
+  return gather(call, xpcall(call[FN], traced, call.session, unpack(arguments(call))))
 end
 
 -- The innermost link of outgoing calls: what sends. What it raises is misuse by the caller and is raised there.
+local function misused(call, raised)
+  open_up(call)
+  rawset(call, "_misuse", { raised })
+  return failed(call, errors.new("invalid_argument", errors.from(raised).message))
+end
+
 local function sent(call, ok, ...)
   if not ok then
-    call._misuse = { ... }
-    return failed(call, errors.new("invalid_argument", errors.from((...)).message))
+    return misused(call, (...))
   end
   return gather(call, true, ...)
 end
 
 local function send(call)
-  if call == nil then
+  if call == nil or call[COUNT] == nil then
     expected_call(call)
   end
-  local n = call._n
-  if n then
-    return sent(call, pcall(call[1], call, unpack(call, 2, n + 1)))
-  elseif n == nil then
-    expected_call(call)
-  end
-  return sent(call, pcall(call[1], call, unpack(arguments(call))))
+  return sent(call, pcall(call[FN], call, unpack(arguments(call))))
 end
 
 local function results(response)
@@ -340,45 +348,20 @@ end
 
 -- Runs ---------------------------------------------------------------------------------------------------------
 
--- What the core calls instead of every handler. The number of fields is known to the constructor for few arguments: else
--- the table would be made twice.
-local function wrapper(chain)
-  local incoming = metatables["in"]
-  return function(kind, session, name, metadata, handler, ...)
-    local n = select("#", ...)
-    local call
-    if kind == "stream" then
-      call = { name = name, session = session, _response = false, _n = false, _channel = (...),
-        args = { n = n - 1, select(2, ...) }, handler }
-    elseif n == 1 then
-      call = { name = name, session = session, _response = false, _n = 1, handler, (...) }
-    elseif n <= 3 then
-      local a, b, c = ...
-      call = { name = name, session = session, _response = false, _n = n, handler, a, b, c }
-    else
-      call = { name = name, session = session, _response = false, _n = false, args = { n = n, ... }, handler }
-    end
-    setmetatable(call, incoming[kind])
-    if metadata then
-      call.metadata = metadata
-    end
-    return results(chain(call))
+-- An incoming call that has metadata or is a stream.
+local function open(kind, session, name, metadata, handler, ...)
+  local call
+  if kind == "stream" then
+    call = { handler, session, name, false, false, false, _channel = (...),
+      args = { n = select("#", ...) - 1, select(2, ...) } }
+  else
+    call = { handler, session, name, false, false, false, args = { n = select("#", ...), ... } }
   end
+  call.metadata = metadata
+  return setmetatable(call, metatables["in"][kind])
 end
 
-local function run_out(chain, owner, kind, final, name, opts, ...)
-  local n = select("#", ...)
-  local call
-  local session = owner.server_ctx and owner or owner.session -- a client's; nil while it is not connected
-  if n <= 3 then
-    local a, b, c = ...
-    call = { name = name, session = session, _response = false, _n = n, _owner = owner, _options = opts or false,
-      final, a, b, c }
-  else
-    call = { name = name, session = session, _response = false, _n = false, _owner = owner, _options = opts or false,
-      args = { n = n, ... }, final }
-  end
-  local response = chain(setmetatable(call, metatables.out[kind]))
+local function finish_out(call, response)
   local misuse = rawget(call, "_misuse")
   if misuse then
     error(misuse[1], 0)
@@ -386,29 +369,49 @@ local function run_out(chain, owner, kind, final, name, opts, ...)
   return results(response)
 end
 
---- Sends an outgoing call through the chain of its host. `final(call, ...)` does the sending; with a function as last
---- argument (the callback) everything runs in a task.
----@param chain function
----@param owner echostream.session|echostream.client
----@param kind "rpc"|"event"|"stream"
----@param final fun(call: echostream.middleware.call, ...): any ...
----@param name string
----@param opts? table  per-call options
----@return any ...
-function M.out(chain, owner, kind, final, name, opts, ...)
-  local n = select("#", ...)
-  if n > 0 and type((select(n, ...))) == "function" then
-    return task.either(run_out, chain, owner, kind, final, name, opts, ...)
-  end
-  return run_out(chain, owner, kind, final, name, opts, ...)
+-- The outermost and the innermost link of every chain.
+local ends = core.middleware {
+  response = Response,
+  rpc_in = metatables["in"].rpc,
+  event_in = metatables["in"].event,
+  rpc_out = metatables.out.rpc,
+  event_out = metatables.out.event,
+  stream_out = metatables.out.stream,
+  open = open,
+  handle = handle,
+  send = send,
+  traced = traced,
+  raised = function(call, raised)
+    return failed(call, explain(call, raised, "unknown"))
+  end,
+  misused = misused,
+  failed = failed,
+  settle = settle,
+  results = results,
+  finish_out = finish_out,
+  either = task.either,
+}
+
+--- What an outgoing call is sent by, for the functions that do it.
+---@param call echostream.middleware.call
+---@return echostream.session|echostream.client
+function M.owner_of(call)
+  return call[OWNER]
+end
+
+--- The per-call options it was made with, and whether nobody changed anything since.
+---@param call echostream.middleware.call
+---@return table|false options, boolean untouched
+function M.made_with(call)
+  return call[OPTIONS], call[COUNT] ~= false
 end
 
 --- The per-call options of an outgoing call, with what middleware changed.
 ---@param call echostream.middleware.call
 ---@return table?
 function M.options_of(call)
-  local opts = call._options or nil
-  if call._n then
+  local opts = call[OPTIONS] or nil
+  if call[COUNT] then
     return opts -- nobody changed anything
   end
   local metadata, deadline = rawget(call, "metadata"), rawget(call, "deadline")
@@ -439,7 +442,7 @@ local function from_table(given)
         if is_error(err) then
           return failed(call, err)
         end
-        return call._response or call:reject("permission_denied", "refused")
+        return call[RESPONSE] or call:reject("permission_denied", "refused")
       elseif is_call[getmetatable(go)] then
         call = go
       end
@@ -455,23 +458,23 @@ local function from_table(given)
   end
 end
 
-local function chain_of(list, direction, innermost)
-  local chosen, chain = {}, nil
-  for _, entry in ipairs(list) do
+-- nil without any middleware.
+local function chain_of(list, direction, make, innermost)
+  local step, outermost = innermost, nil
+  for i = #list, 1, -1 do
+    local entry = list[i]
     if not entry.direction or entry.direction == direction then
-      chosen[#chosen + 1] = entry.fn
+      step, outermost = outermost and link(outermost, step) or step, entry.fn
     end
   end
-  for i = #chosen, 1, -1 do
-    chain = link(chosen[i], chain or innermost, direction == "in" and i == 1)
-  end
-  return chain
+  return outermost and make(outermost, step)
 end
 
 local function rebuild(self)
-  local incoming = chain_of(self._middleware, "in", handle)
-  self._chains.out = chain_of(self._middleware, "out", send)
-  self._host:set_wrapper(incoming and wrapper(incoming) or nil)
+  -- Sends an outgoing call: out(owner, kind, final, name, options, ...). `final(call, ...)` does the sending of all but requests;
+  -- with a function as last argument (the callback) everything runs in a task.
+  self._chains.out = chain_of(self._middleware, "out", ends.outgoing, ends.send)
+  self._host:set_wrapper(chain_of(self._middleware, "in", ends.incoming, ends.handle))
 end
 
 local schema = { direction = { type = "string", one_of = { "in", "out" } } }

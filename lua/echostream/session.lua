@@ -183,7 +183,7 @@ local function create_stream(self, where, name, opts, defaults)
   end
   local out = self._chains.out
   if out then
-    return middleware.out(out, self, "stream", function(call)
+    return out(self, "stream", function(call)
       return open_stream(self, call.name, middleware.options_of(call), codec)
     end, name, opts)
   end
@@ -224,7 +224,8 @@ end
 
 -- `_chains.out` is the host's outgoing middleware, nil without any.
 
--- What came with the answer is the task's until its next request.
+-- What came with the answer is the task's until its next request. The core does all this by itself for calls in tasks that no
+-- middleware touched.
 local function answered(call, ...)
   local came = take_trailers()
   if came or rawget(call, "_came") then -- `next` may run twice
@@ -234,7 +235,7 @@ local function answered(call, ...)
 end
 
 local function request_through(call, ...)
-  return answered(call, request(call._owner._ud, call.name, middleware.options_of(call), ...))
+  return answered(call, request(middleware.owner_of(call)._ud, call.name, middleware.options_of(call), ...))
 end
 
 local function send_request(call, ...)
@@ -245,21 +246,21 @@ local function send_request(call, ...)
 end
 
 local function send_event(call, ...)
-  return emit_now(call._owner, middleware.options_of(call), call.name, ...)
+  return emit_now(middleware.owner_of(call), middleware.options_of(call), call.name, ...)
 end
 
 local function try_event(call, ...)
-  return try_emit_now(call._owner, middleware.options_of(call), call.name, ...)
+  return try_emit_now(middleware.owner_of(call), middleware.options_of(call), call.name, ...)
 end
 
 local function send_call(call, ...)
-  return open_call_now(call._owner, middleware.options_of(call), call.name, ...)
+  return open_call_now(middleware.owner_of(call), middleware.options_of(call), call.name, ...)
 end
 
 local function emit(self, opts, name, ...)
   local out = self._chains.out
   if out then
-    return middleware.out(out, self, "event", send_event, name, opts, ...)
+    return out(self, "event", send_event, name, opts, ...)
   end
   return emit_now(self, opts, name, ...)
 end
@@ -268,7 +269,7 @@ local function open_call(self, opts, name, ...)
   options.argument("stream", "name", name, "string", 3)
   local out = self._chains.out
   if out then
-    return middleware.out(out, self, "stream", send_call, name, opts, ...)
+    return out(self, "stream", send_call, name, opts, ...)
   end
   return open_call_now(self, opts, name, ...)
 end
@@ -289,7 +290,7 @@ Calls.__name = "echostream.calls"
 function Calls:request(name, ...)
   local out = self._owner._chains.out
   if out then
-    return middleware.out(out, self._owner, "rpc", send_request, name, self._options, ...)
+    return out(self._owner, "rpc", send_request, name, self._options, ...)
   end
   return request(self._owner._ud, name, self._options, ...)
 end
@@ -343,7 +344,7 @@ M.shared = shared
 function shared:request(name, ...)
   local out = self._chains.out
   if out then
-    return middleware.out(out, self, "rpc", send_request, name, self._calls, ...)
+    return out(self, "rpc", send_request, name, self._calls, ...)
   end
   return request(self._ud, name, self._calls, ...)
 end
@@ -363,7 +364,7 @@ end
 function shared:try_emit(name, ...)
   local out = self._chains.out
   if out then
-    return middleware.out(out, self, "event", try_event, name, nil, ...)
+    return out(self, "event", try_event, name, nil, ...)
   end
   return try_emit_now(self, nil, name, ...)
 end

@@ -145,9 +145,14 @@ function host:add(kind, name, fn, options) end
 function host:replace(kind, name, fn) end
 ---@return boolean removed
 function host:remove(kind, name) end
---- nil, or fn(kind, session, name, metadata, handler, ...) that runs instead of every handler (middleware): kind as above, metadata nil
---- when there is none; it must call or refuse.
+--- nil, or what core.middleware's `incoming` made: it runs instead of every handler.
 function host:set_wrapper(fn) end
+--- The parts of middleware.lua that every call passes through; `helpers` are its functions and metatables for all that is not
+--- the common case (csrc/lua/middleware.c lists them). `incoming(fn, next)` makes a wrapper (see host:set_wrapper), `outgoing(fn, next)`
+--- a function(owner, kind, final, name, options, ...) -> results; `handle(call)` and `send(call)` are the innermost `next`.
+---@param helpers table<string, function|table>
+---@return { incoming: function, outgoing: function, handle: function, send: function }
+function core.middleware(helpers) end
 ---@return table counters of csrc/dispatch/dispatcher.h's es_host_stats
 function host:stats() end
 

@@ -1,0 +1,437 @@
+/* The two ends of every chain of middleware: what makes the call object and runs the outermost one, and the
+ * innermost `next`, which runs the handler or sends. lua/echostream/middleware.lua is the whole of it; this
+ * is the part that every call passes through, in C because it costs half the instructions here. Whatever is
+ * not the common case (arguments, metadata or a deadline that were touched, streams, failures) is handed to
+ * the functions of that file.
+ */
+#include "binding.h"
+#include "errors.h"
+
+/* A call is a table: these places, then its arguments. COUNT is their number; it is false once there is a
+ * table of arguments, metadata or a deadline of the user's. middleware.lua knows the same places. */
+enum { CALL_FN = 1, CALL_OWNER, CALL_NAME, CALL_RESPONSE, CALL_COUNT, CALL_OPTIONS, CALL_FIRST };
+
+/* What middleware.lua gives us, and its place in the table that is the first upvalue of everything here. */
+enum helper {
+    H_RESPONSE = 1, /* metatable of responses */
+    H_RPC_IN,       /* metatables of calls */
+    H_EVENT_IN,
+    H_RPC_OUT,
+    H_EVENT_OUT,
+    H_STREAM_OUT,
+    H_OPEN,    /* open(kind, session, name, metadata, handler, ...) -> call: incoming, the uncommon ones */
+    H_HANDLE,  /* handle(call) -> response: the innermost of incoming calls, whatever was touched */
+    H_SEND,    /* send(call) -> response: of outgoing ones */
+    H_TRACED,  /* message handler */
+    H_RAISED,  /* raised(call, what) -> response: of user code that raised */
+    H_MISUSED, /* misused(call, what) -> response: the sender raised */
+    H_FAILED,  /* failed(call, err) -> response */
+    H_SETTLE,  /* settle(call, true, ...) -> response: what a middleware returned */
+    H_RESULTS, /* results(response) -> ... */
+    H_FINISH,  /* finish(call, response) -> ...: the same of outgoing calls */
+    H_EITHER,  /* either(chain, ...): with a callback */
+    H_LAST
+};
+static const char *const helper_names[] = {
+    [H_RESPONSE] = "response", [H_RPC_IN] = "rpc_in",       [H_EVENT_IN] = "event_in",
+    [H_RPC_OUT] = "rpc_out",   [H_EVENT_OUT] = "event_out", [H_STREAM_OUT] = "stream_out",
+    [H_OPEN] = "open",         [H_HANDLE] = "handle",       [H_SEND] = "send",
+    [H_TRACED] = "traced",     [H_RAISED] = "raised",       [H_MISUSED] = "misused",
+    [H_FAILED] = "failed",     [H_SETTLE] = "settle",       [H_RESULTS] = "results",
+    [H_FINISH] = "finish_out", [H_EITHER] = "either",
+};
+
+#define UP_HELPERS lua_upvalueindex(1)
+#define UP_FN      lua_upvalueindex(2) /* the outermost middleware */
+#define UP_STEP    lua_upvalueindex(3) /* its `next` */
+
+static void push_helper(lua_State *L, enum helper h)
+{
+    lua_rawgeti(L, UP_HELPERS, h);
+}
+
+/* Calls a helper with everything from index `first` on; its results take their place. */
+static void run_helper(lua_State *L, enum helper h, int first, int nresults)
+{
+    int n = lua_gettop(L) - first + 1;
+
+    push_helper(L, h);
+    lua_insert(L, first);
+    lua_call(L, n, nresults);
+}
+
+/* The call object of the values at `owner`, `name`, `fn` and `options` (0: none) and the arguments from
+ * `first` on, which are popped; pushes it. */
+static void push_call(lua_State *L, enum helper mt, int fn, int owner, int name, int options, int first)
+{
+    int n = lua_gettop(L) - first + 1;
+
+    if (n > LUA_MINSTACK / 2)
+        luaL_checkstack(L, LUA_MINSTACK, "a call");
+    lua_createtable(L, CALL_FIRST - 1 + n, 0);
+    lua_insert(L, first);
+    for (int i = n; i > 0; i--)
+        lua_rawseti(L, first, CALL_FIRST - 1 + i);
+    lua_pushvalue(L, fn);
+    lua_rawseti(L, first, CALL_FN);
+    lua_pushvalue(L, owner);
+    lua_rawseti(L, first, CALL_OWNER);
+    lua_pushvalue(L, name);
+    lua_rawseti(L, first, CALL_NAME);
+    lua_pushboolean(L, 0);
+    lua_rawseti(L, first, CALL_RESPONSE);
+    lua_pushinteger(L, n);
+    lua_rawseti(L, first, CALL_COUNT);
+    if (options && lua_toboolean(L, options))
+        lua_pushvalue(L, options);
+    else
+        lua_pushboolean(L, 0);
+    lua_rawseti(L, first, CALL_OPTIONS);
+    push_helper(L, mt);
+    lua_setmetatable(L, first);
+}
+
+/* Is the value at idx what the call at index 1 got last from `next`, reply or reject? */
+static int is_last_response(lua_State *L, int idx)
+{
+    int same;
+
+    if (!lua_istable(L, idx))
+        return 0;
+    lua_rawgeti(L, 1, CALL_RESPONSE);
+    same = lua_rawequal(L, -1, idx);
+    lua_pop(L, 1);
+    return same;
+}
+
+/* Pushes the one result of the response at idx; 0: it is something else than one result nobody touched. */
+static int push_single_result(lua_State *L, int idx)
+{
+    if (lua_rawgeti(L, idx, 1) != LUA_TNIL) {
+        lua_pushinteger(L, 1);
+        if (!lua_next(L, idx))
+            return 1;
+        lua_pop(L, 2);
+    }
+    lua_pop(L, 1);
+    return 0;
+}
+
+/* The response made of the values from `first` on, which is the last of the call at index 1; pushes it. */
+static int gather(lua_State *L, int first)
+{
+    int n = lua_gettop(L) - first + 1, holes = 0;
+
+    if (n > LUA_MINSTACK / 2)
+        luaL_checkstack(L, LUA_MINSTACK, "a response");
+    if (n >= 2 && lua_isnil(L, first) && es_lua_is_error(L, first + 1)) {
+        push_helper(L, H_FAILED);
+        lua_pushvalue(L, 1);
+        lua_pushvalue(L, first + 1);
+        lua_call(L, 2, 1);
+        return 1;
+    }
+    lua_createtable(L, n, 0);
+    lua_insert(L, first);
+    for (int i = n; i > 0; i--) {
+        holes |= lua_isnil(L, -1);
+        lua_rawseti(L, first, i);
+    }
+    if (holes) {
+        lua_pushinteger(L, n);
+        lua_setfield(L, first, "n");
+    }
+    push_helper(L, H_RESPONSE);
+    lua_setmetatable(L, first);
+    lua_pushvalue(L, first);
+    lua_rawseti(L, 1, CALL_RESPONSE);
+    return 1;
+}
+
+/* ---- the innermost ---- */
+
+/* The number of arguments of the call at index 1, with room for them on the stack; -1: they were touched, or
+ * it is none. *is_rpc: is it a request? */
+static int count_arguments(lua_State *L, enum helper rpc, enum helper other, int *is_rpc)
+{
+    int n = -1, known;
+
+    if (!lua_istable(L, 1) || !lua_getmetatable(L, 1))
+        return -1;
+    push_helper(L, rpc);
+    *is_rpc = known = lua_rawequal(L, -1, -2);
+    if (!known) {
+        push_helper(L, other);
+        known = lua_rawequal(L, -1, -3);
+    }
+    if (known && lua_rawgeti(L, 1, CALL_COUNT) == LUA_TNUMBER)
+        n = (int)lua_tointeger(L, -1);
+    lua_settop(L, 1);
+    if (n > LUA_MINSTACK / 2)
+        luaL_checkstack(L, n + LUA_MINSTACK, "too many arguments");
+    return n;
+}
+
+static void push_arguments(lua_State *L, int n)
+{
+    for (int i = 0; i < n; i++)
+        lua_rawgeti(L, 1, CALL_FIRST + i);
+}
+
+static int pass_results(lua_State *L, int status, lua_KContext before)
+{
+    return lua_gettop(L) - (int)before;
+}
+
+/* The Lua function that does the same for every kind of call. */
+static int run_slowly(lua_State *L, enum helper h)
+{
+    lua_settop(L, 1);
+    push_helper(L, h);
+    lua_insert(L, 1);
+    lua_callk(L, 1, LUA_MULTRET, 0, pass_results);
+    return pass_results(L, LUA_OK, 0);
+}
+
+static int handled(lua_State *L, int status, lua_KContext ctx)
+{
+    if (status == LUA_OK || status == LUA_YIELD)
+        return gather(L, 3);
+    push_helper(L, H_RAISED);
+    lua_pushvalue(L, 1);
+    lua_pushvalue(L, -3);
+    lua_call(L, 2, 1);
+    return 1;
+}
+
+/* next(call) -> response: runs the handler. */
+static int next_in(lua_State *L)
+{
+    int is_rpc, n = count_arguments(L, H_RPC_IN, H_EVENT_IN, &is_rpc);
+
+    if (n < 0)
+        return run_slowly(L, H_HANDLE);
+    push_helper(L, H_TRACED);
+    lua_rawgeti(L, 1, CALL_FN);
+    lua_rawgeti(L, 1, CALL_OWNER);
+    push_arguments(L, n);
+    return handled(L, lua_pcallk(L, n + 1, LUA_MULTRET, 2, 0, handled), 0);
+}
+
+/* What came with the answer is the task's until its next request; field "_came" has it for the middleware. */
+static void keep_trailers(lua_State *L, struct es_task *t)
+{
+    if (t->came_ref != LUA_NOREF) {
+        lua_pushliteral(L, "_came");
+        lua_rawgeti(L, LUA_REGISTRYINDEX, t->came_ref);
+        lua_rawset(L, 1);
+        luaL_unref(L, LUA_REGISTRYINDEX, t->came_ref);
+        t->came_ref = LUA_NOREF;
+        return;
+    }
+    if (lua_rawgeti(L, 1, CALL_RESPONSE) != LUA_TBOOLEAN) { /* `next` runs for the second time */
+        lua_pushliteral(L, "_came");
+        lua_pushnil(L);
+        lua_rawset(L, 1);
+    }
+    lua_pop(L, 1);
+}
+
+/* task: the caller's when the core sent a request, else 0. */
+static int sent(lua_State *L, int status, lua_KContext task)
+{
+    if (status == LUA_OK || status == LUA_YIELD) {
+        if (task)
+            keep_trailers(L, (struct es_task *)task);
+        return gather(L, 2);
+    }
+    push_helper(L, H_MISUSED);
+    lua_pushvalue(L, 1);
+    lua_pushvalue(L, -3);
+    lua_call(L, 2, 1);
+    return 1;
+}
+
+/* Pushes what sends the request at index 1, and what stands before its arguments; 0 and nothing pushed:
+ * nobody is connected, which the general way says. */
+static int push_request(lua_State *L)
+{
+    lua_pushcfunction(L, es_lsession_request);
+    lua_rawgeti(L, 1, CALL_OWNER);
+    lua_getfield(L, -1, "_ud");
+    if (!lua_isuserdata(L, -1)) {
+        lua_settop(L, 1);
+        return 0;
+    }
+    lua_replace(L, -2);
+    lua_rawgeti(L, 1, CALL_NAME);
+    if (lua_rawgeti(L, 1, CALL_OPTIONS) != LUA_TTABLE) {
+        lua_pop(L, 1);
+        lua_pushnil(L);
+    }
+    return 1;
+}
+
+/* next(call) -> response: sends. Requests of tasks go straight to the core's session. */
+static int next_out(lua_State *L)
+{
+    int is_rpc, n = count_arguments(L, H_RPC_OUT, H_EVENT_OUT, &is_rpc);
+    struct es_task *t = NULL;
+
+    if (n < 0)
+        return run_slowly(L, H_SEND);
+    if (is_rpc)
+        t = es_task_current(L);
+    if (!t || !push_request(L)) {
+        t = NULL;
+        lua_rawgeti(L, 1, CALL_FN);
+        lua_pushvalue(L, 1);
+    }
+    push_arguments(L, n);
+    return sent(L, lua_pcallk(L, lua_gettop(L) - 2, LUA_MULTRET, 0, (lua_KContext)t, sent), (lua_KContext)t);
+}
+
+/* ---- the outermost ---- */
+
+static int incoming_over(lua_State *L, int status, lua_KContext ctx)
+{
+    if (lua_gettop(L) >= 2 && is_last_response(L, 2)) {
+        if (push_single_result(L, 2))
+            return 1;
+        lua_settop(L, 2);
+    } else {
+        lua_pushvalue(L, 1);
+        lua_insert(L, 2);
+        lua_pushboolean(L, 1);
+        lua_insert(L, 3);
+        run_helper(L, H_SETTLE, 2, 1);
+    }
+    run_helper(L, H_RESULTS, 2, LUA_MULTRET);
+    return lua_gettop(L) - 1;
+}
+
+/* fn(job, session, name, metadata, handler, ...): what the core runs instead of every handler. What the
+ * outermost middleware raises goes to the core, which logs it and answers the call. */
+static int incoming(lua_State *L)
+{
+    lua_Integer kind = lua_tointeger(L, 1);
+
+    if (kind == ES_JOB_CHANNEL || !lua_isnil(L, 4)) {
+        lua_pushstring(L, kind == ES_JOB_CHANNEL ? "stream" : kind == ES_JOB_CALL ? "rpc" : "event");
+        lua_replace(L, 1);
+        run_helper(L, H_OPEN, 1, 1);
+    } else {
+        push_call(L, kind == ES_JOB_CALL ? H_RPC_IN : H_EVENT_IN, 5, 2, 3, 0, 6);
+        lua_replace(L, 1);
+    }
+    lua_settop(L, 1);
+    lua_pushvalue(L, UP_FN);
+    lua_pushvalue(L, 1);
+    lua_pushvalue(L, UP_STEP);
+    lua_callk(L, 2, LUA_MULTRET, 0, incoming_over);
+    return incoming_over(L, LUA_OK, 0);
+}
+
+static int outgoing_over(lua_State *L, int status, lua_KContext ctx)
+{
+    if (status != LUA_OK && status != LUA_YIELD) {
+        lua_insert(L, 2);
+        lua_settop(L, 2);
+        lua_pushvalue(L, 1);
+        lua_insert(L, 2);
+        run_helper(L, H_RAISED, 2, 1);
+    } else if (lua_gettop(L) >= 3 && is_last_response(L, 3)) {
+        int untouched = lua_rawgeti(L, 1, CALL_COUNT) == LUA_TNUMBER;
+        lua_settop(L, 3);
+        if (untouched && push_single_result(L, 3))
+            return 1;
+        lua_replace(L, 2);
+    } else {
+        lua_pushvalue(L, 1);
+        lua_replace(L, 2);
+        lua_pushboolean(L, 1);
+        lua_insert(L, 3);
+        run_helper(L, H_SETTLE, 2, 1);
+    }
+    lua_pushvalue(L, 1);
+    lua_insert(L, 2);
+    run_helper(L, H_FINISH, 2, LUA_MULTRET);
+    return lua_gettop(L) - 1;
+}
+
+/* fn(owner, kind, final, name, options, ...): sends a call through the chain. `final(call, ...)` does the
+ * sending of everything but requests; with a function as last argument (the callback) all runs in a task. */
+static int outgoing(lua_State *L)
+{
+    const char *kind = luaL_checkstring(L, 2);
+
+    if (lua_gettop(L) > 5 && lua_isfunction(L, -1)) {
+        lua_pushvalue(L, UP_HELPERS);
+        lua_pushvalue(L, UP_FN);
+        lua_pushvalue(L, UP_STEP);
+        lua_pushcclosure(L, outgoing, 3);
+        lua_insert(L, 1);
+        run_helper(L, H_EITHER, 1, LUA_MULTRET);
+        return lua_gettop(L);
+    }
+    if (lua_gettop(L) < 5)
+        lua_settop(L, 5);
+    push_call(L, kind[0] == 'r' ? H_RPC_OUT : kind[0] == 'e' ? H_EVENT_OUT : H_STREAM_OUT, 3, 1, 4, 5, 6);
+    lua_replace(L, 1);
+    lua_settop(L, 1);
+    push_helper(L, H_TRACED);
+    lua_pushvalue(L, UP_FN);
+    lua_pushvalue(L, 1);
+    lua_pushvalue(L, UP_STEP);
+    return outgoing_over(L, lua_pcallk(L, 2, LUA_MULTRET, 2, 0, outgoing_over), 0);
+}
+
+/* ---- for middleware.lua ---- */
+
+static int chain_end(lua_State *L, lua_CFunction end)
+{
+    luaL_checktype(L, 1, LUA_TFUNCTION);
+    luaL_checktype(L, 2, LUA_TFUNCTION);
+    lua_settop(L, 2);
+    lua_pushvalue(L, UP_HELPERS);
+    lua_insert(L, 1);
+    lua_pushcclosure(L, end, 3);
+    return 1;
+}
+
+static int make_incoming(lua_State *L)
+{
+    return chain_end(L, incoming);
+}
+
+static int make_outgoing(lua_State *L)
+{
+    return chain_end(L, outgoing);
+}
+
+/* core.middleware(helpers) -> { handle, send, incoming(fn, next), outgoing(fn, next) } */
+static int core_middleware(lua_State *L)
+{
+    static const luaL_Reg functions[] = {{"handle", next_in},
+                                         {"send", next_out},
+                                         {"incoming", make_incoming},
+                                         {"outgoing", make_outgoing},
+                                         {NULL, NULL}};
+    luaL_checktype(L, 1, LUA_TTABLE);
+    lua_settop(L, 1);
+    lua_newtable(L);
+    lua_createtable(L, H_LAST - 1, 0);
+    for (int i = 1; i < H_LAST; i++) {
+        if (lua_getfield(L, 1, helper_names[i]) == LUA_TNIL)
+            return luaL_error(L, "core.middleware: no %s", helper_names[i]);
+        lua_rawseti(L, 3, i);
+    }
+    luaL_setfuncs(L, functions, 1);
+    return 1;
+}
+
+void es_lua_open_middleware(lua_State *L, int core)
+{
+    lua_pushcfunction(L, core_middleware);
+    lua_setfield(L, core, "middleware");
+}
