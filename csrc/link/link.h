@@ -76,6 +76,8 @@ enum es_link_ecn {
     ES_LINK_ECN_CAPABLE, /* the path carries our marks, and the peer reports them */
     ES_LINK_ECN_FAILED   /* it does not: nothing is marked any more */
 };
+/* What became of early data (0-RTT) on this connection. */
+enum es_link_early { ES_LINK_EARLY_NONE = 0, ES_LINK_EARLY_ACCEPTED, ES_LINK_EARLY_REJECTED };
 
 struct es_link_stats {
     uint64_t rtt_latest, rtt_min, rtt_smoothed; /* ns */
@@ -89,14 +91,15 @@ struct es_link_stats {
     uint64_t ecn_received, ecn_ce_received; /* the peer's that arrived with ECT, with CE */
     uint64_t migrations;                    /* changes of either address that were validated */
     uint64_t mtu_reductions;                /* times the packets' size fell because full ones vanished */
-    int early_data;                         /* 0-RTT: 0 none, 1 accepted, 2 rejected */
-    int resumed;                            /* the TLS session was */
     uint64_t held;                          /* bytes counted against the cap now */
     uint64_t handshake_time;                /* ns from the first packet to completion; 0: not complete */
     uint64_t idle_timeout;                  /* ns, the negotiated value; 0: none */
     uint32_t path_mtu;                      /* bytes of UDP payload */
     uint32_t max_datagram; /* largest datagram payload that may be sent now; 0: the peer takes none */
     uint32_t streams_bidi_left, streams_uni_left; /* that we may still open now */
+    int resumed;                                  /* the handshake went on from an earlier session */
+    enum es_link_early early_data;
+    uint32_t key_updates; /* changes of packet keys, ours and the peer's, that are over */
 };
 
 /* What a carrier offers. Protocols use the es_link_* wrappers below. */
@@ -141,6 +144,12 @@ struct es_link_events {
     void (*closed)(void *user, const struct es_close_info *info);
     /* The path changed or failed to. May be NULL, alone of all. */
     void (*moved)(void *user, const struct es_link_move *move);
+    /* May be NULL. Before established(): streams may be used already, with early data. What a client sends
+     * before established() may be read by the server before it knows that nobody replays it: only what is
+     * harmless when run twice may go. What a server receives before established() is of that kind; it may
+     * answer it. Should the server not take it, it is sent again after the handshake without anybody
+     * noticing. */
+    void (*early)(void *user);
 };
 
 #define ES_LINK_HIGH                                                                                         \
@@ -153,8 +162,9 @@ struct es_link {
     const struct es_link_events *events; /* borrowed, static; set by es_link_attach */
     void *user;                          /* borrowed: the protocol's connection object */
     int is_server;                       /* we accepted it */
-    uint64_t held, hold_cap;             /* bytes; kept by the carrier */
-    int hold_refused;                    /* es_link_would_hold() said no: the carrier owes a hold_low() */
+    int early;               /* between the up-calls early() and established(); kept by the carrier */
+    uint64_t held, hold_cap; /* bytes; kept by the carrier */
+    int hold_refused;        /* es_link_would_hold() said no: the carrier owes a hold_low() */
 };
 
 /* The protocol takes the link. Called once, before any up-call. */
@@ -271,6 +281,9 @@ struct es_app {
      * comes later. */
     int (*attach)(struct es_app *app, struct es_link *link, void *arg);
     void *user; /* borrowed */
+    /* Accepting side: the protocol heeds what the up-call early() means. It may then be attached before the
+     * end of the handshake. 0: its clients get no early data through. */
+    int takes_early;
 };
 
 #endif

@@ -2,6 +2,7 @@
  * but plain setters, and nothing is freed. */
 #include <stdio.h>
 #include <string.h>
+#include "early.h"
 #include "internal.h"
 #include "tls_verify.h"
 
@@ -210,6 +211,20 @@ static void give_token(struct es_conn *c, ngtcp2_conn *nc)
     }
 }
 
+static int on_update_key(ngtcp2_conn *nc, uint8_t *rx_secret, uint8_t *tx_secret,
+                         ngtcp2_crypto_aead_ctx *rx_aead, uint8_t *rx_iv, ngtcp2_crypto_aead_ctx *tx_aead,
+                         uint8_t *tx_iv, const uint8_t *current_rx, const uint8_t *current_tx, size_t n,
+                         void *user_data)
+{
+    struct es_conn *c = self(user_data);
+
+    if (c->key_updates++ > 0) { /* the next keys are made when those before came into use */
+        c->key_packets = c->packets_out;
+    }
+    return ngtcp2_crypto_update_key_cb(nc, rx_secret, tx_secret, rx_aead, rx_iv, tx_aead, tx_iv, current_rx,
+                                       current_tx, n, user_data);
+}
+
 static int on_handshake_completed(ngtcp2_conn *nc, void *user_data)
 {
     struct es_conn *c = self(user_data);
@@ -274,6 +289,12 @@ static int on_stream_open(ngtcp2_conn *nc, int64_t id, void *user_data)
     struct es_conn *c = self(user_data);
     struct es_qstream *s;
 
+    if (c->state == ES_CONN_HANDSHAKE && c->link.is_server) {
+        int rv = es_early_accept(c);
+        if (rv != 0) {
+            return rv;
+        }
+    }
     if (!listening(c)) {
         return 0;
     }
@@ -532,9 +553,8 @@ const ngtcp2_mem es_conn_mem = {NULL, mem_malloc, mem_free, mem_calloc, mem_real
     .stream_open = on_stream_open, .stream_close = on_stream_close,                                          \
     .recv_stateless_reset = on_stateless_reset, .extend_max_local_streams_bidi = on_extend_bidi,             \
     .extend_max_local_streams_uni = on_extend_uni, .rand = on_rand, .get_new_connection_id = on_new_cid,     \
-    .remove_connection_id = on_remove_cid, .update_key = ngtcp2_crypto_update_key_cb,                        \
-    .stream_reset = on_stream_reset, .extend_max_stream_data = on_extend_stream_data,                        \
-    .handshake_confirmed = on_handshake_confirmed,                                                           \
+    .remove_connection_id = on_remove_cid, .update_key = on_update_key, .stream_reset = on_stream_reset,     \
+    .extend_max_stream_data = on_extend_stream_data, .handshake_confirmed = on_handshake_confirmed,          \
     .delete_crypto_aead_ctx = ngtcp2_crypto_delete_crypto_aead_ctx_cb,                                       \
     .delete_crypto_cipher_ctx = ngtcp2_crypto_delete_crypto_cipher_ctx_cb, .recv_datagram = on_datagram,     \
     .dcid_status = on_peer_cid, .get_path_challenge_data = on_path_challenge,                                \

@@ -105,9 +105,66 @@ static inline void es_compat_set_original_dcid(ngtcp2_transport_params *p, const
     p->original_dcid = *cid;
 }
 
+/* The transport parameters that early data goes by, kept with a ticket. 0.12 has no such encoding: they are
+ * written as if a client sent them, which wants a connection id. */
+#define ES_COMPAT_PARAMS_FORMAT 1
+
+static inline ngtcp2_ssize es_compat_save_params(ngtcp2_conn *nc, uint8_t *dest, size_t n)
+{
+    const ngtcp2_transport_params *remote = ngtcp2_conn_get_remote_transport_params(nc);
+    ngtcp2_transport_params p;
+
+    if (remote == NULL) {
+        return -1;
+    }
+    ngtcp2_transport_params_default(&p);
+    p.initial_max_streams_bidi = remote->initial_max_streams_bidi;
+    p.initial_max_streams_uni = remote->initial_max_streams_uni;
+    p.initial_max_stream_data_bidi_local = remote->initial_max_stream_data_bidi_local;
+    p.initial_max_stream_data_bidi_remote = remote->initial_max_stream_data_bidi_remote;
+    p.initial_max_stream_data_uni = remote->initial_max_stream_data_uni;
+    p.initial_max_data = remote->initial_max_data;
+    p.active_connection_id_limit = remote->active_connection_id_limit;
+    p.max_datagram_frame_size = remote->max_datagram_frame_size;
+    return ngtcp2_encode_transport_params(dest, n, NGTCP2_TRANSPORT_PARAMS_TYPE_CLIENT_HELLO, &p);
+}
+
+static inline int es_compat_load_params(ngtcp2_conn *nc, const uint8_t *data, size_t n)
+{
+    ngtcp2_transport_params p;
+    int rv = ngtcp2_decode_transport_params(&p, NGTCP2_TRANSPORT_PARAMS_TYPE_CLIENT_HELLO, data, n);
+
+    if (rv == 0) {
+        ngtcp2_conn_set_early_remote_transport_params(nc, &p);
+    }
+    return rv;
+}
+
+static inline int es_compat_early_rejected(ngtcp2_conn *nc)
+{
+    return ngtcp2_conn_early_data_rejected(nc);
+}
+
 #else
 
-#define ES_COMPAT_HAS_V2             1
+#define ES_COMPAT_HAS_V2        1
+#define ES_COMPAT_PARAMS_FORMAT 2
+
+static inline ngtcp2_ssize es_compat_save_params(ngtcp2_conn *nc, uint8_t *dest, size_t n)
+{
+    return ngtcp2_conn_encode_0rtt_transport_params(nc, dest, n);
+}
+
+static inline int es_compat_load_params(ngtcp2_conn *nc, const uint8_t *data, size_t n)
+{
+    return ngtcp2_conn_decode_and_set_0rtt_transport_params(nc, data, n);
+}
+
+static inline int es_compat_early_rejected(ngtcp2_conn *nc)
+{
+    return ngtcp2_conn_tls_early_data_rejected(nc);
+}
+
 #define ES_COMPAT_KEEP_ALIVE_OFF     UINT64_MAX
 #define ES_COMPAT_REMOTE_UNI_LINGERS 0
 #define ES_COMPAT_DATAGRAMS_UNPROBED 0

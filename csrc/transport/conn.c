@@ -2,7 +2,9 @@
 #include <assert.h>
 #include <stdio.h>
 #include <string.h>
+#include "early.h"
 #include "internal.h"
+#include "ticket.h"
 #include "tls_verify.h"
 
 #define MIN_TIMER        ES_MILLI /* a nearer expiry of ngtcp2's is its pacer's and not worth a wake-up */
@@ -135,6 +137,11 @@ static void free_library_state(struct es_conn *c)
     es_qlog_close(c->qlog);
     c->qlog = NULL;
     es_buf_free(&c->ticket);
+    if (c->ticket_free != NULL) {
+        c->ticket_free(c->ticket_user);
+        c->ticket_free = NULL;
+        c->on_ticket = NULL;
+    }
     es_list_remove(&c->dirty);
     es_half_open_end(c);
 }
@@ -154,6 +161,7 @@ void es_conn_del(struct es_conn *c)
     }
     es_free(c->cids);
     es_buf_free(&c->close_packet);
+    es_buf_free(&c->peer_der);
     es_list_remove(&c->node);
     c->ep->n_conns--;
     es_tls_unref(c->tls_ctx);
@@ -216,9 +224,9 @@ static void fill_params(const struct es_conn *c, ngtcp2_transport_params *p)
 }
 
 /* With c->nc made: the TLS session, and the two tied together. */
-static int add_tls(struct es_conn *c)
+static int add_tls(struct es_conn *c, const struct es_ticket *ticket)
 {
-    c->tls = es_tls_session_new(c);
+    c->tls = es_tls_session_new(c, ticket);
     if (c->tls == NULL) {
         return ES_ERR_NOMEM;
     }
@@ -269,7 +277,7 @@ int es_conn_new_server(struct es_endpoint *ep, const ngtcp2_pkt_hd *hd, const ng
     }
     c->odcid.len = (uint8_t)hd->dcid.datalen;
     memcpy(c->odcid.b, hd->dcid.data, hd->dcid.datalen);
-    if (add_tls(c) != 0 || es_conn_add_cid(c, scid.data, scid.datalen) != 0 ||
+    if (add_tls(c, NULL) != 0 || es_conn_add_cid(c, scid.data, scid.datalen) != 0 ||
         es_conn_add_cid(c, hd->dcid.data, hd->dcid.datalen) != 0) {
         goto fail;
     }
@@ -282,7 +290,8 @@ fail:
 
 /* The library's half of a client connection, in the version c->version; `original` as fill_versions() has it.
  */
-static int start_client(struct es_conn *c, uint32_t version, uint32_t original)
+static int start_client(struct es_conn *c, uint32_t version, uint32_t original,
+                        const struct es_ticket *ticket)
 {
     struct es_endpoint *ep = c->ep;
     ngtcp2_settings settings;
@@ -310,7 +319,10 @@ static int start_client(struct es_conn *c, uint32_t version, uint32_t original)
         c->nc = NULL;
         return ES_ERR_NOMEM;
     }
-    if (add_tls(c) != 0 || es_conn_add_cid(c, scid.data, scid.datalen) != 0) {
+    if (ticket != NULL && ticket->early && c->cfg.enable_0rtt) {
+        es_early_begin(c, ticket);
+    }
+    if (add_tls(c, ticket) != 0 || es_conn_add_cid(c, scid.data, scid.datalen) != 0) {
         return ES_ERR_NOMEM;
     }
     return 0;
@@ -320,7 +332,7 @@ int es_conn_change_version(struct es_conn *c)
 {
     uint32_t original = c->version;
 
-    assert(!c->link.is_server && !c->established && es_list_empty(&c->streams));
+    assert(!c->link.is_server && !c->established);
     c->version_changed = 1;
     es_timer_stop(&c->ep->p->timers, &c->timer); /* it is set anew with the next flush */
     while (c->n_cids > 0) {
@@ -333,13 +345,25 @@ int es_conn_change_version(struct es_conn *c)
     c->tls = NULL;
     memset(c->walk, 0, sizeof c->walk);
     c->version = c->version_offer;
-    return start_client(c, c->version, original);
+    es_early_lose(c);
+    return start_client(c, c->version, original, NULL);
+}
+
+/* 1: the ticket that was given is one. */
+static int use_ticket(struct es_conn *c, const struct es_connect_config *cc, struct es_ticket *out)
+{
+    uint64_t now = c->ep->p->io.wall(c->ep->p->io.ctx) / ES_SECOND;
+
+    /* A ticket is good for the version of QUIC that it came over (RFC 9369 5). */
+    return cc->ticket_len > 0 && es_ticket_read(out, cc->ticket, cc->ticket_len, (int64_t)now) == 0 &&
+           out->version == c->version;
 }
 
 int es_conn_new_client(struct es_endpoint *ep, const struct es_connect_config *cc, struct es_conn **out,
                        char *err, size_t n)
 {
     struct es_conn *c;
+    struct es_ticket ticket;
 
     if (cc->transport.version != 0 && es_version_wire(cc->transport.version) == 0) {
         snprintf(err, n, "this ngtcp2 (%s) does not speak version %d of QUIC", es_transport_ngtcp2_version(),
@@ -351,6 +375,8 @@ int es_conn_new_client(struct es_endpoint *ep, const struct es_connect_config *c
     if (c == NULL) {
         return ES_ERR_NOMEM;
     }
+    c->on_ticket = cc->on_ticket;
+    c->ticket_user = cc->ticket_user;
     c->app = cc->app;
     c->remote = *cc->remote;
     c->local = ep->addr;
@@ -360,17 +386,18 @@ int es_conn_new_client(struct es_endpoint *ep, const struct es_connect_config *c
         return ES_ERR_INVAL;
     }
     c->version = es_version_wire(cc->transport.version != 0 ? cc->transport.version : 1);
-    if (start_client(c, c->version, 0) != 0) {
+    if (start_client(c, c->version, 0, use_ticket(c, cc, &ticket) ? &ticket : NULL) != 0) {
         es_conn_del(c);
         return ES_ERR_NOMEM;
     }
+    c->ticket_free = cc->ticket_free; /* from here on it is ours */
     *out = c;
     return 0;
 }
 
 /* ---- the handshake is complete ---- */
 
-static struct es_app *find_app(const struct es_conn *c)
+struct es_app *es_conn_find_app(const struct es_conn *c)
 {
     gnutls_datum_t alpn;
 
@@ -386,10 +413,23 @@ static struct es_app *find_app(const struct es_conn *c)
     return NULL;
 }
 
+void es_conn_attach(struct es_conn *c)
+{
+    static const char text[] = "refused by the protocol";
+    int rv = c->app->attach(c->app, &c->link, NULL);
+
+    if (rv != 0 || c->link.events == NULL) {
+        c->refused = 1;
+        c->ep->stats.refused++;
+        c->close_asked = 1;
+        es_conn_set_info(c, ES_CLOSE_LOCAL, rv != 0 ? rv : ES_ERR_INVAL, 0, NGTCP2_CONNECTION_REFUSED, text,
+                         sizeof text - 1);
+    }
+}
+
 static int choose_app(struct es_conn *c)
 {
     gnutls_datum_t alpn;
-    int rv;
 
     if (!c->link.is_server) {
         if (gnutls_alpn_get_selected_protocol(c->tls, &alpn) != 0) {
@@ -399,39 +439,54 @@ static int choose_app(struct es_conn *c)
         }
         return 0;
     }
-    c->app = find_app(c);
+    if (c->app != NULL) {
+        return 0; /* it has the connection since the early data */
+    }
+    c->app = es_conn_find_app(c);
     if (c->app == NULL) { /* GnuTLS has seen to it already */
         c->tls_alert = GNUTLS_A_NO_APPLICATION_PROTOCOL;
         return NGTCP2_ERR_CALLBACK_FAILURE;
     }
-    rv = c->app->attach(c->app, &c->link, NULL);
-    if (rv != 0 || c->link.events == NULL) {
-        static const char text[] = "refused by the protocol";
-        c->refused = 1;
-        c->ep->stats.refused++;
-        c->close_asked = 1;
-        es_conn_set_info(c, ES_CLOSE_LOCAL, rv != 0 ? rv : ES_ERR_INVAL, 0, NGTCP2_CONNECTION_REFUSED, text,
-                         sizeof text - 1);
-    }
+    es_conn_attach(c);
     return 0;
+}
+
+/* TLS shows certificates in whole handshakes only. Whom we trust may have changed since, and time has passed:
+ * the one that the session began with is looked at again. */
+static int check_resumed(struct es_conn *c)
+{
+    c->resumed = gnutls_session_is_resumed(c->tls) != 0;
+    if (!c->resumed || (c->link.is_server && c->tls_ctx->trust == ES_TRUST_NONE)) {
+        return 0;
+    }
+    return es_tls_verify(c->tls) == 0 ? 0 : NGTCP2_ERR_CALLBACK_FAILURE;
 }
 
 int es_conn_established(struct es_conn *c)
 {
-    int rv = choose_app(c);
+    int rv = check_resumed(c);
 
+    if (rv == 0) {
+        rv = choose_app(c);
+    }
     es_half_open_end(c);
+    if (rv == 0) {
+        rv = es_early_settle(c);
+    }
     if (rv != 0) {
         return rv;
     }
     c->state = ES_CONN_OPEN;
+    c->link.early = 0;
     c->established = 1;
     c->established_at = es_conn_now(c);
     if (c->link.is_server) {
+        es_ticket_send(c);
         c->tls_due = 1; /* complete is confirmed on this side */
         es_conn_remove_cid(c, c->odcid.b, c->odcid.len);
     } else {
         c->keep_alive_on = c->cfg.keep_alive != 0;
+        c->await_ticket = c->on_ticket != NULL;
     }
     es_conn_set_keep_alive(c);
     if (!c->refused) {
@@ -565,6 +620,58 @@ static void on_timer(struct es_timer *t)
 }
 
 /* ---- for links made by endpoints ---- */
+
+int es_link_peer_cert(struct es_link *l, const uint8_t **der, size_t *n)
+{
+    struct es_conn *c = es_conn_of(l);
+
+    if (l->ops != &es_conn_link_ops || c->peer_der.n == 0) {
+        return ES_ERR_NOT_FOUND;
+    }
+    *der = c->peer_der.p;
+    *n = c->peer_der.n;
+    return 0;
+}
+
+/* ngtcp2 refuses while the update before is not acknowledged, and for three probe time-outs after that. */
+static int update_key(struct es_conn *c)
+{
+    int rv;
+
+    if (!c->established || (!c->link.is_server && !c->confirmed)) {
+        return ES_ERR_AGAIN;
+    }
+    rv = ngtcp2_conn_initiate_key_update(c->nc, es_conn_now(c));
+    if (rv != 0) {
+        return rv == NGTCP2_ERR_NOMEM ? ES_ERR_NOMEM : ES_ERR_AGAIN;
+    }
+    c->key_packets = c->packets_out;
+    return 0;
+}
+
+int es_link_update_key(struct es_link *l)
+{
+    struct es_conn *c = es_conn_of(l);
+    int rv;
+
+    if (l->ops != &es_conn_link_ops || c->state >= ES_CONN_ENDED || c->close_asked) {
+        return ES_ERR_CLOSED;
+    }
+    rv = update_key(c);
+    if (rv == 0) {
+        es_conn_mark(c);
+    }
+    return rv;
+}
+
+/* In the flush, when the last keys have been used for long. */
+void es_conn_renew_key(struct es_conn *c)
+{
+    if (es_conn_now(c) - c->key_tried >= 100 * ES_MILLI) {
+        c->key_tried = es_conn_now(c);
+        (void)update_key(c);
+    }
+}
 
 int es_link_peer_pin(struct es_link *l, uint8_t spki[32])
 {

@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include "early.h"
 #include "internal.h"
 
 void es_transport_config_default(struct es_transport_config *c, int is_server)
@@ -20,6 +21,7 @@ void es_transport_config_default(struct es_transport_config *c, int is_server)
     c->hold_cap = ES_LINK_HOLD_CAP;
     c->max_datagram = 65535;
     c->cc = ES_CC_CUBIC;
+    c->key_update_packets = UINT64_C(1) << 20;
 }
 
 void es_endpoint_config_default(struct es_endpoint_config *c)
@@ -44,6 +46,7 @@ static void derive_keys(struct es_endpoint *ep, const uint8_t given[32])
     }
     es_tls_key(ep->reset_key, secret, "echostream stateless reset");
     es_tokens_init(&ep->tokens, secret);
+    es_tls_key(ep->ticket_key, secret, "echostream session tickets");
     gnutls_memset(secret, 0, sizeof secret);
 }
 
@@ -119,6 +122,8 @@ static void free_memory(struct es_endpoint *ep)
     es_free(ep->qlog_dir);
     gnutls_memset(ep->reset_key, 0, sizeof ep->reset_key);
     es_tokens_wipe(&ep->tokens);
+    gnutls_memset(ep->ticket_key, 0, sizeof ep->ticket_key);
+    es_early_del(ep->early);
     es_free(ep);
 }
 
@@ -171,6 +176,12 @@ int es_endpoint_new(struct es_poller *p, const struct es_endpoint_config *cfg, s
     if (cfg->tls != NULL) {
         es_tls_ref(cfg->tls);
         ep->tls = cfg->tls;
+    }
+    if (cfg->tls != NULL && cfg->transport.enable_0rtt) {
+        ep->early = es_early_new(ep->by_cid.seed);
+        if (ep->early == NULL) {
+            goto fail;
+        }
     }
     rv = bind_socket(ep, cfg->bind, err_text, n);
     if (rv != 0) {
@@ -340,6 +351,13 @@ int es_endpoint_connect(struct es_endpoint *ep, const struct es_connect_config *
         return rv;
     }
     ep->stats.dialled++;
+    if (c->early == ES_EARLY_TRIED) {
+        c->state = ES_CONN_OPEN;
+        c->link.early = 1;
+        if (c->link.events->early != NULL) {
+            c->link.events->early(c->link.user);
+        }
+    }
     es_conn_mark(c);
     *out = &c->link;
     return 0;

@@ -47,7 +47,10 @@ struct es_transport_config { /* per connection */
                     does not know it, another one both know. Server: the one it asks a client for that offers
                     it; default 0, the client's choice */
     int disable_mtu_discovery;
-    int ignore_preferred; /* client: the server's preferred address is not followed */
+    int ignore_preferred;        /* client: the server's preferred address is not followed */
+    int enable_0rtt;             /* client: early data where the ticket allows it; server: takes early data */
+    uint64_t key_update_packets; /* packets sent after which the keys are changed; default 2^20, far below
+                                    what AEADs allow (RFC 9001 6.6) */
 };
 #define ES_KEEP_ALIVE_AUTO UINT64_MAX
 
@@ -76,6 +79,15 @@ struct es_connect_config {
     struct es_tls *tls; /* referenced */
     struct es_app *app; /* exactly one ALPN is offered */
     void *app_arg;      /* handed to app->attach */
+    /* A ticket that on_ticket was given for the same server, protocol and trust; borrowed, NULL: none. What
+     * cannot be used is ignored. */
+    const uint8_t *ticket;
+    size_t ticket_len;
+    /* Gets tickets for later, inside a library callback; NULL: none wanted. Once es_endpoint_connect() was
+     * successful, ticket_free(ticket_user) is called exactly once, when no more will come. */
+    void (*on_ticket)(void *user, const uint8_t *block, size_t n);
+    void (*ticket_free)(void *user);
+    void *ticket_user;
     struct es_transport_config transport;
 };
 
@@ -127,6 +139,11 @@ int es_link_migrate(struct es_link *l, const union es_addr *bind, char *err, siz
 
 /* The peer's certificate, for a link made by an endpoint: SPKI hash. ES_ERR_NOT_FOUND when it sent none. */
 int es_link_peer_pin(struct es_link *l, uint8_t spki[32]);
+/* The certificate itself, DER; borrowed from the connection. Likewise. */
+int es_link_peer_cert(struct es_link *l, const uint8_t **der, size_t *n);
+/* Has new packet keys come into use (RFC 9001 6). ES_ERR_AGAIN: the update before, or the handshake, is too
+ * recent. */
+int es_link_update_key(struct es_link *l);
 /* Versions of the libraries loaded in this process, such as "0.12.1" and "3.7.9". */
 /* Is this version of QUIC (1 or 2) spoken by the library loaded? */
 int es_transport_speaks(int version);

@@ -30,6 +30,9 @@
 #include "tls.h"
 #include "token.h"
 
+struct es_early;
+struct es_ticket;
+
 #define ES_CID_LEN         16          /* of the connection ids we choose */
 #define ES_SEND_MAX        (63 * 1024) /* bytes of one batch: below UDP's 65,507 in one GSO send */
 #define ES_PACKET_MAX      1452        /* largest UDP payload we send */
@@ -92,6 +95,15 @@ struct es_qstream {
 };
 
 /* ---- connections (conn.c, write.c, callbacks.c, link_ops.c) ---- */
+
+/* Early data: of a client that sent some, and of a server that took some. */
+enum es_early_state {
+    ES_EARLY_NONE,
+    ES_EARLY_TRIED,
+    ES_EARLY_LOST, /* the handshake began anew, without */
+    ES_EARLY_ACCEPTED,
+    ES_EARLY_REJECTED
+};
 
 enum es_conn_state { ES_CONN_HANDSHAKE, ES_CONN_OPEN, ES_CONN_ENDED, ES_CONN_LINGER };
 
@@ -183,9 +195,23 @@ struct es_conn {
     uint64_t dgram_wait;  /* ns between two of those */
     unsigned dgram_tries; /* packets the first waiting datagram did not fit into */
     uint8_t peer_pin[32];
+    struct es_buf peer_der; /* the peer's certificate */
     char tls_reason[256];   /* why the handshake fails, for people */
     uint32_t version;       /* client: what it began with, on the wire */
     uint32_t version_offer; /* client: of those that the server named, one that we speak too; 0: none */
+
+    enum es_early_state early;
+    uint64_t early_generation; /* server: see early.c */
+    unsigned resumed : 1;
+    unsigned owes_ticket : 1;  /* server: the client can use one */
+    unsigned await_ticket : 1; /* client: the TLS session is kept for it, until ticket_until */
+    uint64_t ticket_until;     /* ns */
+    void (*on_ticket)(void *user, const uint8_t *block, size_t n); /* client; NULL: none wanted */
+    void (*ticket_free)(void *user);
+    void *ticket_user;    /* owned: ticket_free() */
+    uint64_t key_packets; /* packets_out when the keys were changed last */
+    uint64_t key_tried;   /* ns: when that was tried last */
+    uint32_t key_updates; /* keys prepared; the first ones are not an update */
 
     struct es_tls_walk walk[2]; /* of the handshake's level, of the initial one */
     struct es_buf ticket;       /* a NewSessionTicket being collected (client) */
@@ -225,7 +251,8 @@ struct es_endpoint {
     size_t n_apps;
     struct es_transport_config transport;
     uint8_t worker;
-    uint8_t reset_key[32];
+    uint8_t reset_key[32], ticket_key[32];
+    struct es_early *early; /* owned; NULL: no early data */
     struct es_tokens tokens;
     int (*on_log)(void *user, int level, const char *text);
     void *log_user; /* borrowed */
@@ -312,12 +339,16 @@ int es_conn_input(struct es_conn *c, const union es_addr *local, const union es_
 int es_conn_change_version(struct es_conn *c);
 void es_conn_mark(struct es_conn *c); /* there may be something to send */
 void es_conn_arm(struct es_conn *c);
-void es_conn_finish(struct es_conn *c);     /* delivers closed() now, frees the library's state */
+void es_conn_finish(struct es_conn *c); /* delivers closed() now, frees the library's state */
+struct es_app *es_conn_find_app(const struct es_conn *c); /* server: of the ALPN that TLS chose; NULL: none */
+void es_conn_attach(struct es_conn *c);     /* server: c->app gets the connection, or refuses it */
 int es_conn_established(struct es_conn *c); /* from callbacks.c: 0 or NGTCP2_ERR_CALLBACK_FAILURE */
 int es_conn_add_cid(struct es_conn *c, const uint8_t *cid, size_t len);
 void es_conn_add_token(struct es_conn *c, const uint8_t *token);
 void es_conn_remove_token(struct es_conn *c, const uint8_t *token);
 void es_conn_remove_cid(struct es_conn *c, const uint8_t *cid, size_t len);
+
+void es_conn_renew_key(struct es_conn *c);
 
 /* close.c */
 void es_conn_set_info(struct es_conn *c, enum es_close_cause cause, int err, int app, uint64_t code,
@@ -374,8 +405,8 @@ void es_half_open_end(struct es_conn *c);   /* ... and no longer; harmless twice
 void es_endpoint_log(struct es_endpoint *ep, int level, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
-/* tls.c */
-gnutls_session_t es_tls_session_new(struct es_conn *c); /* NULL: no memory */
+/* tls.c, tls_session.c; ticket: NULL for none */
+gnutls_session_t es_tls_session_new(struct es_conn *c, const struct es_ticket *ticket); /* NULL: no memory */
 void es_tls_key(uint8_t out[32], const uint8_t secret[32], const char *label);
 
 /* version.c: the versions of QUIC that we speak, the one to begin with first. Their numbers on the wire. */

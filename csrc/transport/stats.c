@@ -46,6 +46,11 @@ void es_conn_stats(struct es_link *l, struct es_link_stats *out)
     out->migrations = c->migrations;
     out->mtu_reductions = c->acks.holes;
     out->held = l->held;
+    out->resumed = c->resumed;
+    out->early_data = c->early == ES_EARLY_ACCEPTED   ? ES_LINK_EARLY_ACCEPTED
+                      : c->early == ES_EARLY_REJECTED ? ES_LINK_EARLY_REJECTED
+                                                      : ES_LINK_EARLY_NONE;
+    out->key_updates = c->key_updates > 1 ? c->key_updates - 1 : 0;
     out->handshake_time = c->established ? c->established_at - c->started : 0;
     if (c->nc == NULL) {
         return;

@@ -21,16 +21,30 @@ enum es_trust {
     ES_TRUST_SKIP /* verify nothing; the caller logs that it was asked for */
 };
 
+/* A certificate with its key, from files or from NUL-terminated PEM text in memory. Borrowed. */
+struct es_tls_cert {
+    const char *name; /* of struct es_tls_config.more: the host name it is for, or "*.example.org" */
+    const char *cert_file, *key_file;
+    const char *cert_pem, *key_pem;
+};
+
+#define ES_TLS_CERTS_MAX 256 /* beside the first */
+
 struct es_tls_config {
     int is_server;
-    const char *cert_file, *key_file; /* PEM; both or neither */
+    const char *cert_file, *key_file; /* PEM; both or neither. Of a server: the default */
     /* PEM in memory instead of files; NUL-terminated */
     const char *cert_pem, *key_pem;
+    const struct es_tls_cert *more; /* server: for clients that ask for other names (SNI) */
+    size_t n_more;
     enum es_trust trust;       /* client; server: ES_TRUST_NONE = no client certificates asked for */
+    int client_optional;       /* server with trust: clients without a certificate are let in too */
     const char *ca_file;       /* PEM bundle, with ES_TRUST_CA */
     const uint8_t (*pins)[32]; /* SHA-256 of SPKI */
     size_t n_pins;
     const char *server_name; /* client: SNI and the name to check; NULL: none (address literals) */
+    const char *priority;    /* a GnuTLS priority string instead of ours; must leave TLS 1.3 */
+    const char *keylog;      /* a file that gets the secrets of every connection, for Wireshark */
 };
 
 /* err_text (at least 256 bytes) gets the reason on failure. ES_ERR_TLS, ES_ERR_IO (file), ES_ERR_INVAL,
@@ -51,11 +65,30 @@ int es_key_generate(char **pem);
  * hour ago for `days` (browsers refuse more than 14 for a certificate known by hash). *pem is es_malloc'd. */
 int es_cert_self_sign(const char *key_pem, const char *const *names, size_t n_names, int days, char **pem,
                       char *err_text, size_t n);
+
+enum { ES_CERT_FOR_SERVERS = 1, ES_CERT_FOR_CLIENTS = 2 };
+struct es_cert_order {
+    const char *key_pem;                  /* the key it is for */
+    const char *issuer_cert, *issuer_key; /* PEM of an authority; NULL: signed with key_pem itself */
+    const char *const *names;             /* DNS names or IP literals; CN = the first, at most 64 bytes */
+    size_t n_names;
+    int64_t not_before, not_after; /* seconds since 1970 */
+    unsigned purposes;             /* ES_CERT_FOR_… */
+    int authority;                 /* it may sign others */
+};
+/* Makes any certificate. As es_cert_self_sign. */
+int es_cert_issue(const struct es_cert_order *o, char **pem, char *err_text, size_t n);
+
+#define ES_CERT_NAMES_MAX 32
 struct es_cert_info {
     uint8_t spki[32], der[32];
     int64_t not_before, not_after; /* seconds since 1970 */
-    char subject[256];
+    char subject[256], issuer[256], serial[64];
+    size_t n_names;
+    char names[ES_CERT_NAMES_MAX]
+              [128]; /* DNS names, addresses, e-mail addresses, URIs; longer ones are left out */
 };
 int es_cert_inspect(const char *cert_pem, struct es_cert_info *out);
+int es_cert_inspect_der(const uint8_t *der, size_t n, struct es_cert_info *out);
 
 #endif

@@ -10,6 +10,7 @@ enum { /* TLS alerts, RFC 8446 6.2 */
        ALERT_BAD_CERTIFICATE = 42,
        ALERT_CERTIFICATE_EXPIRED = 45,
        ALERT_UNKNOWN_CA = 48,
+       ALERT_INTERNAL_ERROR = 80,
        ALERT_CERTIFICATE_REQUIRED = 116
 };
 
@@ -116,7 +117,7 @@ int es_tls_verify(gnutls_session_t s)
     const gnutls_datum_t *certs = gnutls_certificate_get_peers(s, &n);
 
     if (certs == NULL || n == 0) {
-        if (t->trust == ES_TRUST_SKIP) {
+        if (t->trust == ES_TRUST_SKIP || (t->is_server && t->client_optional)) {
             return 0;
         }
         return refuse(c, ALERT_CERTIFICATE_REQUIRED,
@@ -126,6 +127,10 @@ int es_tls_verify(gnutls_session_t s)
         return refuse(c, ALERT_BAD_CERTIFICATE, "the peer's certificate cannot be read");
     }
     c->has_peer_pin = 1;
+    es_buf_clear(&c->peer_der);
+    if (es_buf_put(&c->peer_der, certs[0].data, certs[0].size) != 0) {
+        return refuse(c, ALERT_INTERNAL_ERROR, "out of memory");
+    }
     switch (t->trust) {
     case ES_TRUST_PIN:
         return verify_pin(c, t);

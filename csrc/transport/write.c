@@ -19,6 +19,7 @@
 #define STUCK_PATIENCE   (15 * ES_SECOND)
 #define BBR_LEAST_WINDOW (4 * ES_PACKET_MAX)
 #define STUCK_PACKETS    8
+#define TICKET_PATIENCE  ES_SECOND
 #define INITIAL_WINDOW   (10 * ES_PACKET_MAX)
 
 struct batch {
@@ -453,6 +454,18 @@ static void end_if_stuck(struct es_conn *c)
     }
 }
 
+/* A ticket comes right behind the handshake if it comes at all. */
+static int waits_for_ticket(struct es_conn *c)
+{
+    if (!c->await_ticket) {
+        return 0;
+    }
+    if (c->ticket_until == 0) {
+        c->ticket_until = es_conn_now(c) + TICKET_PATIENCE + 8 * ngtcp2_conn_get_pto(c->nc);
+    }
+    return es_conn_now(c) < c->ticket_until;
+}
+
 int es_conn_flush(struct es_conn *c)
 {
     int full;
@@ -462,6 +475,9 @@ int es_conn_flush(struct es_conn *c)
         return 0;
     }
     apply(c);
+    if (c->packets_out - c->key_packets >= c->cfg.key_update_packets) {
+        es_conn_renew_key(c);
+    }
     if (c->close_asked) {
         es_conn_end(c, 1);
         return 0;
@@ -474,7 +490,7 @@ int es_conn_flush(struct es_conn *c)
         end_if_stuck(c);
     }
     es_qstream_sweep(c);
-    if (c->tls_due && c->tls != NULL && c->state == ES_CONN_OPEN) {
+    if (c->tls_due && c->tls != NULL && c->state == ES_CONN_OPEN && !waits_for_ticket(c)) {
         /* 19 KiB that nothing needs any more: packet keys are ngtcp2's, and CRYPTO data no longer gets
          * through. */
         ngtcp2_conn_set_tls_native_handle(c->nc, NULL);

@@ -18,7 +18,7 @@
 /* What one side of a connection saw. */
 struct side {
     struct es_link *link; /* NULL after closed() */
-    int established, closed, echo, ended;
+    int established, closed, echo, ended, early;
     struct es_close_info info;
     int opened, resets, stops, stream_closed, sent, credit_events, datagrams, writables;
     int moves;
@@ -49,6 +49,9 @@ struct rig {
     uint8_t pin[32], der[32];
     char err[256];
     int refuse;
+    int want_tickets;
+    struct es_buf ticket; /* the last one that came */
+    int tickets, tickets_freed;
 };
 
 static void s_established(void *u)
@@ -125,6 +128,10 @@ static void s_credit(void *u, int dir)
     ((struct side *)u)->credit_events++;
 }
 static void s_hold_low(void *u) {}
+static void s_early(void *u)
+{
+    ((struct side *)u)->early++;
+}
 static void s_closed(void *u, const struct es_close_info *info)
 {
     struct side *s = u;
@@ -140,7 +147,8 @@ static void s_moved(void *u, const struct es_link_move *m)
 }
 static const struct es_link_events side_events = {
     s_established,   s_opened,   s_data,   s_reset,    s_stopped, s_writable, s_sent,
-    s_stream_closed, s_datagram, s_credit, s_hold_low, s_closed,  s_moved};
+    s_stream_closed, s_datagram, s_credit, s_hold_low, s_closed,  s_moved,
+    s_early};
 
 static int attach(struct es_app *app, struct es_link *link, void *arg)
 {
@@ -170,6 +178,7 @@ struct rig_options {
     const char *name; /* in the certificate */
     enum es_trust server_trust;
     const char *client_cert, *client_key;
+    uint8_t secret[32];
 };
 
 static void rig_options(struct rig_options *o)
@@ -245,6 +254,7 @@ static int rig_open(struct rig *r, const struct rig_options *o)
     cfg.apps = apps;
     cfg.n_apps = 1;
     cfg.transport = o->server;
+    memcpy(cfg.secret, o->secret, 32);
     if ((rv = es_endpoint_new(r->p, &cfg, &r->server, r->err, sizeof r->err)) != 0) {
         return rv;
     }
@@ -263,10 +273,25 @@ static void rig_close(struct rig *r)
     es_poller_del(r->p);
     es_free(r->key);
     es_free(r->cert);
+    es_buf_free(&r->ticket);
     for (int i = 0; i < 64; i++) {
         es_buf_free(&r->s[i].bytes);
         es_buf_free(&r->c[i].bytes);
     }
+}
+
+static void rig_ticket(void *u, const uint8_t *p, size_t n)
+{
+    struct rig *r = u;
+
+    r->tickets++;
+    es_buf_clear(&r->ticket);
+    es_buf_put(&r->ticket, p, n);
+}
+
+static void rig_ticket_free(void *u)
+{
+    ((struct rig *)u)->tickets_freed++;
 }
 
 static struct side *rig_dial(struct rig *r, const struct rig_options *o)
@@ -290,6 +315,13 @@ static struct side *rig_dial(struct rig *r, const struct rig_options *o)
     cc.transport = o->client;
     es_buf_free(&s->bytes);
     memset(s, 0, sizeof *s);
+    if (r->want_tickets) {
+        cc.on_ticket = rig_ticket;
+        cc.ticket_free = rig_ticket_free;
+        cc.ticket_user = r;
+        cc.ticket = r->ticket.p;
+        cc.ticket_len = r->ticket.n;
+    }
     rv = es_endpoint_connect(r->client, &cc, &s->link, r->err, sizeof r->err);
     return rv == 0 ? s : NULL;
 }
