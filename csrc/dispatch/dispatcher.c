@@ -165,6 +165,11 @@ int es_host_unhandled(struct es_host *h, const char *name, size_t len, int *last
            es_map_put(&h->unhandled, name, len, h) == 0;
 }
 
+void es_host_early_open(struct es_host *h, int on)
+{
+    h->cfg.early_open = on != 0;
+}
+
 void es_host_stats_get(const struct es_host *h, struct es_host_stats *out)
 {
     *out = h->stats;

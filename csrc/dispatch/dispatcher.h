@@ -84,6 +84,8 @@ struct es_host_config {
     struct es_limits limits;
     int hold_until_accept;     /* 1: a session's incoming calls wait for es_session_accept() (a server with
                                   on_connect hooks); 0: sessions accept themselves when HELLO has come */
+    int early_open;            /* 1: a session may open, and be accepted, on early data: whatever decides about
+                                  it may be asked twice about one that is replayed */
     char agent[64];            /* HELLO parameter 5, "" for none */
     struct es_packing packing; /* of everything that does not say otherwise */
     const struct es_codec_names *codecs; /* borrowed, may grow; announced as it is then. NULL: none */
@@ -118,6 +120,7 @@ int es_host_limit(struct es_host *h, enum es_kind kind, const char *name, size_t
 /* The ref that was there (to be released by the binding), or ES_ERR_NOT_FOUND. Calls under way finish. */
 int es_host_remove(struct es_host *h, enum es_kind kind, const char *name, size_t len, int *ref);
 struct es_method *es_host_find(struct es_host *h, enum es_kind kind, const char *name, size_t len);
+void es_host_early_open(struct es_host *h, int on); /* for sessions to come */
 void es_host_stats_get(const struct es_host *h, struct es_host_stats *out);
 
 #endif

@@ -217,6 +217,19 @@ static void park_more(struct es_call *c, const uint8_t *p, size_t n)
         strand_settle(&c->st, c->stash.n + c->late.n, c->stash.n + c->late.n, 0);
 }
 
+/* Early data may be played to us by others than its sender, and again: only a call that its caller and its method
+ * both call harmless when run twice is let in before the handshake is over. */
+static int may_run_early(struct es_session *s, const struct es_request *r)
+{
+    struct es_method *m;
+
+    if (!session_lets_in_early(s) || !(r->flags & ES_FLAG_IDEMPOTENT) ||
+        (r->flags & (ES_FLAG_MORE | ES_FLAG_STREAM | ES_FLAG_RETRY)))
+        return 0;
+    m = es_host_find(s->host, ES_KIND_RPC, (const char *)r->method.p, r->method.n);
+    return m != NULL && (m->flags & ES_METHOD_IDEMPOTENT) && !(m->flags & ES_METHOD_STREAM);
+}
+
 /* The REQUEST came, now or before the peer was let in. c may be gone after, and its stream a channel's. */
 static void request_frame(struct es_call *c, const struct es_raw_frame *f)
 {
@@ -252,7 +265,7 @@ static void request_frame(struct es_call *c, const struct es_raw_frame *f)
     start_deadline(c, &r);
     if (s->closing)
         return;
-    if (!session_lets_in(s))
+    if (!session_lets_in(s) && !may_run_early(s, &r))
         park(c, f);
     else if (r.flags & (ES_FLAG_MORE | ES_FLAG_STREAM))
         channel_accept(c, &r);

@@ -63,8 +63,10 @@ static int check_open(struct es_session *s, const char *name, size_t len, const 
 
     if (!session_may_send(s) || s->draining)
         return ES_ERR_CLOSED;
-    if (!s->established)
+    if (!s->established) {
+        s->emit_blocked = 1;
         return ES_ERR_AGAIN;
+    }
     if (!es_name_valid(name, len) || o->priority > 7 || rc == ES_ERR_INVAL)
         return ES_ERR_INVAL;
     if (rc == ES_ERR_AGAIN)

@@ -77,6 +77,13 @@ int hello_send(struct es_session *s)
     struct es_buf *b = &s->host->scratch;
     int rc;
 
+    if (s->control_out.ls != NULL) { /* it went with the early data; the peer's time begins only now */
+        s->established_at = session_now(s);
+        if (s->hello_seen)
+            return 0;
+        es_wheel_remove(&s->host->wheel, &s->hello_timer.deadline);
+        return await_hello(s);
+    }
     rc = es_link_open(s->link, ES_DIR_UNI, &s->control_out, &s->control_out.ls);
     if (rc != 0)
         return rc;
@@ -87,7 +94,8 @@ int hello_send(struct es_session *s)
     es_buf_free(&s->credentials); /* said once */
     if (rc == 0) {
         s->established_at = session_now(s);
-        rc = await_hello(s);
+        if (!s->hello_seen && !s->early)
+            rc = await_hello(s);
     }
     return rc;
 }
@@ -129,9 +137,12 @@ void hello_received(struct es_session *s, const struct es_raw_frame *f)
     s->peer_max_named_streams = h.max_named_streams;
     copy_agent(s, &h.agent);
     if (s->is_server) {
-        if (session_push(s, ES_EV_SESSION_OPEN, sizeof(struct es_event)) == NULL)
-            return;
-        s->opened = 1;
+        /* Early, a peer is let in only by hosts that say that nothing is harmed if it is let in twice. */
+        if (!s->early || s->host->cfg.early_open) {
+            if (session_push(s, ES_EV_SESSION_OPEN, sizeof(struct es_event)) == NULL)
+                return;
+            s->opened = 1;
+        }
         if (!s->host->cfg.hold_until_accept)
             s->accepted = 1;
     }
@@ -144,11 +155,37 @@ void hello_received(struct es_session *s, const struct es_raw_frame *f)
 
 int session_lets_in(const struct es_session *s)
 {
-    return s->hello_seen && s->accepted && !s->closing;
+    return s->hello_seen && s->accepted && !s->closing && !s->early;
+}
+
+int session_lets_in_early(const struct es_session *s)
+{
+    return s->hello_seen && s->accepted && s->opened && !s->closing && s->early && s->is_server;
+}
+
+static void let_in_early(struct es_session *s)
+{
+    struct es_list work;
+
+    es_list_init(&work);
+    while (!es_list_empty(&s->parked)) {
+        struct es_list *n = s->parked.next;
+        es_list_remove(n);
+        es_list_push(&work, n);
+    }
+    while (!es_list_empty(&work)) {
+        struct es_list *n = work.next;
+        es_list_remove(n);
+        es_list_push(&s->parked, n);
+        if (es_container_of(n, struct es_call, node)->idempotent && !s->closing)
+            call_in_let_in(es_container_of(n, struct es_call, node)); /* its method may park it again */
+    }
 }
 
 void session_let_in(struct es_session *s)
 {
+    if (session_lets_in_early(s))
+        let_in_early(s);
     if (!session_lets_in(s))
         return;
     while (!es_list_empty(&s->parked) && !s->closing)

@@ -181,6 +181,7 @@ struct es_session {
     uint64_t established_at; /* ns on the timers' clock: the end of the handshake */
     uint8_t is_server;
     uint8_t established, hello_seen, accepted;
+    uint8_t early;               /* between the link's early() and established() */
     uint8_t opened;              /* OPEN was appended */
     uint8_t closing;             /* es_link_close() was asked for: input is ignored */
     uint8_t dead;                /* closed() came; close_info is set */
@@ -334,6 +335,7 @@ void hello_received(struct es_session *s, const struct es_raw_frame *f);
 void session_let_in(
     struct es_session *s); /* HELLO has come and the session is accepted: parked calls go on */
 int session_lets_in(const struct es_session *s);
+int session_lets_in_early(const struct es_session *s); /* calls that may be run twice, while nothing else may */
 void control_data(struct es_strand *st, const uint8_t *p, size_t n, int fin);
 void control_send_cancel(struct es_session *s, uint64_t request_id, uint64_t code);
 int overtaken_take(struct es_session *s, uint64_t request_id, uint64_t *code);

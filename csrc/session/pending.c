@@ -132,6 +132,14 @@ static struct es_call *call_new(struct es_session *s, const struct es_call_opts 
     return c;
 }
 
+/* Before the end of the handshake, past those that have to wait for it. */
+static int may_go_early(const struct es_call *c)
+{
+    const struct es_session *s = c->st.session;
+
+    return s->early && s->opened && c->idempotent && !c->retry && c->codec < ES_FIRST_CODEC;
+}
+
 /* Sends it, or puts it in the queue, or fails it at once with an event. */
 static int place(struct es_call *c, const struct es_bytes *method, const struct es_kv *kv,
                  const uint8_t *payload, size_t len, void (*release)(void *), void *arg)
@@ -139,7 +147,7 @@ static int place(struct es_call *c, const struct es_bytes *method, const struct 
     struct es_session *s = c->st.session;
     int rc = ES_ERR_LIMIT;
 
-    if (s->established && es_list_empty(&s->pending) && !needs_hello(s, c, len) && has_room(s, len) &&
+    if ((s->established ? es_list_empty(&s->pending) : may_go_early(c)) && !needs_hello(s, c, len) && has_room(s, len) &&
         !s->refused)
         rc = call_out_send(c, method, kv, payload, len, release, arg);
     if (rc == 0) {

@@ -134,6 +134,7 @@ int es_session_app_init(struct es_app *app, struct es_host *host)
     app->alpn = ES_ALPN;
     app->attach = attach;
     app->user = host;
+    app->takes_early = 1;
     es_host_ref(host);
     return 0;
 }

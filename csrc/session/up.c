@@ -6,6 +6,12 @@ static struct es_session *session_of(void *user)
     return user;
 }
 
+static void open_session(struct es_session *s)
+{
+    if (!s->opened && session_push(s, ES_EV_SESSION_OPEN, sizeof(struct es_event)) != NULL)
+        s->opened = 1;
+}
+
 static void on_established(void *user)
 {
     struct es_session *s = session_of(user);
@@ -14,6 +20,7 @@ static void on_established(void *user)
     if (s->closing)
         return;
     s->established = 1;
+    s->early = 0;
     rc = hello_send(s);
     if (rc != 0) {
         if (rc == ES_ERR_LIMIT)
@@ -24,11 +31,26 @@ static void on_established(void *user)
     }
     if (!s->is_server) {
         s->accepted = 1;
-        if (session_push(s, ES_EV_SESSION_OPEN, sizeof(struct es_event)) != NULL)
-            s->opened = 1;
+        open_session(s);
+    } else if (s->hello_seen) { /* with early data, which may have been all that anybody waited for */
+        open_session(s);
+        session_let_in(s);
     }
     pending_run(s);
     emit_writable(s);
+}
+
+/* What a client sends now may be read twice. Our HELLO may; calls that say so may; all else waits, without anybody
+ * having to know. */
+static void on_early(void *user)
+{
+    struct es_session *s = session_of(user);
+
+    s->early = 1;
+    if (!s->is_server && !s->closing && hello_send(s) == 0) {
+        s->accepted = 1;
+        open_session(s);
+    }
 }
 
 static void on_stream_opened(void *user, struct es_link_stream *ls, int dir)
@@ -242,6 +264,7 @@ const struct es_link_events session_link_events = {
     .hold_low = on_hold_low,
     .closed = on_closed,
     .moved = on_moved,
+    .early = on_early,
 };
 
 void session_expired(struct es_deadline *d)
