@@ -82,12 +82,12 @@ struct es_host_config {
     uint64_t (*wall)(void *ctx); /* ns since 1970 */
     void *ctx;
     struct es_limits limits;
-    int hold_until_accept;     /* 1: a session's incoming calls wait for es_session_accept() (a server with
-                                  on_connect hooks); 0: sessions accept themselves when HELLO has come */
-    int early_open;            /* 1: a session may open, and be accepted, on early data: whatever decides about
-                                  it may be asked twice about one that is replayed */
-    char agent[64];            /* HELLO parameter 5, "" for none */
-    struct es_packing packing; /* of everything that does not say otherwise */
+    int hold_until_accept; /* 1: a session's incoming calls wait for es_session_accept() (a server with
+                              on_connect hooks); 0: sessions accept themselves when HELLO has come */
+    int early_open;        /* 1: a session may open, and be accepted, on early data: whatever decides about
+                              it may be asked twice about one that is replayed */
+    char agent[64];        /* HELLO parameter 5, "" for none */
+    struct es_packing packing;           /* of everything that does not say otherwise */
     const struct es_codec_names *codecs; /* borrowed, may grow; announced as it is then. NULL: none */
 };
 

@@ -217,8 +217,8 @@ static void park_more(struct es_call *c, const uint8_t *p, size_t n)
         strand_settle(&c->st, c->stash.n + c->late.n, c->stash.n + c->late.n, 0);
 }
 
-/* Early data may be played to us by others than its sender, and again: only a call that its caller and its method
- * both call harmless when run twice is let in before the handshake is over. */
+/* Early data may be played to us by others than its sender, and again: only a call that its caller and its
+ * method both call harmless when run twice is let in before the handshake is over. */
 static int may_run_early(struct es_session *s, const struct es_request *r)
 {
     struct es_method *m;

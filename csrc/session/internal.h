@@ -335,7 +335,8 @@ void hello_received(struct es_session *s, const struct es_raw_frame *f);
 void session_let_in(
     struct es_session *s); /* HELLO has come and the session is accepted: parked calls go on */
 int session_lets_in(const struct es_session *s);
-int session_lets_in_early(const struct es_session *s); /* calls that may be run twice, while nothing else may */
+int session_lets_in_early(
+    const struct es_session *s); /* calls that may be run twice, while nothing else may */
 void control_data(struct es_strand *st, const uint8_t *p, size_t n, int fin);
 void control_send_cancel(struct es_session *s, uint64_t request_id, uint64_t code);
 int overtaken_take(struct es_session *s, uint64_t request_id, uint64_t *code);

@@ -147,8 +147,8 @@ static int place(struct es_call *c, const struct es_bytes *method, const struct 
     struct es_session *s = c->st.session;
     int rc = ES_ERR_LIMIT;
 
-    if ((s->established ? es_list_empty(&s->pending) : may_go_early(c)) && !needs_hello(s, c, len) && has_room(s, len) &&
-        !s->refused)
+    if ((s->established ? es_list_empty(&s->pending) : may_go_early(c)) && !needs_hello(s, c, len) &&
+        has_room(s, len) && !s->refused)
         rc = call_out_send(c, method, kv, payload, len, release, arg);
     if (rc == 0) {
         es_list_push(&s->calls_out, &c->node);

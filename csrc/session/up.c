@@ -40,8 +40,8 @@ static void on_established(void *user)
     emit_writable(s);
 }
 
-/* What a client sends now may be read twice. Our HELLO may; calls that say so may; all else waits, without anybody
- * having to know. */
+/* What a client sends now may be read twice. Our HELLO may; calls that say so may; all else waits, without
+ * anybody having to know. */
 static void on_early(void *user)
 {
     struct es_session *s = session_of(user);

@@ -147,8 +147,7 @@ static void s_moved(void *u, const struct es_link_move *m)
 }
 static const struct es_link_events side_events = {
     s_established,   s_opened,   s_data,   s_reset,    s_stopped, s_writable, s_sent,
-    s_stream_closed, s_datagram, s_credit, s_hold_low, s_closed,  s_moved,
-    s_early};
+    s_stream_closed, s_datagram, s_credit, s_hold_low, s_closed,  s_moved,    s_early};
 
 static int attach(struct es_app *app, struct es_link *link, void *arg)
 {
