@@ -1,0 +1,117 @@
+-- What the server of the interop cases offers, and the bytes that both sides know.
+
+local M = {}
+
+local BLOCK = 65536
+
+-- Bytes that follow from a name: every block differs, so that blocks that come in a wrong place are found.
+local blocks = {}
+local function base(name)
+  if not blocks[name] then
+    local x, words = 0, {}
+    for i = 1, #name do
+      x = x * 31 + name:byte(i)
+    end
+    for i = 1, BLOCK // 8 do
+      x = x * 6364136223846793005 + 1442695040888963407
+      words[i] = string.pack("<I8", x ~ x >> 29)
+    end
+    blocks[name] = table.concat(words)
+  end
+  return blocks[name]
+end
+
+--- The nth block (from 1) of `size` bytes of `name`; nil after the last.
+function M.block(name, size, n)
+  local left = size - (n - 1) * BLOCK
+  if left <= 0 then
+    return nil
+  end
+  local block = string.pack("<I8", n) .. base(name):sub(9)
+  return left < BLOCK and block:sub(1, left) or block
+end
+
+--- Reads a download and compares it with what it has to be: true, or nil and what is wrong.
+function M.verify(stream, name, size)
+  local n, got = 0, 0
+  while true do
+    local frame, err = stream:recv()
+    if not frame then
+      if err then
+        return nil, tostring(err)
+      end
+      break
+    end
+    n = n + 1
+    if frame.data ~= M.block(name, size, n) then
+      return nil, ("block %d of %s differs"):format(n, name)
+    end
+    got = got + #frame.data
+  end
+  if got ~= size then
+    return nil, ("%d of %d bytes of %s came"):format(got, size, name)
+  end
+  return true
+end
+
+--- Registers everything on a server. `download`: a stream whose first message is "name size" and whose answer is that many
+--- bytes; `echo`: its arguments; `ledger(n)`: counts n, and says how often it came; `ledger_counts`: how many numbers came
+--- once, and how many more often; `where`: the caller's address; event `note`: kept, `notes` returns how many came in order.
+function M.install(server)
+  server:add_stream("download", function(_, stream)
+    local frame = stream:recv()
+    local name, size = frame.data:match "^(%S+) (%d+)$"
+    local n = 0
+    repeat
+      n = n + 1
+      local block = M.block(name, tonumber(size), n)
+    until not block or not stream:send(block)
+  end)
+  server:add_rpc("echo", function(_, ...)
+    return ...
+  end)
+  local count, once, more = {}, 0, 0
+  server:add_rpc("ledger", function(_, n)
+    count[n] = (count[n] or 0) + 1
+    if count[n] == 1 then
+      once = once + 1
+    elseif count[n] == 2 then
+      once, more = once - 1, more + 1
+    end
+    return n, count[n]
+  end)
+  server:add_rpc("ledger_counts", function()
+    return once, more
+  end)
+  server:add_rpc("where", function(session)
+    return session.peer_addr
+  end)
+  local notes, disorder = 0, 0
+  server:add_event("note", function(_, n)
+    if n == notes + 1 then
+      notes = n
+    else
+      disorder = disorder + 1
+    end
+  end)
+  server:add_rpc("notes", function()
+    return notes, disorder
+  end)
+end
+
+--- A client's side of `download`.
+function M.download(client, name, size)
+  local stream, err = client:create_stream "download"
+  if not stream then
+    return nil, tostring(err)
+  end
+  local ok
+  ok, err = stream:send(("%s %d"):format(name, size))
+  if not ok then
+    return nil, tostring(err)
+  end
+  stream:finish()
+  return M.verify(stream, name, size)
+end
+
+return M
