@@ -78,6 +78,13 @@ sim: all  ## SEEDS=10000 simulated runs with loss, reordering, duplication and c
 hostile: deps-build  ## peers that break every rule: each case ten times, then floods, slow ones and a million resets
 	@HOSTILE_FULL=1 spec/c/run.sh hostile
 
+CASES    ?=
+interop: all deps-test  ## the cases of quic-interop-runner, simulated and between processes; CASES='real handshake' to choose
+	@.ci/env $(LUA) spec/interop/run.lua $(CASES)
+
+goodput: all deps-bench  ## a lossy 10 Mbit/s path, beside ngtcp2's own server and client
+	@.ci/env $(LUA) bench/goodput.lua
+
 fuzz: deps-build deps-fuzz  ## each fuzz target for SECONDS=600
 	@SECONDS_EACH=$(SECONDS) bash spec/fuzz/run.sh $(SECONDS)
 

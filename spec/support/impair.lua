@@ -174,12 +174,12 @@ function Proxy:flow(ip, port)
     flow = {}
     function flow.to_client(data)
       if not self.closed and self.front:try_send(data, ip, port) then
-        self.down.stats.delivered = self.down.stats.delivered + 1
+        self.down:delivered(#data)
       end
     end
     function flow.to_server(data)
       if not self.closed and flow.socket:try_send(data, self.to_ip, self.to_port) then
-        self.up.stats.delivered = self.up.stats.delivered + 1
+        self.up:delivered(#data)
       end
     end
     self.flows[key] = flow
@@ -218,11 +218,12 @@ function Proxy:gone(seconds)
   self.gone_from, self.gone_until = self:now(), self:now() + seconds
 end
 
---- { up = { sent, delivered, lost, duplicated, reordered, corrupted, queue_dropped, bytes }, down = …, rebinds }
+--- { up = { sent, delivered, lost, duplicated, reordered, corrupted, queue_dropped, bytes, delivered_bytes }, down = …, rebinds }
 function Proxy:stats()
   return { up = self.up.stats, down = self.down.stats, rebinds = self.rebinds }
 end
 
+--- Ends it. The loop has to come round once more before the process ends: luv 1.44 does not bear handles that still close.
 function Proxy:close()
   if self.closed then
     return

@@ -2,10 +2,12 @@
 
 local M = {}
 
-local defaults = {
+local defaults = { -- every option of a direction
   loss = 0, burst = 1, burst_enter = 0, burst_leave = 0, burst_loss = 1, duplicate = 0, reorder = 0, corrupt = 0, corrupt_span = 50,
   delay = 0, jitter = 0, rate = 0, queue = 25, queue_bytes = 0, mtu = 0, on = 0, off = 0, drops = "",
 }
+
+M.defaults = defaults
 
 -- Random numbers by seed: xorshift64* (Vigna), so that nobody else's use of math.random changes a fate.
 local function generator(seed)
@@ -25,7 +27,8 @@ Path.__index = Path
 --- A direction that is called `name`, "up" or "down".
 function M.new(name, seed)
   local path = setmetatable({ name = name, n = 0, bad = false, in_a_row = 0, busy_until = 0, departs = {}, first = 1, since = 0,
-    stats = { sent = 0, delivered = 0, lost = 0, duplicated = 0, reordered = 0, corrupted = 0, queue_dropped = 0, bytes = 0 } }, Path)
+    stats = { sent = 0, delivered = 0, lost = 0, duplicated = 0, reordered = 0, corrupted = 0, queue_dropped = 0, bytes = 0,
+      delivered_bytes = 0 } }, Path)
   path.random = generator(seed * 2 + (name == "up" and 0 or 1))
   for key, value in pairs(defaults) do
     path[key] = value
@@ -47,6 +50,10 @@ function Path:set(key, value, now)
   if key == "on" or key == "off" then
     self.since = now
   end
+end
+
+function Path:delivered(size)
+  self.stats.delivered, self.stats.delivered_bytes = self.stats.delivered + 1, self.stats.delivered_bytes + size
 end
 
 -- Is this one lost by chance? The same random numbers are drawn whatever the settings are.

@@ -1,0 +1,154 @@
+-- The cases of `make interop`, after those of quic-interop-runner that need no HTTP/3. A case is
+--
+--   name      what it is called
+--   network   settings of the path, by the names that echo.sim and spec/support/impair.lua share; `up` (towards the server) and
+--             `down` are tables for one direction
+--   bulk      true: behind the runner's usual line (10 Mbit/s, 15 ms one way, 25 packets), with `network` on top
+--   server    options of the server
+--   env       of the server's process, or a function of a directory that gives them (only "real")
+--   only      "real" or "sim" where the other makes no sense
+--   limit     seconds (of virtual time in the simulator; default 60)
+--   ipv6      true
+--   run(t)    raises when something is wrong; may return a text for the report. `t` has
+--               t.kind, t.address (to connect to), t.pin
+--               t:connect(opts)   a connected client; nil, err where it fails
+--               t:set(settings)   changes the network: what is not named stays
+--               t:rebind()        the server sees every client at another port; t:gone(seconds): nothing passes
+--               t:traffic()       bytes so far: { up_sent, up_arrived, down_sent, down_arrived }
+
+local echo = require "echostream"
+local handlers = require "spec.interop.handlers"
+
+local function check(ok, what, ...)
+  if not ok then
+    error(what:format(...), 2)
+  end
+end
+
+local function download(client, name, size)
+  local ok, err = handlers.download(client, name, size)
+  check(ok, "download of %s: %s", name, err)
+end
+
+local function one_call(client)
+  local bytes = ("x"):rep(1000)
+  local got, err = client:request("echo", bytes)
+  check(got == bytes, "the echo: %s", err)
+end
+
+-- Three files at once, as the runner does.
+local function transfer(t, scale)
+  local client = assert(t:connect { timeout = 120 })
+  local began, tasks = echo.now(), {}
+  for i, size in ipairs { 2, 3, 5 } do
+    tasks[i] = echo.spawn(download, client, "file" .. i, size * scale)
+  end
+  for _, task in ipairs(tasks) do
+    local ok, err = task:wait()
+    check(err == nil, "%s %s", ok, err)
+  end
+  return ("%.2f Mbit/s"):format(10 * scale * 8 / (echo.now() - began) / 1e6)
+end
+
+-- At 30 % loss a handshake may need repetitions that back off to 16 s, more than the default time-outs allow; and one in a few
+-- hundred needs more than anybody waits for: then a client dials again, as users do.
+local PATIENT = { connect_timeout = 60, timeout = 60, transport = { idle_timeout = 90 } }
+local PATIENT_SERVER = { transport = { idle_timeout = 90, handshake_timeout = 60 } }
+
+local function handshakes(n)
+  return function(t)
+    local times, again = {}, 0
+    for i = 1, n do
+      local began, done = echo.now(), false
+      repeat
+        local client, err = t:connect(PATIENT)
+        if client then
+          done, err = client:request("echo", "hello")
+          check(not done or done == "hello", "the echo is %s", done)
+          client:close()
+        end
+        again = again + (done and 0 or 1)
+        check(again <= math.max(1, n // 10), "%d connections failed, the last with: %s", again, err)
+      until done
+      times[i] = echo.now() - began
+    end
+    table.sort(times)
+    return ("%d connections, median %.0f ms, slowest %.0f ms%s"):format(n, 1e3 * times[(n + 1) // 2], 1e3 * times[n],
+      again > 0 and (", %d dialled again"):format(again) or "")
+  end
+end
+
+return {
+  { name = "handshake", network = { delay = 0.015 }, run = handshakes(5) },
+  { name = "transfer", bulk = true, run = function(t) return transfer(t, 1000000) end },
+  { name = "ipv6", ipv6 = true, network = { delay = 0.015 }, run = function(t)
+    check(t.address:find "^%[", "%s is no IPv6 address", t.address)
+    return transfer(t, 300000)
+  end },
+  { name = "longrtt", network = { delay = 0.75 }, limit = 120, run = function(t)
+    local began = echo.now()
+    local client = assert(t:connect())
+    local connected = echo.now() - began
+    check(connected >= 1.5 and connected < 3.2, "connecting took %.2f s", connected)
+    download(client, "file", 100000)
+    return ("connected after %.2f s"):format(connected)
+  end },
+  { name = "multiplexing", network = { delay = 0.015 }, server = { transport = { max_concurrent_streams = 100 }, max_calls = 1000 },
+    run = function(t)
+      local client = assert(t:connect())
+      local tasks, wrong = {}, 0
+      for i = 1, 1999 do
+        tasks[i] = echo.spawn(function()
+          local bytes = ("%032d"):format(i)
+          if client:request("echo", bytes) ~= bytes then wrong = wrong + 1 end
+        end)
+      end
+      check(echo.all(tasks), "not all tasks ended well")
+      check(wrong == 0, "%d of 1,999 answers are wrong", wrong)
+      return "1,999 calls of 32 bytes"
+    end },
+  { name = "amplification limit", network = { delay = 0.015 }, only = "sim",
+    server = { names = (function()
+      local names, label = { "10.0.0.1" }, ("x"):rep(50)
+      for i = 1, 63 do names[i + 1] = ("%s.%s.%s%02d"):format(label, label, label, i) end -- about 10 kB, as nine certificates have
+      return names
+    end)() },
+    run = function(t)
+      -- Of the client nothing arrives after its first datagrams: the server may send three times as much (RFC 9000, section 8.1).
+      local dialling = echo.spawn(function() return t:connect { connect_timeout = 8 } end)
+      echo.sleep(0.005)
+      t:set { up = { loss = 1 } }
+      local client = dialling:wait()
+      check(not client, "connected, although nothing arrived")
+      local bytes = t:traffic()
+      check(bytes.up_arrived >= 1200, "only %d bytes arrived", bytes.up_arrived)
+      check(bytes.down_sent <= 3 * bytes.up_arrived, "%d bytes sent for %d", bytes.down_sent, bytes.up_arrived)
+      t:set { up = { loss = 0 } }
+      one_call(assert(t:connect()))
+      return ("%d bytes for %d: %.2f times as much"):format(bytes.down_sent, bytes.up_arrived, bytes.down_sent / bytes.up_arrived)
+    end },
+  { name = "handshake loss", network = { delay = 0.015, loss = 0.3 }, server = PATIENT_SERVER, limit = 600, run = handshakes(20) },
+  { name = "transfer loss", bulk = true, network = { loss = 0.02 }, limit = 120, run = function(t) return transfer(t, 300000) end },
+  { name = "handshake corruption", network = { delay = 0.015, corrupt = 0.3 }, server = PATIENT_SERVER, limit = 600, run = handshakes(20) },
+  { name = "transfer corruption", bulk = true, network = { corrupt = 0.02 }, limit = 120,
+    run = function(t) return transfer(t, 300000) end },
+  { name = "blackhole", bulk = true, network = { on = 5, off = 2 }, limit = 120, run = function(t)
+    return transfer(t, 1000000)
+  end },
+  { name = "goodput", bulk = true, run = function(t)
+    local client = assert(t:connect { timeout = 60 })
+    local began = echo.now()
+    download(client, "file", 10000000)
+    local rate = 10000000 * 8 / (echo.now() - began) / 1e6
+    check(rate >= 9.0, "%.2f of 10 Mbit/s", rate)
+    return ("%.2f of 10 Mbit/s"):format(rate)
+  end },
+  { name = "chacha20", only = "real", network = { delay = 0.015 },
+    -- The server's TLS library is told to offer no AES.
+    env = function(dir)
+      local file <close> = assert(io.open(dir .. "/tls", "w"))
+      file:write "[overrides]\ntls-disabled-cipher = AES-128-GCM\ntls-disabled-cipher = AES-256-GCM\ntls-disabled-cipher = AES-128-CCM\n"
+      return { GNUTLS_SYSTEM_PRIORITY_FILE = dir .. "/tls" }
+    end,
+    run = function(t) return transfer(t, 300000) end },
+}
