@@ -65,7 +65,7 @@ struct es_flood_map {
 
 static inline void es_flood_init(struct es_flood *f, size_t bytes)
 {
-    f->budget = 65536 + 8 * (uint64_t)bytes;
+    f->budget = 32768 + 2 * (uint64_t)bytes; /* honest keys that were tried cost a tenth of it */
 }
 
 /* Counts the numeric key on top of the stack, above the table it will be put into; n keys > ES_FLOOD_SMALL.
