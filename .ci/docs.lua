@@ -32,6 +32,7 @@ local schemas = {
   ["echostream.options.shared"] = { "host", "M.schema" },
   ["echostream.options.transport"] = { "host", "M.transport_schema" },
   ["echostream.options.server"] = { "server", "schema" },
+  ["echostream.options.newcomers"] = { "newcomers", "M.schema" },
   ["echostream.options.client"] = { "client", "schema" },
   ["echostream.options.call"] = { "session", "M.call_options" },
   ["echostream.options.path"] = { "sim", "path_schema" },

@@ -99,7 +99,8 @@ struct es_link_stats {
     uint32_t streams_bidi_left, streams_uni_left; /* that we may still open now */
     int resumed;                                  /* the handshake went on from an earlier session */
     enum es_link_early early_data;
-    uint32_t key_updates; /* changes of packet keys, ours and the peer's, that are over */
+    uint32_t key_updates;  /* changes of packet keys, ours and the peer's, that are over */
+    uint32_t quic_version; /* 1 or 2; 0: not QUIC */
 };
 
 /* What a carrier offers. Protocols use the es_link_* wrappers below. */

@@ -35,6 +35,7 @@ void es_lua_transport_config(lua_State *L, int idx, struct es_transport_config *
                                          "max_datagram",
                                          "congestion_control",
                                          "hold_cap",
+                                         "version",
                                          "disable_mtu_discovery",
                                          "ignore_preferred",
                                          NULL};
@@ -70,6 +71,32 @@ void es_lua_transport_config(lua_State *L, int idx, struct es_transport_config *
     int cc = (int)c->cc;
     es_lua_opt_choice(L, idx, "congestion_control", ccs, &cc);
     c->cc = (enum es_cc)cc;
+    lua_Integer version;
+    if (es_lua_opt_integer(L, idx, "version", 1, 2, &version))
+        c->version = (int)version;
+}
+
+/* What concerns those who come: Retry, the caps and the secret. */
+static void admission_config(lua_State *L, int idx, struct es_endpoint_config *c)
+{
+    static const char *const retries[] = {"auto", "always", "never", NULL};
+    int retry = (int)c->retry;
+    lua_Integer v;
+    const char *secret = NULL;
+    size_t len = 0;
+    es_lua_opt_choice(L, idx, "retry", retries, &retry);
+    c->retry = (enum es_retry)retry;
+    if (es_lua_opt_integer(L, idx, "retry_above", 1, INT32_MAX, &v))
+        c->retry_above = (size_t)v;
+    if (es_lua_opt_integer(L, idx, "max_half_open", 1, INT32_MAX, &v))
+        c->max_half_open = (size_t)v;
+    if (es_lua_opt_integer(L, idx, "max_half_open_per_address", 1, INT32_MAX, &v))
+        c->max_half_open_each = (size_t)v;
+    if (es_lua_opt_string(L, idx, "secret", &secret, &len)) {
+        if (len < sizeof c->secret)
+            luaL_error(L, "secret: expected at least 32 bytes, got %d", (int)len);
+        es_endpoint_config_secret(c, secret, len);
+    }
 }
 
 /* Library callbacks may log: the text waits in the event queue until Lua may run. */
@@ -154,8 +181,10 @@ static int prefer(lua_State *L, struct es_endpoint *ep, char *err, size_t size)
 
 static int core_endpoint(lua_State *L)
 {
-    static const char *const fields[] = {"bind",   "tls",  "apps",      "transport", "worker",
-                                         "secret", "qlog", "preferred", NULL};
+    static const char *const fields[] = {
+        "bind", "tls",       "apps",  "transport",   "worker",        "secret",
+        "qlog", "preferred", "retry", "retry_above", "max_half_open", "max_half_open_per_address",
+        NULL};
     struct es_lloop *lp = es_lua_check_loop(L, 1);
     luaL_checktype(L, 2, LUA_TTABLE);
     lua_settop(L, 2);
@@ -191,13 +220,7 @@ static int core_endpoint(lua_State *L)
     lua_Integer worker = 0;
     es_lua_opt_integer(L, 2, "worker", 0, 255, &worker);
     c.worker = (uint8_t)worker;
-    const char *secret = NULL;
-    size_t len = 0;
-    if (es_lua_opt_string(L, 2, "secret", &secret, &len)) {
-        if (len != sizeof c.secret)
-            return luaL_error(L, "secret: expected 32 bytes, got %d", (int)len);
-        memcpy(c.secret, secret, len);
-    }
+    admission_config(L, 2, &c);
     es_lua_opt_string(L, 2, "qlog", &c.qlog_dir, NULL);
     c.on_log = on_log;
     c.log_user = lp;
@@ -323,6 +346,14 @@ static int endpoint_stats(lua_State *L)
     NUMBER(accepted);
     NUMBER(dialled);
     NUMBER(refused);
+    NUMBER(half_open);
+    NUMBER(retries);
+    NUMBER(tokens_accepted);
+    NUMBER(tokens_rejected);
+    NUMBER(version_negotiations);
+    NUMBER(resets_sent);
+    NUMBER(forgotten);
+    FLAG(retrying);
     NUMBER(datagrams_in);
     NUMBER(datagrams_out);
     NUMBER(bytes_in);

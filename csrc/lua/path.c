@@ -39,6 +39,7 @@ void es_lua_push_link_stats(lua_State *L, struct es_link *link)
     NUMBER(streams_bidi_left);
     NUMBER(streams_uni_left);
     NUMBER(key_updates);
+    NUMBER(quic_version);
 #undef SECONDS
 #undef NUMBER
     lua_pushstring(L, ecn[st.ecn]);

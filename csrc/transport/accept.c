@@ -108,6 +108,7 @@ void es_half_open_end(struct es_conn *c)
     c->half_open = 0;
     c->ep->half_open--;
     c->ep->unproven -= !c->proven;
+    c->ep->retrying &= c->ep->unproven > c->ep->retry_above / 2;
     if (c->counted) {
         add_each(c, -1);
     }
@@ -127,7 +128,7 @@ static int wants_retry(struct es_endpoint *ep)
     case ES_RETRY_AUTO:
         break;
     }
-    on = ep->retrying ? ep->unproven > ep->retry_above / 2 : ep->unproven >= ep->retry_above;
+    on = ep->retrying || ep->unproven >= ep->retry_above; /* es_half_open_end() turns it off */
     if (on && !ep->retrying &&
         (ep->retry_said == 0 || ep->p->timers.now >= ep->retry_said + ES_RETRY_LOG_EVERY)) {
         ep->retry_said = ep->p->timers.now;

@@ -2,6 +2,7 @@
 #include <arpa/inet.h>
 #include <assert.h>
 #include <errno.h>
+#include <gnutls/crypto.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -31,6 +32,15 @@ void es_endpoint_config_default(struct es_endpoint_config *c)
     c->retry_above = 128;
     c->max_half_open = 4096;
     c->max_half_open_each = 1024;
+}
+
+void es_endpoint_config_secret(struct es_endpoint_config *c, const void *data, size_t n)
+{
+    if (n == sizeof c->secret) {
+        memcpy(c->secret, data, n);
+    } else if (gnutls_hash_fast(GNUTLS_DIG_SHA256, data, n, c->secret) != 0) {
+        memset(c->secret, 0, sizeof c->secret); /* only without memory: a random one */
+    }
 }
 
 /* ---- life ---- */

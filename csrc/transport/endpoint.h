@@ -108,6 +108,8 @@ struct es_endpoint_stats {
 
 void es_transport_config_default(struct es_transport_config *c, int is_server);
 void es_endpoint_config_default(struct es_endpoint_config *c);
+/* 32 bytes are the secret, any other number is hashed to one. */
+void es_endpoint_config_secret(struct es_endpoint_config *c, const void *data, size_t n);
 
 /* err_text gets the reason ("bind 127.0.0.1:80: Permission denied"). */
 int es_endpoint_new(struct es_poller *p, const struct es_endpoint_config *cfg, struct es_endpoint **out,

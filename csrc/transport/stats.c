@@ -55,6 +55,9 @@ void es_conn_stats(struct es_link *l, struct es_link_stats *out)
     if (c->nc == NULL) {
         return;
     }
+    out->quic_version =
+        (uint32_t)es_version_number(c->established ? ngtcp2_conn_get_negotiated_version(c->nc)
+                                                   : ngtcp2_conn_get_client_chosen_version(c->nc));
     ngtcp2_conn_get_conn_info(c->nc, &info);
     out->rtt_latest = info.latest_rtt;
     out->rtt_min = info.min_rtt == UINT64_MAX ? 0 : info.min_rtt;

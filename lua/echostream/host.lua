@@ -60,6 +60,7 @@ M.transport_schema = {
   connection_window = { type = "integer", min = 1 },
   max_datagram = { type = "integer", min = 0 },
   congestion_control = { type = "string", one_of = { "cubic", "bbr", "newreno" } },
+  version = { type = "integer", one_of = { 1, 2 } },
   self_signed_cert = { type = { "boolean", "table" } },
   cert_chain = { type = "table" },
   skip_verification = { type = "boolean" },

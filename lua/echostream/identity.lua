@@ -48,24 +48,42 @@ function M.state_dir()
   return home and home:sub(1, 1) == "/" and home .. "/.local/state/echostream" or nil
 end
 
--- The key in a file, made there when there is none.
-local function kept_key(path)
+-- What is in a file, made there when there is none.
+local function kept(path, make, what)
   for _ = 1, 2 do
     local pem, err = loop.read_secret(path)
     if pem then
       return pem
     elseif err then
-      return nil, errors.new("io", "the server's key: " .. err)
+      return nil, errors.new("io", ("the server's %s: %s"):format(what, err))
     end
-    pem = core.key_generate()
+    pem = make()
     local ok, problem = loop.write_secret(path, pem)
     if ok then
       return pem
     elseif problem ~= "exists" then -- else another process was faster: read what it wrote
-      return nil, errors.new("io", ("cannot keep the server's key: %s"):format(tostring(problem)))
+      return nil, errors.new("io", ("cannot keep the server's %s: %s"):format(what, tostring(problem)))
     end
   end
-  return nil, errors.new("io", ("cannot keep the server's key in %s"):format(path))
+  return nil, errors.new("io", ("cannot keep the server's %s in %s"):format(what, path))
+end
+
+local function kept_key(path)
+  return kept(path, core.key_generate, "key")
+end
+
+--- The secret that is kept beside a made key (`path`.secret, or server.secret in `state_dir`): 64 hex digits.
+---@param path? string
+---@param state_dir? string
+---@return string? secret, echostream.error? err
+function M.secret(path, state_dir)
+  state_dir = state_dir or M.state_dir()
+  if not path and not state_dir then
+    return nil, errors.new("io", "there is no home directory")
+  end
+  return kept(path and path .. ".secret" or state_dir .. "/server.secret", function()
+    return hex(core.random(32))
+  end, "secret")
 end
 
 --- The private key of a server without a certificate: from `path`, else from `state_dir`/server.key. Where nothing can be

@@ -20,6 +20,7 @@ local host = require "echostream.host"
 local identity = require "echostream.identity"
 local log = require "echostream.log"
 local loop = require "echostream.loop"
+local newcomers = require "echostream.newcomers"
 local options = require "echostream.options"
 local task = require "echostream.task"
 
@@ -72,6 +73,9 @@ local listen_schema = {
   ca = { type = "string" },
   transport = { type = "table" },
 }
+for name, field in pairs(newcomers.schema) do
+  listen_schema[name] = field
+end
 
 local function server_tls(rec, opts, ip)
   local config = { server = true }
@@ -145,14 +149,14 @@ local function listen(name, port, opts, transport, extra)
       end,
     }
   end
-  self._endpoint, err = loop.endpoint {
+  self._endpoint, err = loop.endpoint(newcomers.configure({
     bind = address.join(addresses[1], port),
     tls = tls,
     apps = apps,
     transport = transport,
     qlog = extra.qlog,
     preferred = extra.preferred,
-  }
+  }, opts, addresses[1], port, rec.sim))
   if not self._endpoint then
     return nil, err
   end
@@ -170,6 +174,7 @@ end
 function M.listen(addr, opts, callback)
   local checked = options.check("echo.quic.listen", opts, listen_schema)
   check_alpn("echo.quic.listen", checked.alpn)
+  newcomers.check("echo.quic.listen", checked)
   local transport, tls, extra = host.split_transport("echo.quic.listen", checked.transport)
   checked.cert, checked.key = checked.cert or tls.cert, checked.key or tls.key
   if checked.cert and not checked.key then

@@ -7,6 +7,7 @@ local host = require "echostream.host"
 local identity = require "echostream.identity"
 local log = require "echostream.log"
 local loop = require "echostream.loop"
+local newcomers = require "echostream.newcomers"
 local options = require "echostream.options"
 local task = require "echostream.task"
 
@@ -32,8 +33,10 @@ local schema = {
   renew_after = { type = "seconds" },
   grace = { type = "seconds", default = 10 },
 }
-for name, field in pairs(host.schema) do
-  schema[name] = field
+for _, fields in ipairs { host.schema, newcomers.schema } do
+  for name, field in pairs(fields) do
+    schema[name] = field
+  end
 end
 
 -- pin and cert_hash are made when somebody first asks, so that they can be printed before the server runs.
@@ -62,6 +65,7 @@ end
 ---@return echostream.server
 function M.new(opts)
   local checked = options.check("echo.server", opts, schema)
+  newcomers.check("echo.server", checked)
   local transport, tls, extra = host.split_transport("echo.server", checked.transport)
   if tls.skip_verification ~= nil then
     error('echo.server: transport option "skip_verification" is for clients', 2)
@@ -211,14 +215,14 @@ local function listen(self)
     end
     ip = addresses[1]
   end
-  local endpoint, problem = loop.endpoint {
+  local endpoint, problem = loop.endpoint(newcomers.configure({
     bind = address.join(ip, self._port),
     tls = self._tls,
     apps = { { alpn = "echostream/1", host = self._host } },
     transport = self._transport,
     qlog = self._extra.qlog,
     preferred = self._extra.preferred,
-  }
+  }, self._options, ip, self._port, self._rec.sim))
   if not endpoint then
     return nil, problem
   end
@@ -286,7 +290,8 @@ end
 --- Counters since it was made: `sessions` (open now) and `sessions_total`; `calls_in`, `calls_in_running`, `calls_in_refused`,
 --- `calls_out`, `calls_out_running`, `calls_timed_out`, `calls_cancelled`; `events_in`, `events_out`, `events_unhandled`;
 --- `streams_in`, `streams_out`; `bad_frames`, `checksum_errors`, `compressed_in`, `compressed_out`, `compression_saved` (bytes).
---- `endpoint` has the socket's.
+--- `endpoint` has the socket's, and what became of newcomers: `accepted`, `refused`, `half_open`, `retries`, `retrying`,
+--- `tokens_accepted`, `tokens_rejected`, `version_negotiations`, `resets_sent`, `forgotten`.
 ---@return table
 function Server:stats()
   local stats = self._host:stats()

@@ -190,12 +190,14 @@ function core.random(n) end
 ---@field connection_window? integer
 ---@field max_datagram? integer
 ---@field congestion_control? "cubic"|"bbr"|"newreno"
+---@field version? 1|2
 
 ---@class echostream.core.endpoint: userdata
 local endpoint = {}
 --- apps: in order of preference, { alpn = "echostream/1", host = host } or { alpn = "x", raw = fn(conn_ud) } (quic.lua; fn runs when
 --- a connection is established). Without tls it can only dial.
----@param options { bind: string, tls?: echostream.core.tls, apps?: table[], transport?: echostream.core.transport, worker?: integer, secret?: string, qlog?: string, preferred?: string[] }
+--- secret: 32 bytes or more (hashed); the other fields as the options of servers.
+---@param options { bind: string, tls?: echostream.core.tls, apps?: table[], transport?: echostream.core.transport, worker?: integer, secret?: string, qlog?: string, preferred?: string[], retry?: "auto"|"always"|"never", retry_above?: integer, max_half_open?: integer, max_half_open_per_address?: integer }
 ---@return echostream.core.endpoint|nil endpoint, table|nil err code io
 function core.endpoint(loop, options) end
 ---@return string address "127.0.0.1:5000"
@@ -203,7 +205,7 @@ function endpoint:address() end
 function endpoint:accepting(yes) end
 ---@return true|nil, table|nil
 function endpoint:set_tls(tls) end
----@return table { connections, accepted, dialled, datagrams_in, datagrams_out, bytes_in, bytes_out, batches_in, batches_out, dropped_datagrams, gso, gro, ecn, pktinfo, rcvbuf, sndbuf }
+---@return table { connections, accepted, dialled, refused, half_open, retries, retrying, tokens_accepted, tokens_rejected, version_negotiations, resets_sent, forgotten, datagrams_in, datagrams_out, bytes_in, bytes_out, batches_in, batches_out, dropped_datagrams, gso, gro, ecn, pktinfo, rcvbuf, sndbuf }
 function endpoint:stats() end
 --- CONNECTION_CLOSE to every peer left; idempotent.
 function endpoint:close() end

@@ -19,7 +19,14 @@
 ---@field watchdog? number|boolean  seconds after which a handler that held the loop is named in the log, once in 10 s each; false: never (default: 0.1)
 ---@field transport? echostream.options.transport  see [Transport options](#transport-options)
 
----@class echostream.options.server: echostream.options.shared
+---@class echostream.options.newcomers  about those who are not connected yet: of servers, and of `echo.quic.listen`
+---@field retry? "auto"|"always"|"never"  must clients show that they receive at their address before the server keeps anything for them (QUIC's Retry, one more round trip)? "auto": while more than `retry_above` handshakes are under way with clients that did not. Clients that were here within a day need not (default: "auto")
+---@field retry_above? integer  see `retry`; it ends at half of that (default: 128)
+---@field max_half_open? integer  handshakes under way at once, in all; more are refused (default: 4,096)
+---@field max_half_open_per_address? integer  the same of one IPv4 address or one IPv6 /64 (default: 1,024)
+---@field secret? string  at least 32 random bytes, from which the keys of tokens and stateless resets are made: a restarted server tells its former clients at once that it has lost their connections. Where a key is made and kept, so is a secret, unless the port is 0 (default: that, or a new one at each start)
+
+---@class echostream.options.server: echostream.options.shared, echostream.options.newcomers
 ---@field bind? string|integer  where to listen; `":5000"` and `5000` mean every IPv4 address (default: "127.0.0.1:0")
 ---@field state_dir? string  where a made key is kept (mode 600), so that the pin survives restarts (default: $XDG_STATE_HOME/echostream)
 ---@field names? string[]  of a made certificate (default: localhost and the address)
@@ -50,6 +57,7 @@
 ---@field preferred_address? string|string[]  servers: also listens here, and asks clients to move here once they are connected (RFC 9000 §9.6); an IPv4 address, an IPv6 one, or a list of one each
 ---@field follow_preferred_address? boolean  clients: follow the server's preferred address (default: true)
 ---@field qlog? string  a directory: every connection writes a file there that tells what the QUIC library did (qlog, JSON-SEQ). For finding faults: it is slow. Raises where the library has a known flaw (`echo.libraries.qlog` says why)
+---@field version? 1|2  of QUIC. Clients: the one to begin with; a server that does not speak it costs a round trip and gets another one (default: 1). Servers speak both, and ask clients that offer it for this one (default: the client's choice). 2 (RFC 9369) needs ngtcp2 1.0 or later, so not Debian 12's
 ---@field self_signed_cert? boolean|string[]  servers: a certificate is made (which is the default), for these names
 ---@field cert_chain? table  `{ cert = …, key = … }`, as the options `cert` and `key`
 ---@field skip_verification? boolean  clients: as the option of that name
@@ -90,7 +98,7 @@
 ---@field limit? number  virtual seconds after which it fails with `timeout`
 ---@field trace? boolean|string  true: what happens to every datagram is kept for `net:trace()`; a file name: it is written there, a line each (default: false)
 
----@class echostream.options.listen  of `echo.quic.listen`
+---@class echostream.options.listen: echostream.options.newcomers  of `echo.quic.listen`
 ---@field alpn string[]  names of protocols, in order of preference
 ---@field cert? string  file, or PEM text (default: made, with a key that is kept)
 ---@field key? string  file, or PEM text
@@ -139,3 +147,4 @@
 ---@field held integer  bytes that are held for this connection now
 ---@field streams_bidi_left integer  two-way streams that may still be opened now
 ---@field streams_uni_left integer  one-way ones
+---@field quic_version integer  1 or 2
