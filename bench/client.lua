@@ -1,22 +1,24 @@
 --- The client side of the benches; one mode per process.
---- usage: lua5.4 bench/client.lua MODE ADDRESS PIN SERVER_PID [N] [IN_FLIGHT] [middleware]     prints key=value words
+--- usage: lua5.4 bench/client.lua MODE ADDRESS PIN SERVER_PID [N] [IN_FLIGHT] [KEY=VALUE …]     prints key=value words
+--- keys: middleware=yes (one that only passes on), connections=1, bytes=32, active=…, rate=… (mode paced)
 local echo = require "echostream"
 local uv = require "luv"
 local proc = require "proc"
 
 local mode, address, pin, server_pid = arg[1], arg[2], arg[3], arg[4]
 local count, in_flight = tonumber(arg[5]), tonumber(arg[6])
+local extra = proc.parse(table.concat(arg, " ", math.min(7, #arg + 1)))
 
 local function connect()
   local client = echo.client { pin = pin }
-  if arg[7] == "middleware" then client:middleware(function(call, next) return next(call) end) end
+  if extra.middleware then client:middleware(function(call, next) return next(call) end) end
   assert(client:connect(address))
   return client
 end
 
-local fill = ("."):rep(24)
+local fill = ("."):rep((extra.bytes or 32) - 8)
 
---- A new string of 32 bytes for every call.
+--- A new string for every call, of 32 bytes unless told otherwise.
 local function payload(i)
   return string.pack("<i8", i) .. fill
 end
@@ -74,10 +76,10 @@ local function share(n, width, fn)
   return n
 end
 
---- n calls of one session, `width` at a time. Its own loop: the bench's part of a call is measured too.
-local function call_many(client, n, width)
+--- n calls, `width` at a time, shared by some clients. Its own loop: the bench's part of a call is measured too.
+local function call_many(clients, n, width)
   local issued = 0
-  local function work()
+  local function work(client)
     while issued < n do
       local i = issued + 1
       issued = i
@@ -87,25 +89,68 @@ local function call_many(client, n, width)
     end
   end
   local tasks = {}
-  for i = 1, width do tasks[i] = echo.spawn(work) end
+  for i = 1, width do tasks[i] = echo.spawn(work, clients[i % #clients + 1]) end
   assert(echo.all(tasks))
   return n
 end
 
+local function connect_many(n)
+  local clients = {}
+  share(n, 32, function(i) clients[i] = connect() end)
+  return clients
+end
+
+local function close_many(clients)
+  share(#clients, 64, function(i) clients[i]:close() end)
+end
+
 local modes = {}
 
---- P1
+--- P1, P2; with connections=64 P11, with bytes=1048576 P5
 function modes.small()
-  local client = connect()
-  call_many(client, math.min(count, 20000), in_flight)
-  print_fields(measured(function() return call_many(client, count, in_flight) end))
-  client:close()
+  local clients = connect_many(extra.connections or 1)
+  call_many(clients, math.min(count, 20000), in_flight)
+  print_fields(measured(function() return call_many(clients, count, in_flight) end))
+  close_many(clients)
+end
+
+--- P8: `connections` of which `active` make calls, at `rate` a second all together and at random times, `count` in all. The time
+--- of each call is kept.
+function modes.paced()
+  local clients = connect_many(extra.connections)
+  local active, rate = extra.active, extra.rate
+  local step = #clients // active
+  local samples, begun = {}, 0
+  local function work(client)
+    while begun < count do
+      begun = begun + 1
+      local i = begun
+      echo.sleep(active / rate * (0.5 + math.random()))
+      local sent, t0 = payload(i), uv.hrtime()
+      local got, err = client:request("bench.echo", sent)
+      samples[#samples + 1] = uv.hrtime() - t0
+      if got ~= sent then error(("call %d: %s"):format(i, tostring(err or got))) end
+    end
+  end
+  local function run()
+    samples, begun = {}, 0
+    local tasks = {}
+    for i = 1, active do tasks[i] = echo.spawn(work, clients[i * step]) end
+    assert(echo.all(tasks))
+    return #samples
+  end
+  local wanted = count
+  count = math.min(wanted, 2 * active) -- warms up
+  run()
+  count = wanted
+  print_fields(add_percentiles(measured(run), samples))
+  os.exit(0, false) -- closing thousands of connections one by one is not what is measured
 end
 
 --- P3: one call after the other for `count` seconds
 function modes.sequential()
   local client = connect()
-  call_many(client, 1000, 1)
+  call_many({ client }, 1000, 1)
   local samples, n = {}, 0
   local function work()
     local stop = uv.hrtime() + count * 1000000000
@@ -219,7 +264,7 @@ function modes.idle()
 end
 
 -- In a task, as handlers are: on the main thread every call that waits makes one of its own.
-local run = assert(modes[mode], "modes: small sequential up down connect h3 idle")
+local run = assert(modes[mode], "modes: small paced sequential up down connect h3 idle")
 local ok, err = echo.spawn(function()
   run()
   return true

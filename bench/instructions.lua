@@ -61,7 +61,7 @@ local function run(side, calls)
     error(address, 0)
   end
   local _, ok = proc.run(with(side == "client" and valgrind or nil, lua, "bench/client.lua", "small", address, pin, server.pid,
-    calls, in_flight, side == "client" and extra or nil))
+    calls, in_flight, side == "client" and extra and extra .. "=yes" or nil))
   proc.stop(server)
   assert(ok, "the client failed")
   return read_costs(out)

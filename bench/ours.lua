@@ -10,19 +10,31 @@ local lua = os.getenv("LUA") or "lua5.4"
 ---@field server bench.server
 ---@field address string
 ---@field pin string
+---@field root string? another checkout whose modules are used, with these programs
+
+local function command(root, ...)
+  local argv = { lua, ... }
+  if root then
+    argv = { "env", ("LUA_PATH=bench/?.lua;%s/lua/?.lua;%s/lua/?/init.lua;;"):format(root, root),
+      ("LUA_CPATH=%s/lua/?.so;%s/?.so;;"):format(root, proc.dir), lua, ... }
+  end
+  for i, word in ipairs(argv) do argv[i] = tostring(word) end
+  return argv
+end
 
 ---@param extra? "middleware"  one that only passes on
+---@param root? string
 ---@return bench.ours
-function M.start(extra)
-  local server = proc.start(extra and "echostream-" .. extra or "echostream", { lua, "bench/server.lua", "127.0.0.1:0", extra })
+function M.start(extra, root)
+  local name = "echostream" .. (extra and "-" .. extra or "") .. (root and "-old" or "")
+  local server = proc.start(name, command(root, "bench/server.lua", "127.0.0.1:0", extra))
   local address, pin = proc.wait_log(server, "ready (%S+) (%S+)")
-  return { server = server, address = address, pin = pin }
+  return { server = server, address = address, pin = pin, root = root }
 end
 
 local function run(ours, mode, ...)
-  local argv = { lua, "bench/client.lua", mode, ours.address, ours.pin, ours.server.pid, ... }
-  for i, word in ipairs(argv) do argv[i] = tostring(word) end
-  return proc.parse(proc.measure(argv, ours.server).output)
+  local argv = command(ours.root, "bench/client.lua", mode, ours.address, ours.pin, ours.server.pid, ...)
+  return proc.parse(proc.measure(argv, ours.server, 240).output)
 end
 
 local function per_call(r)
@@ -39,7 +51,20 @@ local function per_call(r)
   }
 end
 
-function M.small(ours, n, in_flight, extra) return per_call(run(ours, "small", n, in_flight, extra)) end
+--- extra: words for the client, such as "connections=64"
+function M.small(ours, n, in_flight, ...) return per_call(run(ours, "small", n, in_flight, ...)) end
+
+--- n calls of 1 MiB, as bytes echoed in a second
+function M.echo_bulk(ours, n, in_flight, bytes)
+  local sample = per_call(run(ours, "small", n, in_flight, "bytes=" .. bytes))
+  sample.mb_s = sample.rate * bytes / 1e6
+  return sample
+end
+
+--- n calls at `rate` a second over `active` of `connections`
+function M.paced(ours, n, connections, active, rate)
+  return per_call(run(ours, "paced", n, active, "connections=" .. connections, "active=" .. active, "rate=" .. rate))
+end
 function M.sequential(ours, seconds) return per_call(run(ours, "sequential", seconds)) end
 
 --- direction: "up" or "down"

@@ -70,6 +70,35 @@ function M.gtls_connect(gtls, n, at_once)
   return { server_us = r.server_cpu_ns / n / 1e3, client_us = r.cpu_ns / n / 1e3 }
 end
 
+--- gRPC C++ over TLS, our own small program around it: built by run.sh when its rows are asked for.
+---@return { server: bench.server, port: string }
+function M.grpc_start()
+  for _ = 1, 5 do -- the port is one of TCP, and may be taken
+    local port = tostring(math.random(20000, 31000))
+    local server = proc.start("grpc", { proc.dir .. "/grpc_peer", "server", port, cert, key })
+    if pcall(proc.wait_log, server, "(ready)") then return { server = server, port = port } end
+    proc.stop(server)
+  end
+  error("grpc_peer: " .. proc.read(proc.dir .. "/grpc.log"))
+end
+
+--- P2, P5, P11: n unary calls with echo of `bytes`.
+function M.grpc_calls(grpc, n, in_flight, connections, bytes)
+  local run = proc.measure({
+    proc.dir .. "/grpc_peer", "calls", grpc.port, cert, tostring(connections), tostring(in_flight), tostring(bytes), tostring(n),
+    grpc.server.pid,
+  }, grpc.server)
+  local r = proc.parse(run.output)
+  return {
+    rate = r.calls / r.wall_ns * 1e9,
+    mb_s = r.calls * bytes / r.wall_ns * 1e3,
+    server_us = r.server_cpu_ns / r.calls / 1e3,
+    client_us = r.cpu_ns / r.calls / 1e3,
+    server_share = r.server_cpu_ns / r.wall_ns,
+    client_share = r.cpu_ns / r.wall_ns,
+  }
+end
+
 --- P3's limit: UDP there and back between two processes that sleep in epoll.
 function M.pingpong(seconds)
   local port = proc.free_port()

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Measures the goals of docs/PERFORMANCE.md against the same run's peers and prints one table.
-#   bench/run.sh [--reps N] [--rows P1,P1m,P3,P4,P6,P7,codec] [--peers-only] [--quick]
-# --peers-only needs nothing of ours built. Packages that are missing are installed when root, else named.
+#   bench/run.sh [--reps N] [--rows P1,P1m,P2,…] [--peers-only] [--quick] [--markdown]
+# Rows: bench/rows.lua. --peers-only needs nothing of ours built; --markdown prints the tables only, as docs/PERFORMANCE.md
+# has them. Packages that are missing are installed when root, else named. BENCH_PROGRAM: another bench/*.lua than run.lua.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -20,6 +21,18 @@ need taskset util-linux
 need "$LUA" lua5.4
 need pkg-config pkg-config
 need "$CC" gcc libc6-dev
+# gRPC C++ only for its rows: it is 100 MB of packages and a minute of compiling.
+grpc=yes
+case " $* " in *" --rows "*)
+    case ",$(echo " $* " | sed 's/.* --rows \([^ ]*\) .*/\1/')," in *,P2,* | *,P5,* | *,P11,*) ;; *) grpc= ;; esac ;;
+esac
+[ -z "${BENCH_PROGRAM:-}" ] || grpc=
+if [ -n "$grpc" ]; then
+    need g++ g++
+    need protoc protobuf-compiler
+    need grpc_cpp_plugin protobuf-compiler-grpc
+    pkg-config --exists grpc++ 2>/dev/null || missing="$missing libgrpc++-dev libprotobuf-dev"
+fi
 if [ -n "$missing" ]; then
     if [ "$(id -u)" = 0 ]; then
         apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $missing >/dev/null
@@ -65,9 +78,18 @@ build pingpong bench/pingpong.c ""
 build floor bench/floor.c "libngtcp2 libngtcp2_crypto_gnutls gnutls"
 build bench_heap.so bench/heap.c "" "-shared -fPIC $(pkg-config --cflags lua5.4 2>/dev/null || pkg-config --cflags lua-5.4)"
 
+if [ -n "$grpc" ] && ! [ "$BENCH_DIR/grpc_peer" -nt bench/grpc_peer.cc ]; then
+    protoc --proto_path=bench --plugin=protoc-gen-grpc="$(command -v grpc_cpp_plugin)" --grpc_out="$BENCH_DIR" \
+        --cpp_out="$BENCH_DIR" grpc_echo.proto
+    g++ -std=c++17 -O2 -Wall -Wextra -I"$BENCH_DIR" -o "$BENCH_DIR/grpc_peer" bench/grpc_peer.cc "$BENCH_DIR"/grpc_echo*.pb.cc \
+        $(pkg-config --cflags --libs grpc++ protobuf)
+fi
+# A socket for each of P8's connections. Where the limit is lower, the row fails and says so.
+ulimit -n "$(ulimit -Hn)" 2>/dev/null || true
+
 BENCH_COMMIT=$(git rev-parse --short HEAD 2>/dev/null || echo unknown)
 XDG_STATE_HOME=$PWD/$BENCH_DIR # the made key stays out of the user's own state directory
 export XDG_STATE_HOME LUA BENCH_DIR BENCH_DOCS BENCH_PIDS BENCH_COMMIT
 export LUA_PATH="bench/?.lua;lua/?.lua;lua/?/init.lua;;"
 export LUA_CPATH="${BENCH_CPATH:-lua/?.so};$BENCH_DIR/?.so;;"
-"$LUA" bench/run.lua "$@"
+"$LUA" "${BENCH_PROGRAM:-bench/run.lua}" "$@"
