@@ -69,6 +69,11 @@ void es_free(void *p)
     free(p);
 }
 
+size_t es_mem_size(const void *p)
+{
+    return malloc_usable_size((void *)(uintptr_t)p);
+}
+
 void es_mem_stats(struct es_mem_stats *out)
 {
     *out = stats;

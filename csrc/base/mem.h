@@ -20,6 +20,7 @@ void *es_malloc(size_t n);           /* NULL when out of memory; n = 0 gives a u
 void *es_calloc(size_t n, size_t m); /* zeroed; overflow of n * m gives NULL */
 void *es_realloc(void *p, size_t n); /* NULL leaves p as it is */
 void es_free(void *p);               /* NULL is fine */
+size_t es_mem_size(const void *p);   /* bytes that a block holds, as malloc rounds them; NULL: 0 */
 
 void es_mem_stats(struct es_mem_stats *out);
 

@@ -26,6 +26,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include "../base/glitch.h"
 
 struct es_link;
 
@@ -166,6 +167,8 @@ struct es_link {
     int early;               /* between the up-calls early() and established(); kept by the carrier */
     uint64_t held, hold_cap; /* bytes; kept by the carrier */
     int hold_refused;        /* es_link_would_hold() said no: the carrier owes a hold_low() */
+    struct es_glitch glitch; /* what the peer sent that is of no use; the carrier sets the budget */
+    uint64_t glitch_code;    /* application code that a peer is closed with whose budget is used up */
 };
 
 /* The protocol takes the link. Called once, before any up-call. */
@@ -261,6 +264,17 @@ static inline int es_link_datagram(struct es_link *l, const void *data, size_t n
 static inline void es_link_close(struct es_link *l, int app, uint64_t code, const char *reason)
 {
     l->ops->close(l, app, code, reason);
+}
+
+/* The peer did something of no use, that is no error as long as it is rare: `points` of it. 1: it was once
+ * too much, the link is being closed; `what` says why. */
+static inline int es_link_glitch(struct es_link *l, uint64_t now, uint64_t points, const char *what)
+{
+    if (!es_glitch_charge(&l->glitch, now, points)) {
+        return 0;
+    }
+    es_link_close(l, 1, l->glitch_code, what);
+    return 1;
 }
 
 static inline void es_link_stats_get(struct es_link *l, struct es_link_stats *out)

@@ -334,6 +334,8 @@ int es_pair_new(struct es_pair **out)
         side->link.ops = &es_pair_ops;
         side->link.is_server = i;
         side->link.hold_cap = ES_LINK_HOLD_CAP;
+        side->link.glitch_code = ES_APP_EXCESSIVE_LOAD;
+        es_glitch_init(&side->link.glitch, ES_GLITCH_BUDGET, 0);
         side->pair = p;
         side->window = ES_LINK_HOLD_CAP;
         es_list_init(&side->datagrams);

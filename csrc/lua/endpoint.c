@@ -38,6 +38,8 @@ void es_lua_transport_config(lua_State *L, int idx, struct es_transport_config *
                                          "version",
                                          "disable_mtu_discovery",
                                          "ignore_preferred",
+                                         "glitch_budget",
+                                         "memory_cap",
                                          NULL};
     static const char *const ccs[] = {"cubic", "bbr", "newreno", NULL};
     if (lua_isnoneornil(L, idx))
@@ -60,6 +62,8 @@ void es_lua_transport_config(lua_State *L, int idx, struct es_transport_config *
                        {"stream_window", 1024, INT64_C(1) << 60, &c->stream_window},
                        {"connection_window", 1024, INT64_C(1) << 60, &c->connection_window},
                        {"hold_cap", 1024, INT64_C(1) << 60, &c->hold_cap},
+                       {"glitch_budget", 0, ES_GLITCH_BUDGET_MAX, &c->glitch_budget},
+                       {"memory_cap", 1, INT64_C(1) << 60, &c->memory_cap},
                        {"max_datagram", 0, 65535, &c->max_datagram}};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         lua_Integer v;

@@ -95,6 +95,13 @@ int refuse_reason(struct es_session *s, const struct es_request *r, struct es_fa
     return *method == NULL;
 }
 
+/* Requests that can never be served are an honest peer's mistake once, and an attack by the thousand. */
+void session_glitch_refusal(struct es_session *s, const struct es_failure *f)
+{
+    if (f->status != ES_STATUS_UNAVAILABLE && f->status != ES_STATUS_CANCELLED)
+        session_glitch(s, 1, "too many requests that cannot be served");
+}
+
 /* Appends ES_EV_REQUEST. 0, or ES_ERR_NOMEM (the session is closing). */
 static int deliver(struct es_call *c, const struct es_request *r)
 {
@@ -156,6 +163,7 @@ static void dispatch(struct es_call *c, const struct es_request *r)
     char text[REFUSAL_TEXT];
 
     if (refuse_reason(s, r, &f, text, &m)) {
+        session_glitch_refusal(s, &f);
         f.codec = c->codec;
         call_in_refuse(c, &f,
                        f.status == ES_STATUS_RESOURCE_EXHAUSTED ? ES_APP_TOO_LARGE : ES_APP_NO_MORE_WANTED);
@@ -240,10 +248,12 @@ static void request_frame(struct es_call *c, const struct es_raw_frame *f)
 
     rc = unpack_check(s, f, rc, r.flags, &r.payload, &why);
     if (rc == ES_ERR_CORRUPT) {
+        session_glitch(s, 1, "too many requests with wrong checksums");
         refuse_with(c, ES_STATUS_DATA_LOSS, why, ES_APP_NO_MORE_WANTED);
         return;
     }
     if (rc == ES_ERR_TOO_LARGE) {
+        session_glitch(s, 1, "too many requests that are too large");
         refuse_with(c, ES_STATUS_RESOURCE_EXHAUSTED, why, ES_APP_TOO_LARGE);
         return;
     }
@@ -304,10 +314,11 @@ void call_in_data(struct es_call *c, const uint8_t *p, size_t n, int fin)
     }
     if (rc == ES_ERR_NOMEM)
         session_oom(s);
-    else if (rc == ES_ERR_TOO_LARGE && !c->got_request)
+    else if (rc == ES_ERR_TOO_LARGE && !c->got_request) {
+        session_glitch(s, 1, "too many requests that are too large");
         refuse_with(c, ES_STATUS_RESOURCE_EXHAUSTED, "the request is larger than max_message",
                     ES_APP_TOO_LARGE);
-    else if (rc < 0)
+    } else if (rc < 0)
         session_violation(s, ES_APP_PROTOCOL, c->st.reader.why);
     else if (fin && !c->got_request)
         session_violation(s, ES_APP_PROTOCOL, "a stream without a whole REQUEST");

@@ -223,7 +223,9 @@ static int refuse_channel(struct es_call *c, const struct es_request *r, struct 
     struct es_failure f;
     char text[REFUSAL_TEXT];
 
-    if (!refuse_reason(s, r, &f, text, m)) {
+    if (refuse_reason(s, r, &f, text, m)) {
+        session_glitch_refusal(s, &f);
+    } else {
         int full = (*m)->max_calls != 0 && (*m)->running >= (*m)->max_calls;
 
         if (s->n_channels_in < s->host->cfg.limits.max_named_streams && !full)

@@ -4,6 +4,8 @@
 #include "internal.h"
 
 #define RESET_WINDOW (10 * ES_SECOND)
+#define HONEST_POINTS                                                                                        \
+    3 /* that a call answered, or cancelled as it should be, takes off: its frames may cost as much */
 
 /* ---- sending ---- */
 
@@ -109,11 +111,16 @@ static void cancel_received(struct es_session *s, const struct es_raw_frame *f)
         session_violation(s, ES_APP_PROTOCOL, why);
         return;
     }
-    reset_forgiven(s);
+    if (s->resets > 0)
+        s->resets--;
     st = es_idmap_get(&s->by_id, c.request_id);
-    if (st == NULL)
+    if (st == NULL) {
         overtaken_put(s, c.request_id, c.code); /* or it ended already: then it is forgotten in turn */
-    else if (st->kind == ES_STRAND_CALL_IN)
+        session_glitch(s, 1, "too many CANCELs of nothing");
+        return;
+    }
+    es_glitch_forgive(&s->link->glitch, HONEST_POINTS);
+    if (st->kind == ES_STRAND_CALL_IN)
         call_in_cancel((struct es_call *)st, c.code);
     else
         channel_cancelled((struct es_channel *)st, c.code);
@@ -155,8 +162,11 @@ static void ping_received(struct es_session *s, const struct es_raw_frame *f)
 
     if (es_ping_decode(&ping, f->body, f->len, f->type == ES_FRAME_PONG, &why) != 0)
         session_violation(s, ES_APP_PROTOCOL, why);
-    else if (f->type == ES_FRAME_PING && (s->caps & ES_CAP_CLOCK) != 0)
-        send_pong(s, &ping);
+    else if (f->type == ES_FRAME_PING) {
+        if ((s->caps & ES_CAP_CLOCK) != 0)
+            send_pong(s, &ping);
+        session_glitch(s, 1, "too many PINGs");
+    }
 }
 
 /* ---- receiving ---- */
@@ -232,4 +242,6 @@ void reset_forgiven(struct es_session *s)
 {
     if (s->resets > 0)
         s->resets--;
+    if (s->link != NULL)
+        es_glitch_forgive(&s->link->glitch, HONEST_POINTS);
 }

@@ -234,6 +234,8 @@ void *session_push(struct es_session *s, unsigned type, size_t size);
 /* Closes because the peer did what it must not. */
 void session_violation(struct es_session *s, uint64_t code, const char *why);
 void session_oom(struct es_session *s);
+/* The peer did something of no use: so many points of its budget. The session may be closing after. */
+void session_glitch(struct es_session *s, unsigned points, const char *what);
 void session_check_idle(struct es_session *s);
 int session_may_send(const struct es_session *s); /* 0: closed or closing */
 uint64_t session_now(const struct es_session *s);
@@ -368,6 +370,7 @@ void call_in_cancel(struct es_call *c, uint64_t code);
 void call_in_let_in(struct es_call *c);
 int call_in_report(struct es_call *c); /* the session is dead; 0 or ES_ERR_NOMEM */
 void call_in_free(struct es_call *c);
+void session_glitch_refusal(struct es_session *s, const struct es_failure *f);
 void call_in_end(struct es_call *c); /* frees it; the session may be gone after */
 void call_in_refuse(struct es_call *c, const struct es_failure *f, uint64_t stop_code); /* the same */
 /* The method's own limit passed: the caller is told at once, the handler ends the call when it ends. */

@@ -94,6 +94,7 @@ void uni_data(struct es_strand *st, const uint8_t *p, size_t n, int fin)
         if (l != NULL)
             lane_data(l, p, n, fin);
     } else {
+        session_glitch(s, 4, "too many streams of unknown kinds");
         es_link_stop(st->ls, ES_APP_UNKNOWN_STREAM);
         es_link_stream_done(st->ls);
         uni_free(u);
@@ -325,6 +326,7 @@ void datagram_received(struct es_session *s, const uint8_t *p, size_t n)
     if (rc != 0) {
         if (used == 0 || (type & 1) == 0) /* unknown odd types are for later versions */
             h->stats.bad_frames++;
+        session_glitch(s, 1, "too many datagrams that are no events");
         return;
     }
     /* Unreliable: what comes too early or faster than it is handled is dropped, and what is too large. */

@@ -185,6 +185,14 @@ void session_violation(struct es_session *s, uint64_t code, const char *why)
     abort_link(s, code, why != NULL ? why : "protocol error");
 }
 
+void session_glitch(struct es_session *s, unsigned points, const char *what)
+{
+    if (s->link == NULL || s->closing)
+        return;
+    if (es_link_glitch(s->link, session_now(s), points, what))
+        s->closing = 1;
+}
+
 void session_oom(struct es_session *s)
 {
     abort_link(s, ES_APP_INTERNAL, "out of memory");

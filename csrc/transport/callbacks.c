@@ -67,6 +67,10 @@ static int on_decrypt(uint8_t *dest, const ngtcp2_crypto_aead *aead, const ngtcp
     int rv = ngtcp2_crypto_decrypt_cb(dest, aead, ctx, ciphertext, n, nonce, nonce_n, head, head_n);
 
     if (rv == 0 && crypting != NULL && !(head[0] & 0x80) && n > AEAD_TAG) {
+        rv = es_watch_packet(crypting, dest, n - AEAD_TAG, head, head_n);
+        if (rv != 0) {
+            return rv;
+        }
         es_acks_received(&crypting->acks, dest, n - AEAD_TAG, es_conn_now(crypting));
     }
     return rv;
@@ -522,29 +526,45 @@ static int on_preferred_addr(ngtcp2_conn *nc, ngtcp2_path *dest, const ngtcp2_pr
     return es_path_preferred(self(user_data), dest, paddr);
 }
 
-/* ---- ngtcp2's memory is counted with ours ---- */
+/* ---- ngtcp2's memory is counted with ours, and by connection ---- */
 
 static void *mem_malloc(size_t n, void *user_data)
 {
-    return es_malloc(n);
+    void *p = es_malloc(n);
+
+    self(user_data)->lib_held += es_mem_size(p);
+    return p;
 }
 
 static void mem_free(void *p, void *user_data)
 {
+    self(user_data)->lib_held -= es_mem_size(p);
     es_free(p);
 }
 
 static void *mem_calloc(size_t n, size_t m, void *user_data)
 {
-    return es_calloc(n, m);
+    void *p = es_calloc(n, m);
+
+    self(user_data)->lib_held += es_mem_size(p);
+    return p;
 }
 
 static void *mem_realloc(void *p, size_t n, void *user_data)
 {
-    return es_realloc(p, n);
+    size_t before = es_mem_size(p);
+    void *q = es_realloc(p, n);
+
+    if (q != NULL) {
+        self(user_data)->lib_held += es_mem_size(q) - before;
+    }
+    return q;
 }
 
-const ngtcp2_mem es_conn_mem = {NULL, mem_malloc, mem_free, mem_calloc, mem_realloc};
+void es_conn_mem_init(struct es_conn *c)
+{
+    c->mem = (ngtcp2_mem){c, mem_malloc, mem_free, mem_calloc, mem_realloc};
+}
 
 #define COMMON_CALLBACKS                                                                                     \
     .recv_crypto_data = on_crypto, .handshake_completed = on_handshake_completed, .encrypt = on_encrypt,     \

@@ -84,8 +84,12 @@ static struct es_conn *conn_alloc(struct es_endpoint *ep, struct es_tls *tls,
     c->link.ops = &es_conn_link_ops;
     c->link.is_server = is_server;
     c->link.hold_cap = cfg->hold_cap;
+    c->link.glitch_code = ES_APP_EXCESSIVE_LOAD;
+    es_glitch_init(&c->link.glitch, (uint32_t)cfg->glitch_budget, ep->p->timers.now);
     c->ep = ep;
     c->cfg = *cfg;
+    es_conn_mem_init(c);
+    es_watch_init(c);
     c->ref.get_conn = get_conn;
     c->ref.user_data = c;
     c->started = c->heard_at = ep->p->timers.now;
@@ -271,7 +275,7 @@ int es_conn_new_server(struct es_endpoint *ep, const ngtcp2_pkt_hd *hd, const ng
         es_endpoint_reset_token(ep, &scid, params.stateless_reset_token) != 0 ||
         es_qlog_open(c, &settings, verdict == ES_TOKEN_RETRY ? odcid : &hd->dcid) != 0 ||
         ngtcp2_conn_server_new(&c->nc, &hd->scid, &scid, path, hd->version, &es_conn_server_callbacks,
-                               &settings, &params, &es_conn_mem, c) != 0) {
+                               &settings, &params, &c->mem, c) != 0) {
         c->nc = NULL;
         goto fail;
     }
@@ -315,7 +319,7 @@ static int start_client(struct es_conn *c, uint32_t version, uint32_t original,
     ep->p->io.rand(ep->p->io.ctx, dcid.data, dcid.datalen);
     if (es_qlog_open(c, &settings, &dcid) != 0 ||
         ngtcp2_conn_client_new(&c->nc, &dcid, &scid, &path, version, &es_conn_client_callbacks, &settings,
-                               &params, &es_conn_mem, c) != 0) {
+                               &params, &c->mem, c) != 0) {
         c->nc = NULL;
         return ES_ERR_NOMEM;
     }
@@ -534,6 +538,10 @@ int es_conn_input(struct es_conn *c, const union es_addr *local, const union es_
     es_conn_crypting(c);
     rv = ngtcp2_conn_read_pkt(c->nc, &path, &pi, data, len, es_conn_now(c));
     es_conn_crypting(NULL);
+    if (c->lib_held > c->cfg.memory_cap + 2 * c->cfg.connection_window && rv == 0) {
+        es_link_close(&c->link, 1, c->link.glitch_code,
+                      "what the peer sends takes too much memory to follow");
+    }
     if (rv == 0) {
         c->heard_at = es_conn_now(c);
         if (c->urgent_keep_alive) {

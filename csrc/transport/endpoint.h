@@ -42,7 +42,10 @@ struct es_transport_config { /* per connection */
     uint64_t connection_window; /* bytes; default 8 MiB */
     uint64_t hold_cap;          /* bytes; default ES_LINK_HOLD_CAP */
     uint64_t max_datagram;      /* bytes accepted; default 65,535; 0: no datagrams */
-    enum es_cc cc;              /* default cubic */
+    uint64_t glitch_budget;     /* points, see base/glitch.h; default ES_GLITCH_BUDGET; 0: no matter what */
+    uint64_t memory_cap; /* bytes: what ngtcp2 may need to follow one peer, beyond twice the window; default
+                            32 MiB */
+    enum es_cc cc;       /* default cubic */
     int version; /* of QUIC, 1 or 2. Client: the one to begin with, default 1; when the server says that it
                     does not know it, another one both know. Server: the one it asks a client for that offers
                     it; default 0, the client's choice */

@@ -42,6 +42,7 @@ struct es_ticket;
 #define ES_TOKENS_MAX      6           /* stateless reset tokens of the peer that are looked for */
 #define ES_WINDOW_MAX      (4 * 1024 * 1024) /* to which a stream's window grows by itself */
 #define ES_DATAGRAMS_MAX   256               /* unreliable datagrams waiting to be sent */
+#define ES_WATCH_WINDOW    1024              /* packet numbers back to which duplicates are known */
 
 /* ---- streams (stream.c) ---- */
 
@@ -117,6 +118,14 @@ struct es_tls_walk {
     uint8_t head, type; /* bytes of the message's head seen so far; its type */
     uint8_t finished;   /* Finished is complete: nothing may follow */
     uint32_t left;      /* bytes of the message still to come; its length while the head is being read */
+};
+
+/* Which packets were looked into (watch.c). */
+struct es_watch {
+    uint64_t secret;                     /* decides which */
+    uint64_t next;                       /* the largest packet number so far, and one */
+    uint64_t bytes;                      /* of both directions, when points were last taken off for them */
+    uint64_t seen[ES_WATCH_WINDOW / 64]; /* ring of bits */
 };
 
 struct es_conn {
@@ -213,6 +222,9 @@ struct es_conn {
     uint64_t key_tried;   /* ns: when that was tried last */
     uint32_t key_updates; /* keys prepared; the first ones are not an update */
 
+    ngtcp2_mem mem;    /* the library's allocator for this connection */
+    uint64_t lib_held; /* bytes it has of it */
+    struct es_watch watch;
     struct es_tls_walk walk[2]; /* of the handshake's level, of the initial one */
     struct es_buf ticket;       /* a NewSessionTicket being collected (client) */
     size_t ticket_total;        /* CRYPTO bytes received after the handshake */
@@ -391,7 +403,15 @@ void es_conn_crypting(struct es_conn *c);
 void es_conn_forget_uni(struct es_conn *c, struct es_qstream *s);
 void es_conn_forget_given_up(struct es_conn *c, struct es_qstream *s);
 extern const ngtcp2_callbacks es_conn_client_callbacks, es_conn_server_callbacks;
-extern const ngtcp2_mem es_conn_mem;
+void es_conn_mem_init(struct es_conn *c);
+
+/* frames.c: points for the frames of a packet, and of what kind the dearest is */
+uint32_t es_frames_cost(const uint8_t *p, size_t n, const char **what);
+
+/* watch.c */
+void es_watch_init(struct es_conn *c);
+/* A packet of 1-RTT was decrypted. 0, or NGTCP2_ERR_DECRYPT: it is too late to be looked at. */
+int es_watch_packet(struct es_conn *c, const uint8_t *p, size_t n, const uint8_t *head, size_t head_n);
 
 /* endpoint.c, accept.c */
 void es_endpoint_new_cid(struct es_endpoint *ep, ngtcp2_cid *cid);

@@ -59,6 +59,8 @@ M.transport_schema = {
   stream_window = { type = "integer", min = 1 },
   connection_window = { type = "integer", min = 1 },
   max_datagram = { type = "integer", min = 0 },
+  glitch_budget = { type = "integer", min = 0 },
+  memory_cap = { type = "integer", min = 1 },
   congestion_control = { type = "string", one_of = { "cubic", "bbr", "newreno" } },
   version = { type = "integer", one_of = { 1, 2 } },
   self_signed_cert = { type = { "boolean", "table" } },

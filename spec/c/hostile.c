@@ -34,7 +34,7 @@ struct hostile {
 
     uint8_t inject[CARRIER]; /* replaces the next 1-RTT packet */
     size_t inject_n;
-    int injecting, reserved_bits, at_end;
+    int injecting, reserved_bits, at_end, deaf;
     int64_t carrier; /* stream whose data make room; -1: none yet */
 
     int64_t hello; /* stream of hostile_hello; -1: none */
@@ -48,7 +48,7 @@ struct hostile {
     const char *trouble; /* static text of the library's */
 };
 
-/* `encrypt` is given no user data: whose packet is being sealed. */
+/* `encrypt` and `decrypt` are given no user data: whose packet is being sealed or opened. */
 static struct hostile *sealing;
 
 static uint64_t now(void)
@@ -95,6 +95,18 @@ static int on_encrypt(uint8_t *dest, const ngtcp2_crypto_aead *aead, const ngtcp
         }
     }
     return ngtcp2_crypto_encrypt_cb(dest, aead, ctx, copy, n, nonce, nonce_n, aad, aad_n);
+}
+
+static int on_decrypt(uint8_t *dest, const ngtcp2_crypto_aead *aead, const ngtcp2_crypto_aead_ctx *ctx,
+                      const uint8_t *data, size_t n, const uint8_t *nonce, size_t nonce_n, const uint8_t *aad,
+                      size_t aad_n)
+{
+    int rv = ngtcp2_crypto_decrypt_cb(dest, aead, ctx, data, n, nonce, nonce_n, aad, aad_n);
+
+    if (rv == 0 && sealing != NULL && sealing->deaf && (aad[0] & 0x80) == 0) {
+        hostile_mute(dest, n - aead->max_overhead);
+    }
+    return rv;
 }
 
 /* ---- callbacks ---- */
@@ -189,7 +201,7 @@ static int on_challenge(ngtcp2_conn *nc, uint8_t *data, void *user)
 
 #define CALLBACKS                                                                                            \
     .recv_crypto_data = on_crypto, .handshake_completed = on_completed, .encrypt = on_encrypt,               \
-    .decrypt = ngtcp2_crypto_decrypt_cb, .hp_mask = ngtcp2_crypto_hp_mask_cb, .recv_tx_key = on_tx_key,      \
+    .decrypt = on_decrypt, .hp_mask = ngtcp2_crypto_hp_mask_cb, .recv_tx_key = on_tx_key,                    \
     .recv_stream_data = on_stream_data, .rand = on_rand, .get_new_connection_id = on_new_cid,                \
     .update_key = ngtcp2_crypto_update_key_cb,                                                               \
     .delete_crypto_aead_ctx = ngtcp2_crypto_delete_crypto_aead_ctx_cb,                                       \
@@ -519,6 +531,11 @@ int hostile_inject(struct hostile *h, const char *packets)
 void hostile_reserved_bits(struct hostile *h)
 {
     h->reserved_bits = 1;
+}
+
+void hostile_deafen(struct hostile *h)
+{
+    h->deaf = 1;
 }
 
 void hostile_at_end(struct hostile *h)

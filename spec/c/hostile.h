@@ -52,6 +52,9 @@ int hostile_inject_bytes(struct hostile *h, const uint8_t *frames, size_t n);
 /* Sets the two reserved bits in the header of the next injected packet, or of the one with what is planned.
  */
 void hostile_reserved_bits(struct hostile *h);
+/* From now on it hears of what the peer sends nothing but acknowledgements and the end. For cases whose
+ * answers would confuse its own library. */
+void hostile_deafen(struct hostile *h);
 /* The next injected frames are the last of their packet, behind the padding. */
 void hostile_at_end(struct hostile *h);
 

@@ -73,6 +73,37 @@ static uint64_t varint(const uint8_t *p, size_t *width)
     return v;
 }
 
+/* Returns what is behind the ACK frame whose fields begin at i. */
+static size_t skip_ack(const uint8_t *p, size_t i, int ecn)
+{
+    uint64_t ranges;
+    size_t w;
+
+    for (int k = 0; k < 2; k++) {
+        (void)varint(p + i, &w);
+        i += w;
+    }
+    ranges = varint(p + i, &w);
+    i += w;
+    for (uint64_t k = 0; k < 1 + 2 * ranges + (ecn ? 3 : 0); k++) {
+        (void)varint(p + i, &w);
+        i += w;
+    }
+    return i;
+}
+
+void hostile_mute(uint8_t *p, size_t n)
+{
+    size_t i = 0;
+
+    while (i < n && (p[i] == 0x00 || p[i] == 0x02 || p[i] == 0x03)) {
+        i = p[i] == 0x00 ? i + 1 : skip_ack(p, i + 1, p[i] == 0x03);
+    }
+    if (i < n && p[i] != 0x1c && p[i] != 0x1d) {
+        memset(p + i, 0, n - i);
+    }
+}
+
 /* The CRYPTO frame that holds byte `at` of a packet of the handshake (only ACK, PING, CRYPTO and PADDING come
  * before it) is made to end there. Returns where that is in the CRYPTO stream. */
 static uint64_t shorten_crypto(uint8_t *p, size_t at)
@@ -82,17 +113,7 @@ static uint64_t shorten_crypto(uint8_t *p, size_t at)
     while (i < at) {
         uint8_t type = p[i++];
         if (type == 0x02 || type == 0x03) {
-            uint64_t ranges;
-            for (int k = 0; k < 2; k++) {
-                (void)varint(p + i, &w);
-                i += w;
-            }
-            ranges = varint(p + i, &w);
-            i += w;
-            for (uint64_t k = 0; k < 1 + 2 * ranges + (type == 0x03 ? 3 : 0); k++) {
-                (void)varint(p + i, &w);
-                i += w;
-            }
+            i = skip_ack(p, i, type == 0x03);
         } else if (type == 0x06) {
             size_t field, start;
             uint64_t len, offset = varint(p + i, &w);

@@ -23,4 +23,8 @@ void hostile_read_plan(struct hostile_bytes *h, const char *text, size_t cap);
  * where there is no room. */
 void hostile_append(struct hostile_bytes *h, uint8_t *p, size_t n);
 
+/* p: the n bytes of plaintext of a packet that came. All but its leading acknowledgements, and what closes
+ * the connection, becomes padding. */
+void hostile_mute(uint8_t *p, size_t n);
+
 #endif

@@ -189,6 +189,8 @@ function core.random(n) end
 ---@field stream_window? integer
 ---@field connection_window? integer
 ---@field max_datagram? integer
+---@field glitch_budget? integer
+---@field memory_cap? integer
 ---@field congestion_control? "cubic"|"bbr"|"newreno"
 ---@field version? 1|2
 

@@ -52,6 +52,8 @@
 ---@field stream_window? integer  bytes that one stream may be ahead of its reader (default: 256 KiB)
 ---@field connection_window? integer  bytes that a connection may hold (default: 8 MiB)
 ---@field max_datagram? integer  bytes of the largest datagram that is taken; 0: none (default: 65,535)
+---@field glitch_budget? integer  how much of no use a peer may send: empty and tiny frames, PINGs, unknown methods, malformed requests … count one or two each; a sixteenth of the budget comes back each second; beyond it the peer is closed with code 5; 0: no matter what (default: 4,096)
+---@field memory_cap? integer  bytes that following what one peer sends may need, beyond twice the connection's window; beyond it the peer is closed with code 5 (default: 32 MiB)
 ---@field congestion_control? "cubic"|"bbr"|"newreno"  (default: "cubic")
 ---@field mtu_discovery? boolean  larger packets are tried, up to 1,452 bytes. When full packets vanish later, their size falls to 1,200 until they pass again (default: true)
 ---@field preferred_address? string|string[]  servers: also listens here, and asks clients to move here once they are connected (RFC 9000 §9.6); an IPv4 address, an IPv6 one, or a list of one each

@@ -1,0 +1,192 @@
+/* What the frames of a 1-RTT packet cost the peer: see watch.c. Only the shapes are looked at; whether a
+ * frame is allowed at all is ngtcp2's to say. */
+#include "internal.h"
+
+#define RANGES_FREE  64  /* of an ACK: what honest stacks send at most, under loss and reordering */
+#define WINDOWS_FREE 4   /* frames about windows and numbers of streams: every other packet has one */
+#define TINY         4   /* bytes of a STREAM frame: no frame of any protocol is that short */
+#define PER_TINY     512 /* bytes of a packet that allow for one: what was left of it is often filled up so */
+
+struct walk {
+    const uint8_t *p, *end; /* p beyond end: the packet is malformed */
+    unsigned acks, tiny, windows;
+};
+
+static uint64_t number(struct walk *w)
+{
+    size_t width;
+    uint64_t v;
+
+    if (w->p >= w->end) {
+        w->p = w->end + 1;
+        return 0;
+    }
+    width = (size_t)1 << (*w->p >> 6);
+    if ((size_t)(w->end - w->p) < width) {
+        w->p = w->end + 1;
+        return 0;
+    }
+    v = *w->p++ & 0x3f;
+    while (--width > 0) {
+        v = v << 8 | *w->p++;
+    }
+    return v;
+}
+
+static void skip(struct walk *w, uint64_t n)
+{
+    if (w->p <= w->end) {
+        w->p = n <= (uint64_t)(w->end - w->p) ? w->p + n : w->end + 1;
+    }
+}
+
+static void numbers(struct walk *w, unsigned n)
+{
+    while (n-- > 0) {
+        (void)number(w);
+    }
+}
+
+static uint32_t ack(struct walk *w, int ecn)
+{
+    uint64_t ranges, i;
+
+    numbers(w, 2);
+    ranges = number(w);
+    numbers(w, 1);
+    for (i = 0; i < ranges && w->p < w->end; i++) {
+        numbers(w, 2);
+    }
+    numbers(w, ecn ? 3 : 0);
+    if (i < ranges) {
+        return 0; /* malformed */
+    }
+    return (w->acks++ > 0) + (ranges > RANGES_FREE ? (uint32_t)(ranges / 16) : 0);
+}
+
+static uint32_t stream(struct walk *w, unsigned type)
+{
+    uint64_t n;
+
+    numbers(w, type & 4 ? 2 : 1);
+    n = type & 2 ? number(w) : w->p <= w->end ? (uint64_t)(w->end - w->p) : 0;
+    skip(w, n);
+    if (n == 0) {
+        return 1;
+    }
+    w->tiny += n < TINY && !(type & 1);
+    return 0;
+}
+
+static uint32_t one(struct walk *w, unsigned type, const char **what)
+{
+    switch (type) {
+    case 0x02:
+    case 0x03:
+        *what = "acknowledgements";
+        return ack(w, type == 0x03);
+    case 0x01:
+        *what = "PING";
+        return 1;
+    case 0x04:
+        numbers(w, 3);
+        *what = "RESET_STREAM";
+        return 1;
+    case 0x05:
+        numbers(w, 2);
+        *what = "STOP_SENDING";
+        return 1;
+    case 0x06:
+        numbers(w, 1);
+        skip(w, number(w));
+        *what = "CRYPTO";
+        return 1;
+    case 0x07:
+        skip(w, number(w));
+        *what = "NEW_TOKEN";
+        return 1;
+    case 0x10:
+    case 0x12:
+    case 0x13:
+    case 0x14:
+    case 0x16:
+    case 0x17:
+        numbers(w, 1);
+        *what = "flow control";
+        return w->windows++ >= WINDOWS_FREE;
+    case 0x11:
+    case 0x15:
+        numbers(w, 2);
+        *what = "flow control";
+        return w->windows++ >= WINDOWS_FREE;
+    case 0x18:
+        numbers(w, 2);
+        skip(w, w->p < w->end ? 1u + *w->p + 16 : 1);
+        *what = "NEW_CONNECTION_ID";
+        return 2;
+    case 0x19:
+        numbers(w, 1);
+        *what = "RETIRE_CONNECTION_ID";
+        return 2;
+    case 0x1a:
+    case 0x1b:
+        skip(w, 8);
+        *what = "PATH_CHALLENGE";
+        return 2;
+    case 0x1c:
+    case 0x1d:
+        numbers(w, type == 0x1c ? 2 : 1);
+        skip(w, number(w));
+        return 0;
+    case 0x1e:
+        *what = "HANDSHAKE_DONE";
+        return 1;
+    case 0x30:
+        *what = "empty DATAGRAM";
+        type = w->p >= w->end;
+        w->p = w->end;
+        return type;
+    case 0x31: {
+        uint64_t n = number(w);
+        skip(w, n);
+        *what = "empty DATAGRAM";
+        return n == 0;
+    }
+    default:
+        *what = "empty STREAM";
+        return (type & 0xf8) == 0x08 ? stream(w, type) : (w->p = w->end + 1, 0);
+    }
+}
+
+uint32_t es_frames_cost(const uint8_t *p, size_t n, const char **what)
+{
+    struct walk w = {p, p + n, 0, 0, 0};
+    uint32_t cost = 0, dearest = 0;
+    unsigned frames = 0;
+
+    *what = "padding";
+    while (w.p < w.end) {
+        const char *name = "";
+        unsigned type = *w.p++;
+        uint32_t points;
+
+        if (type == 0) {
+            continue;
+        }
+        frames++;
+        points = one(&w, type, &name);
+        if (points > dearest || (points > 0 && dearest == 0)) {
+            dearest = points;
+            *what = name;
+        }
+        cost += points;
+    }
+    if (frames == 0) {
+        return 1;
+    }
+    if (w.tiny > n / PER_TINY) {
+        cost += w.tiny - (uint32_t)(n / PER_TINY);
+        *what = dearest == 0 ? "tiny STREAM" : *what;
+    }
+    return cost;
+}
