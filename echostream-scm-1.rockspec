@@ -109,6 +109,7 @@ build = {
         "csrc/transport/addr.c",
         "csrc/transport/callbacks.c",
         "csrc/transport/cert.c",
+        "csrc/transport/cids.c",
         "csrc/transport/close.c",
         "csrc/transport/conn.c",
         "csrc/transport/early.c",

@@ -25,22 +25,11 @@ struct es_lendpoint *es_lua_check_endpoint(lua_State *L, int idx)
 
 void es_lua_transport_config(lua_State *L, int idx, struct es_transport_config *c)
 {
-    static const char *const fields[] = {"idle_timeout",
-                                         "keep_alive",
-                                         "handshake_timeout",
-                                         "max_streams_bidi",
-                                         "max_streams_uni",
-                                         "stream_window",
-                                         "connection_window",
-                                         "max_datagram",
-                                         "congestion_control",
-                                         "hold_cap",
-                                         "version",
-                                         "disable_mtu_discovery",
-                                         "ignore_preferred",
-                                         "glitch_budget",
-                                         "memory_cap",
-                                         NULL};
+    static const char *const fields[] = {
+        "idle_timeout",       "keep_alive",    "handshake_timeout", "max_streams_bidi",
+        "max_streams_uni",    "stream_window", "connection_window", "max_datagram",
+        "congestion_control", "hold_cap",      "version",           "disable_mtu_discovery",
+        "ignore_preferred",   "glitch_budget", "memory_cap",        NULL};
     static const char *const ccs[] = {"cubic", "bbr", "newreno", NULL};
     if (lua_isnoneornil(L, idx))
         return;
