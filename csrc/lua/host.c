@@ -16,7 +16,10 @@ static struct es_lhost **box_of(lua_State *L, int idx)
 
 struct es_lhost *es_lua_check_host(lua_State *L, int idx)
 {
-    return *box_of(L, idx);
+    struct es_lhost *h = *box_of(L, idx);
+    if (!h)
+        luaL_error(L, "the host was finalised already"); /* by lua_close, before what still uses it */
+    return h;
 }
 
 struct es_lhost *es_lhost_ref(struct es_lhost *h)

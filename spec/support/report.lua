@@ -53,6 +53,17 @@ return function()
       local reason = text(entry.message)
       lines[#lines + 1] = ("skipped %s%s"):format(entry.name, reason ~= "" and " (" .. reason .. ")" or ""):gsub("\n", " ")
     end
+    -- The sanitized module, or valgrind's, was meant: another one proves nothing.
+    local core = os.getenv "ES_CORE"
+    local maps = core and io.open "/proc/self/maps"
+    if maps then
+      local mapped = maps:read "a"
+      maps:close()
+      if mapped:find("/core.so", 1, true) and not mapped:find(core, 1, true) then
+        print("the module under test was not " .. core)
+        lines[2] = "failed " .. handler.failuresCount + handler.errorsCount + 1
+      end
+    end
     lines[#lines + 1] = "over"
     local path = os.getenv "ES_REPORT"
     if path then
