@@ -106,7 +106,7 @@ struct late_event { /* a handler of an event that takes its time */
 struct world {
     uint64_t seed;
     int verbose;
-    struct es_sim_rand r;
+    struct es_sim_rand r, more;
     struct es_sim *sim;
     struct es_poller *poller;
     struct es_timers *timers;
@@ -153,6 +153,10 @@ static inline uint64_t below(struct world *w, uint64_t n)
 static inline int chance(struct world *w, int percent)
 {
     return (int)below(w, 100) < percent;
+}
+static inline int chance_more(struct world *w, int percent)
+{
+    return (int)es_sim_rand_below(&w->more, 100) < percent;
 }
 static inline const uint8_t *slice_at(uint64_t at)
 {

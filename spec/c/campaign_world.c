@@ -137,6 +137,55 @@ static void draw_network(struct world *w, struct es_sim_config *c)
         p->corrupt, (unsigned long long)p->rate, p->queue, p->mtu);
 }
 
+/* What came to the simulator later is drawn from numbers of its own, so that older seeds keep their scripts.
+ */
+static void draw_more(struct world *w, struct es_sim_config *c)
+{
+    struct es_sim_path *p = &c->path;
+
+    if (chance_more(w, 15)) {
+        p->burst_enter = 0.001 + es_sim_rand_unit(&w->more) * 0.02;
+        p->burst_leave = 0.1 + es_sim_rand_unit(&w->more) * 0.4;
+        p->burst_loss = 0.5 + es_sim_rand_unit(&w->more) * 0.5;
+        w->lossy += p->burst_enter / (p->burst_enter + p->burst_leave);
+    }
+    if (p->rate && chance_more(w, 40)) {
+        p->queue_bytes = 15000 + (size_t)es_sim_rand_below(&w->more, 100000);
+        p->mark = chance_more(w, 70) ? p->queue_bytes / 2 : 0;
+    }
+    if (chance_more(w, 30))
+        p->corrupt_span = 0;
+    if (chance_more(w, 7)) {
+        p->on = ES_SECOND + es_sim_rand_below(&w->more, 10 * ES_SECOND);
+        p->off = es_sim_rand_below(&w->more, p->on / 2);
+        w->blackout = 1;
+    }
+    say(w, "network: bad times %.3f %.3f %.3f, queue %zu bytes, marks from %zu, on %.1f s, off %.1f s",
+        p->burst_enter, p->burst_leave, p->burst_loss, p->queue_bytes, p->mark, (double)p->on / 1e9,
+        (double)p->off / 1e9);
+}
+
+/* One direction may differ: slower, longer, or without faults. */
+static int draw_asymmetry(struct world *w, const struct es_sim_config *c)
+{
+    struct es_sim_path p = c->path;
+    int up = chance_more(w, 50);
+
+    if (!chance_more(w, 15))
+        return 0;
+    if (chance_more(w, 40))
+        p.loss = p.corrupt = p.reorder = p.duplicate = p.burst_enter = 0;
+    if (chance_more(w, 50))
+        p.delay = p.delay / 4 + es_sim_rand_below(&w->more, p.delay + 1);
+    if (chance_more(w, 40)) {
+        p.rate = 500000 + es_sim_rand_below(&w->more, 20000000);
+        p.queue = 30;
+    }
+    say(w, "%s: loss %.3f, delay %.1f ms, rate %llu", up ? "up" : "down", p.loss, (double)p.delay / 1e6,
+        (unsigned long long)p.rate);
+    return es_sim_set_path(w->sim, up ? NULL : "10.0.0.1", up ? "10.0.0.1" : NULL, &p);
+}
+
 static void draw_transport(struct world *w, struct es_transport_config *t, int server)
 {
     es_transport_config_default(t, server);
@@ -156,6 +205,18 @@ static void draw_transport(struct world *w, struct es_transport_config *t, int s
     t->disable_mtu_discovery = chance(w, 30);
 }
 
+/* Another IP address too, as between two networks. */
+static void move(struct world *w, struct peer *p)
+{
+    union es_addr to;
+    char text[32];
+
+    snprintf(text, sizeof text, "10.0.%d.%d:0", (int)(1 + es_sim_rand_below(&w->more, 200)),
+             (int)(1 + es_sim_rand_below(&w->more, 200)));
+    if (es_addr_parse(&to, text) != 0 || es_sim_move(w->sim, p->ep, &to) != 0)
+        violation(w, "es_sim_move to %s failed", text);
+}
+
 /* A server can reach a silent client behind a new mapping only after the client spoke, so these clients keep
  * their connections alive; and until the handshake is confirmed QUIC needs a stable address (RFC 9000, 9). */
 static void on_rebind(struct es_timer *t)
@@ -172,9 +233,12 @@ static void on_rebind(struct es_timer *t)
         return;
     }
     say(w, "client %d rebinds", i);
-    if (chance(w, 50))
-        es_sim_rebind(w->sim, p->ep, 0);
-    else if (es_endpoint_rebind(p->ep) != 0)
+    if (chance(w, 50)) {
+        if (chance_more(w, 40))
+            move(w, p);
+        else
+            es_sim_rebind(w->sim, p->ep, 0);
+    } else if (es_endpoint_rebind(p->ep) != 0)
         violation(w, "es_endpoint_rebind failed");
 }
 
@@ -338,6 +402,7 @@ int world_make(struct world *w)
     int i;
 
     es_sim_rand_seed(&w->r, w->seed, 7);
+    es_sim_rand_seed(&w->more, w->seed, 8);
     w->must_survive = chance(w, 60);
     w->abrupt = chance(w, 12);
     draw_network(w, &c);
@@ -345,11 +410,12 @@ int world_make(struct world *w)
         w->rebinds = (int)(1 + below(w, chance(w, 20) ? 60 : 6));
     w->rebinds_drawn = w->rebinds;
     w->lossy = c.path.loss * (c.path.burst + 1) / 2 + c.path.corrupt;
+    draw_more(w, &c);
     if (w->rtt > ES_SECOND / 2 && c.path.loss + c.path.corrupt > 0.25)
         w->must_survive = 0; /* repetitions back off to minutes: the wait for HELLO ends before them */
     if (w->rebinds && (c.path.loss > 0.05 || c.path.corrupt > 0.02))
         w->must_survive = 0; /* a path that cannot be validated in time ends the connection */
-    if (es_sim_new(&w->sim, &c) != 0)
+    if (es_sim_new(&w->sim, &c) != 0 || draw_asymmetry(w, &c) != 0)
         return -1;
     if (w->verbose > 1)
         es_sim_trace(w->sim, on_datagram, w);
