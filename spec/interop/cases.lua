@@ -15,6 +15,7 @@
 --               t:set(settings)   changes the network: what is not named stays
 --               t:rebind()        the server sees every client at another port; t:gone(seconds): nothing passes
 --               t:traffic()       bytes so far: { up_sent, up_arrived, down_sent, down_arrived }
+--               t:lost()          datagrams that were lost so far
 
 local echo = require "echostream"
 local handlers = require "spec.interop.handlers"
@@ -75,6 +76,51 @@ local function handshakes(n)
     table.sort(times)
     return ("%d connections, median %.0f ms, slowest %.0f ms%s"):format(n, 1e3 * times[(n + 1) // 2], 1e3 * times[n],
       again > 0 and (", %d dialled again"):format(again) or "")
+  end
+end
+
+-- The network is gone for a while, under calls of every deadline: each ends at its own, and the session goes on as soon as it
+-- can; or it is over, and says so at once.
+local function gone(seconds)
+  return function(t)
+    local client = assert(t:connect())
+    local latest, calls, tasks, codes = 0, 0, {}, {}
+    local function call(timeout)
+      local began = echo.now()
+      local got, err = client:with { timeout = timeout }:request("echo", calls)
+      latest = math.max(latest, echo.now() - began - timeout)
+      local code = got and "ok" or err.code
+      codes[code] = (codes[code] or 0) + 1
+    end
+    local function calls_for(duration)
+      local ends = echo.now() + duration
+      while echo.now() < ends do
+        for _, timeout in ipairs { 0.1, 0.5, 2, 5 } do
+          calls = calls + 1
+          tasks[calls] = echo.spawn(call, timeout)
+        end
+        echo.sleep(0.1)
+      end
+    end
+    calls_for(0.5)
+    t:gone(seconds)
+    calls_for(seconds)
+    local began = echo.now()
+    if seconds < 30 then -- the idle time-out
+      local back = client:with { timeout = 30 }:request("echo", "back")
+      check(back == "back", "the session did not come back")
+    else
+      check(client.state == "closed", "the session is %s after %d s of silence", client.state, seconds)
+      one_call(assert(t:connect()))
+    end
+    local returned = echo.now() - began
+    for _, task in ipairs(tasks) do task:wait() end
+    check(latest <= 0.05, "a call ended %.0f ms after its deadline", latest * 1e3)
+    check((codes.ok or 0) > 0 and (codes.timeout or 0) > 0, "no call ended well, or none by its deadline")
+    local words = {}
+    for code, n in pairs(codes) do words[#words + 1] = ("%d %s"):format(n, code) end
+    table.sort(words)
+    return ("%s; the latest %.1f ms late; went on after %.2f s"):format(table.concat(words, ", "), math.max(latest, 0) * 1e3, returned)
   end
 end
 
@@ -143,6 +189,9 @@ return {
     check(rate >= 9.0, "%.2f of 10 Mbit/s", rate)
     return ("%.2f of 10 Mbit/s"):format(rate)
   end },
+  { name = "gone for 2 s", network = { delay = 0.015 }, limit = 30, run = gone(2) },
+  { name = "gone for 10 s", network = { delay = 0.015 }, limit = 60, run = gone(10) },
+  { name = "gone for 40 s", network = { delay = 0.015 }, limit = 120, run = gone(40) },
   { name = "chacha20", only = "real", network = { delay = 0.015 },
     -- The server's TLS library is told to offer no AES.
     env = function(dir)

@@ -92,6 +92,7 @@ local function simulated(case, seed)
     handlers.install(server)
     assert(server:start())
     t.address, t.pin = server.address, server.pin
+    function t.lost() return net:stats().lost end
     local bytes = { up_sent = 0, up_arrived = 0, down_sent = 0, down_arrived = 0 }
     function t.traffic()
       for _, record in ipairs(net:trace()) do
@@ -127,6 +128,7 @@ local function real(case, seed)
   function t.apply(_, settings) proxy:set(settings) end
   function t.rebind() proxy:rebind() end
   function t.gone(_, seconds) proxy:gone(seconds) end
+  function t.lost() return proxy:stats().up.lost + proxy:stats().down.lost end
   function t.traffic()
     local stats = proxy:stats()
     return { up_sent = stats.up.bytes, up_arrived = stats.up.delivered_bytes, down_sent = stats.down.bytes,
