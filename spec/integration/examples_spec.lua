@@ -91,6 +91,15 @@ describe_example({ "sim_loss.lua" }, function()
   end)
 end)
 
+describe_example({ "test_handlers.lua" }, function()
+  it("tests a bank on ten bad networks", function()
+    local result = process.run(example("test_handlers.lua", "10"), { seconds = 120 })
+    assert.equal(0, result.code, result.out .. result.err)
+    assert.matches("money_is_neither_made_nor_lost +10 networks, %d+ of %d+ datagrams lost", result.out)
+    assert.is_nil(result.out:find "FAILED")
+  end)
+end)
+
 describe("examples/", function()
   it("has no file that is not executed here", function()
     local list = process.run "ls examples"
