@@ -10,7 +10,10 @@
 #define LEVEL_1RTT         NGTCP2_ENCRYPTION_LEVEL_1RTT
 #define NEW_SESSION_TICKET 4 /* TLS handshake types, RFC 8446 4 */
 #define FINISHED           20
-#define UNEXPECTED_MESSAGE 10 /* TLS alert */
+#define UNEXPECTED_MESSAGE 10 /* TLS alerts, RFC 8446 6 */
+#define HANDSHAKE_FAILURE  40
+#define PROTOCOL_VERSION   70
+#define MISSING_EXTENSION  109
 
 static struct es_conn *self(void *user_data)
 {
@@ -78,11 +81,16 @@ static int on_decrypt(uint8_t *dest, const ngtcp2_crypto_aead *aead, const ngtcp
 
 /* ---- TLS ---- */
 
+static int refuse_with(struct es_conn *c, ngtcp2_conn *nc, uint8_t alert)
+{
+    c->tls_alert = alert;
+    ngtcp2_conn_set_tls_alert(nc, alert);
+    return NGTCP2_ERR_CRYPTO;
+}
+
 static int refuse_crypto(struct es_conn *c, ngtcp2_conn *nc)
 {
-    c->tls_alert = UNEXPECTED_MESSAGE;
-    ngtcp2_conn_set_tls_alert(nc, UNEXPECTED_MESSAGE);
-    return NGTCP2_ERR_CRYPTO;
+    return refuse_with(c, nc, UNEXPECTED_MESSAGE);
 }
 
 /* After the handshake a server may send NewSessionTicket, in pieces of any size. Each message is put together
@@ -188,10 +196,27 @@ static int follow(struct es_conn *c, int initial, const uint8_t *p, size_t n)
     return 1;
 }
 
+/* Server: what the library returned for (a piece of) the ClientHello. */
+static int after_greeting(struct es_conn *c, ngtcp2_conn *nc, int rv)
+{
+    if (rv == 0 && c->walk[1].head == 0 && ngtcp2_conn_get_negotiated_version(nc) == 0) {
+        /* It was whole, and GnuTLS went on without transport parameters, which it does not miss. ngtcp2 takes
+         * the version from them, and aborts the process when it has keys to write with but no version. */
+        return refuse_with(c, nc, MISSING_EXTENSION);
+    }
+    /* GnuTLS takes a client that offers TLS 1.2 alone for one without a cipher in common. */
+    if (rv == NGTCP2_ERR_CRYPTO && ngtcp2_conn_get_tls_alert(nc) == HANDSHAKE_FAILURE &&
+        gnutls_protocol_get_version(c->tls) < GNUTLS_TLS1_3) {
+        c->tls_alert = PROTOCOL_VERSION;
+    }
+    return rv;
+}
+
 static int on_crypto(ngtcp2_conn *nc, ngtcp2_encryption_level level, uint64_t offset, const uint8_t *data,
                      size_t n, void *user_data)
 {
     struct es_conn *c = self(user_data);
+    int rv;
 
     if (level == LEVEL_1RTT) {
         return c->link.is_server ? refuse_crypto(c, nc) : recv_tickets(c, nc, level, offset, data, n);
@@ -200,7 +225,8 @@ static int on_crypto(ngtcp2_conn *nc, ngtcp2_encryption_level level, uint64_t of
         !follow(c, level == LEVEL_INITIAL, data, n)) {
         return refuse_crypto(c, nc);
     }
-    return ngtcp2_crypto_recv_crypto_data_cb(nc, level, offset, data, n, user_data);
+    rv = ngtcp2_crypto_recv_crypto_data_cb(nc, level, offset, data, n, user_data);
+    return level == LEVEL_INITIAL && c->link.is_server ? after_greeting(c, nc, rv) : rv;
 }
 
 /* For the client's next connection. Without one it may have to answer a Retry then: no reason to fail now. */

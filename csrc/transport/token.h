@@ -3,7 +3,7 @@
  * A server makes two kinds, both sealed with keys derived from the endpoint's secret and the time, so that
  * every server with that secret understands them, a restarted one too:
  *
- *   Retry tokens     sealed to IP, port, version and connection id, good for ES_TOKEN_RETRY_VALID;
+ *   Retry tokens     sealed to IP, port and connection id, good for ES_TOKEN_RETRY_VALID;
  *   address tokens   (NEW_TOKEN frames) sealed to the IP, good for ES_TOKEN_ADDRESS_VALID.
  *
  * A kind's keys change every so often (by the wall clock); the one before is still accepted. What clients do

@@ -1,0 +1,233 @@
+// needs: csrc/base csrc/transport
+// libs: -lpthread
+// pkgs: libngtcp2 libngtcp2_crypto_gnutls gnutls
+//
+/* What servers answer to greetings that are wrong, and how the version of QUIC is found. */
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include "greeting.h"
+#include "test.h"
+#include "transport_support.h"
+
+static int udp_socket(struct sockaddr_in *out)
+{
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t n = sizeof a;
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK, 0);
+
+    bind(fd, (struct sockaddr *)&a, sizeof a);
+    getsockname(fd, (struct sockaddr *)&a, &n);
+    if (out != NULL) {
+        *out = a;
+    }
+    return fd;
+}
+
+/* Speaks with the rig's server until it is closed, dead or complete. */
+static void converse(struct rig *r, struct greeting *g, uint32_t version)
+{
+    uint8_t buf[2048];
+    union es_addr addr;
+    int fd = udp_socket(&g->local);
+    ssize_t n;
+    size_t len;
+
+    es_endpoint_address(r->server, &addr);
+    g->remote = addr.in4;
+    if (greeting_start(g, version) != 0) {
+        test_fail(__FILE__, __LINE__, "no greeting");
+        return;
+    }
+    for (int i = 0; i < 200 && !g->closed && !g->died && !g->complete; i++) {
+        while ((len = greeting_packet(g, buf, 1200)) > 0) {
+            (void)!sendto(fd, buf, len, 0, &addr.sa, sizeof addr.in4);
+        }
+        turn(r);
+        while ((n = recv(fd, buf, sizeof buf, 0)) > 0) {
+            greeting_read(g, buf, (size_t)n);
+        }
+    }
+    close(fd);
+}
+
+/* ---- wrong greetings ---- */
+
+/* The extension's place in a ClientHello; its length in *n. NULL: there is none. */
+static uint8_t *extension(uint8_t *hello, size_t size, unsigned type, size_t *n)
+{
+    size_t at = 4 + 2 + 32;
+
+    at += 1 + hello[at];                                /* session id */
+    at += 2 + ((size_t)hello[at] << 8 | hello[at + 1]); /* ciphers */
+    at += 1 + hello[at];                                /* compression */
+    at += 2;                                            /* length of all extensions */
+    while (at + 4 <= size) {
+        *n = (size_t)hello[at + 2] << 8 | hello[at + 3];
+        if (((unsigned)hello[at] << 8 | hello[at + 1]) == type) {
+            return hello + at;
+        }
+        at += 4 + *n;
+    }
+    return NULL;
+}
+
+#define SUPPORTED_VERSIONS 43
+#define TRANSPORT_PARAMS   57
+
+static void rename_extension(uint8_t *hello, size_t *n, unsigned type)
+{
+    size_t len;
+    uint8_t *e = extension(hello, *n, type, &len);
+
+    if (e == NULL) {
+        test_fail(__FILE__, __LINE__, "no extension %u", type);
+        return;
+    }
+    e[0] = 0xfa;
+    e[1] = 0xfa;
+}
+
+static void only_tls12(uint8_t *hello, size_t *n)
+{
+    rename_extension(hello, n, SUPPORTED_VERSIONS);
+}
+
+static void no_params(uint8_t *hello, size_t *n)
+{
+    rename_extension(hello, n, TRANSPORT_PARAMS);
+}
+
+/* The value of a transport parameter; its length in *n. */
+static uint8_t *param(uint8_t *hello, size_t size, uint64_t id, size_t *n)
+{
+    size_t len;
+    uint8_t *e = extension(hello, size, TRANSPORT_PARAMS, &len), *p, *end;
+
+    if (e == NULL) {
+        return NULL;
+    }
+    for (p = e + 4, end = p + len; p < end; p += *n) {
+        size_t w = (size_t)1 << (*p >> 6);
+        uint64_t got = *p & 0x3f;
+        for (size_t i = 1; i < w; i++) {
+            got = got << 8 | p[i];
+        }
+        p += w;
+        *n = *p++; /* all of ours are short */
+        if (got == id) {
+            return p;
+        }
+    }
+    return NULL;
+}
+
+static void set_param(uint8_t *hello, size_t n, uint64_t id, int new_id, uint8_t first)
+{
+    size_t len;
+    uint8_t *p = param(hello, n, id, &len);
+
+    if (p == NULL) {
+        test_fail(__FILE__, __LINE__, "no parameter %llu", (unsigned long long)id);
+        return;
+    }
+    if (new_id >= 0) {
+        p[-2] = (uint8_t)new_id;
+    } else {
+        p[0] = first;
+    }
+}
+
+static void other_scid(uint8_t *hello, size_t *n) /* initial_source_connection_id */
+{
+    set_param(hello, *n, 0x0f, -1, 0);
+}
+
+static void server_only(uint8_t *hello, size_t *n) /* original_destination_connection_id, from a client */
+{
+    set_param(hello, *n, 0x0f, 0x00, 0);
+}
+
+static void no_scid(uint8_t *hello, size_t *n)
+{
+    set_param(hello, *n, 0x0f, 0x3e, 0);
+}
+
+static void cut_params(uint8_t *hello, size_t *n) /* a length beyond the end */
+{
+    size_t len;
+    uint8_t *p = param(hello, *n, 0x0f, &len);
+
+    if (p != NULL) {
+        p[-1] = 0x3f;
+    }
+}
+
+static void not_a_greeting(uint8_t *hello, size_t *n)
+{
+    hello[0] = 2; /* ServerHello */
+}
+
+static void short_inside(uint8_t *hello, size_t *n)
+{
+    hello[4 + 2 + 32] = 0xff; /* a session id of 255 bytes */
+}
+
+TEST(wrong_greetings_get_the_alert_or_the_error_that_the_rfcs_name)
+{
+    static const struct {
+        const char *name, *alpn;
+        void (*edit)(uint8_t *, size_t *);
+        uint64_t code, or_code;
+    } cases[] = {
+        {"another protocol", "other/9", NULL, 0x178, 0},        /* no_application_protocol */
+        {"TLS 1.2", NULL, only_tls12, 0x146, 0},                /* protocol_version */
+        {"no transport parameters", NULL, no_params, 0x16d, 0}, /* missing_extension */
+        {"another connection id", NULL, other_scid, 0x08, 0},   /* TRANSPORT_PARAMETER_ERROR */
+        {"no connection id", NULL, no_scid, 0x08, 0},
+        {"a parameter of servers", NULL, server_only, 0x08, 0},
+        {"a parameter cut off", NULL, cut_params, 0x08, 0},
+        {"a ServerHello", NULL, not_a_greeting, 0x10a, 0},             /* unexpected_message */
+        {"a malformed ClientHello", NULL, short_inside, 0x132, 0x12f}, /* decode_error, illegal_parameter */
+    };
+    struct rig r;
+    struct rig_options o;
+
+    rig_options(&o);
+    REQUIRE(rig_open(&r, &o) == 0);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct greeting g = {.alpn = cases[i].alpn, .edit = cases[i].edit};
+        converse(&r, &g, NGTCP2_PROTO_VER_V1);
+        if (!g.closed || g.app ||
+            (g.code != cases[i].code && (cases[i].or_code == 0 || g.code != cases[i].or_code))) {
+            test_fail(__FILE__, __LINE__, "%s: closed %d, code %#llx, %s", cases[i].name, g.closed,
+                      (unsigned long long)g.code, g.died != 0 ? ngtcp2_strerror(g.died) : "alive");
+        }
+        greeting_end(&g);
+        /* and the next one is served */
+        struct side *c = rig_dial(&r, &o);
+        CHECK(UNTIL(&r, 5, c->established));
+        es_link_close(c->link, 1, 0, "");
+    }
+    CHECK(UNTIL(&r, 5, es_endpoint_connections(r.server) == 0)); /* nothing is left of them */
+    rig_close(&r);
+}
+
+TEST(names_are_for_choosing_among_certificates_so_none_or_another_one_is_no_reason_to_refuse)
+{
+    struct rig r;
+    struct rig_options o;
+    struct greeting g = {0};
+
+    rig_options(&o);
+    REQUIRE(rig_open(&r, &o) == 0);
+    converse(&r, &g, NGTCP2_PROTO_VER_V1);
+    CHECK_INT(g.complete, ==, 1);
+    greeting_end(&g);
+    g.server_name = "elsewhere.example";
+    converse(&r, &g, NGTCP2_PROTO_VER_V1);
+    CHECK_INT(g.complete, ==, 1);
+    greeting_end(&g);
+    rig_close(&r);
+}
