@@ -85,6 +85,13 @@ interop: all deps-test  ## the cases of quic-interop-runner, simulated and betwe
 goodput: all deps-bench  ## a lossy 10 Mbit/s path, beside ngtcp2's own server and client
 	@.ci/env $(LUA) bench/goodput.lua
 
+CALLS ?= 1000000
+campaign-calls: all  ## CALLS=1000000 simulated calls of which 30 % time out, are cancelled or lose their connection
+	@CALLS=$(CALLS) .ci/env $(LUA) spec/campaigns/calls.lua
+
+campaign-cancel: all deps-test  ## CANCELS=100000 calls cancelled at every stage of their life
+	@CANCELS=$(or $(CANCELS),100000) .ci/env $(LUA) .ci/busted.lua spec/integration/cancel_spec.lua
+
 fuzz: deps-build deps-fuzz  ## each fuzz target for SECONDS=600
 	@SECONDS_EACH=$(SECONDS) bash spec/fuzz/run.sh $(SECONDS)
 

@@ -49,6 +49,11 @@ local actions = {
   ["runs the loop again"] = function()
     assert(not pcall(echo.run))
   end,
+  ["calls itself"] = function(it)
+    it.client:with { timeout = 0.2 }:request("act")
+    it.client:emit("act")
+    it.session:with { timeout = 0.2 }:request("act")
+  end,
   ["takes every handler away"] = function(it)
     for _, kind in ipairs { "rpc", "event", "stream" } do
       for _, name in ipairs { "act", "sink" } do it.server["remove_" .. kind](it.server, name) end
@@ -211,6 +216,28 @@ places["on_cancel"] = function(env, act)
     end)
   end)
   client:with { timeout = 0.05 }:request "act"
+  return server, client
+end
+
+places["on_change"] = function(env, act)
+  local server, client, it = stage(env)
+  it.session = client.session
+  server.context:on_change("key", function() act(it) end)
+  server.context:set("key", 1)
+  echo.sleep(0.01)
+  return server, client
+end
+
+places["an event's handler, while somebody waits for the event"] = function(env, act)
+  local server, client = stage(env, function(server, it)
+    server:add_event("act", function(session) it.session = session return act(it) end)
+  end)
+  env.eventually(function() return #server:sessions() == 1 end)
+  local session = server:sessions()[1]
+  local waiting = echo.spawn(session.wait_event, session, "act", 5)
+  echo.sleep(0.005)
+  client:emit "act"
+  waiting:wait(5)
   return server, client
 end
 
