@@ -113,4 +113,4 @@ help:  ## this list
 
 FORCE:
 -include $(OBJ:.o=.d)
-.PHONY: all core docs demo test asan valgrind lint sim hostile fuzz bench install-rock check-debian13 clean help FORCE
+.PHONY: all core docs demo test asan valgrind lint sim hostile campaign-calls campaign-cancel fuzz bench install-rock check-debian13 clean help FORCE

@@ -63,7 +63,7 @@ M.transport_schema = {
   memory_cap = { type = "integer", min = 1 },
   congestion_control = { type = "string", one_of = { "cubic", "bbr", "newreno" } },
   version = { type = "integer", one_of = { 1, 2 } },
-  self_signed_cert = { type = { "boolean", "table" } },
+  self_signed_cert = { type = { "boolean", "strings" } },
   cert_chain = { type = "table" },
   skip_verification = { type = "boolean" },
   mtu_discovery = { type = "boolean" },

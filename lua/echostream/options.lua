@@ -6,7 +6,7 @@ local errors = require "echostream.errors"
 local M = {}
 
 ---@class echostream.options.field
----@field type? string|string[]   Lua types, or "integer", or "seconds" (a number >= 0)
+---@field type? string|string[]   Lua types, or "integer", "seconds" (a number >= 0), "strings" (a list of them, which is copied)
 ---@field one_of? any[]           the values allowed
 ---@field min? number
 ---@field max? number
@@ -55,6 +55,13 @@ local function matches(value, wanted)
     return math.type(value) == "integer"
   elseif wanted == "seconds" then
     return type(value) == "number" and value >= 0
+  elseif wanted == "strings" then
+    for i = 1, type(value) == "table" and rawlen(value) or 0 do
+      if type(rawget(value, i)) ~= "string" then
+        return false
+      end
+    end
+    return type(value) == "table"
   end
   return type(value) == wanted
 end
@@ -63,7 +70,7 @@ local function wants(field)
   local kinds = type(field.type) == "table" and field.type or { field.type }
   local words = {}
   for i, kind in ipairs(kinds) do
-    words[i] = kind == "seconds" and "a number of seconds" or (kind:find("^[aeiou]") and "an " or "a ") .. kind
+    words[i] = kind == "seconds" and "a number of seconds" or kind == "strings" and "a list of strings" or (kind:find("^[aeiou]") and "an " or "a ") .. kind
   end
   return table.concat(words, " or ")
 end
@@ -87,7 +94,12 @@ local function check_value(where, name, field, value, level)
   if field.type then
     local ok = false
     for _, kind in ipairs(type(field.type) == "table" and field.type or { field.type }) do
-      ok = ok or matches(value, kind)
+      if not ok and matches(value, kind) then
+        ok = true
+        if kind == "strings" then
+          value = table.move(value, 1, rawlen(value), 1, {})
+        end
+      end
     end
     if not ok then
       fail(level + 1, where, name, wants(field), value)

@@ -69,7 +69,7 @@ local listen_schema = {
   cert = { type = "string" },
   key = { type = "string" },
   state_dir = { type = "string" },
-  names = { type = "table" },
+  names = { type = "strings" },
   ca = { type = "string" },
   transport = { type = "table" },
 }

@@ -27,7 +27,7 @@ end
 
 local schema = {
   bind = { type = { "string", "integer" }, default = "127.0.0.1:0" },
-  names = { type = "table" },
+  names = { type = "strings" },
   state_dir = { type = "string" },
   quiet = { type = "boolean" },
   renew_after = { type = "seconds" },

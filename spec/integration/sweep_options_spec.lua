@@ -1,0 +1,104 @@
+-- The misuse sweep of options: every option that is annotated, of everything that takes options, with every kind of wrong value. What
+-- is wrong is an argument error that names the option; what happens to be right works, or is nil and an error object.
+
+local echo = require "echostream"
+local net = require "spec.support.net"
+local support = require "spec.support.sweep"
+
+net.only("sim", function(env)
+  -- fn(options): makes or calls what takes them. With their own options first, those of every class they share after.
+  local function takers(server)
+    local pin = server.pin
+    local function dial(options)
+      options.pin = options.pin == nil and pin or options.pin
+      local client, err = echo.connect(server.address, options)
+      if client then
+        client:request "ping"
+        client:close()
+        return true
+      end
+      return client, err
+    end
+    local function listen(options)
+      options.bind = options.bind == nil and "10.0.0.7:0" or options.bind
+      options.quiet = true
+      local other, err = echo.server(options):start()
+      if other then other:stop { grace = 0 } end
+      return other and true, err
+    end
+    local client = assert(echo.connect(server.address, { pin = pin }))
+    table.insert(env.opened, client)
+    local function raw_listen(options)
+      options.alpn = options.alpn == nil and { "x" } or options.alpn
+      local listener, err = echo.quic.listen("10.0.0.8:0", options)
+      if listener then listener:close() end
+      return listener and true, err
+    end
+    return {
+      server = { listen }, client = { dial }, shared = { listen, dial },
+      transport = {
+        function(options) return listen { transport = options } end,
+        function(options) return dial { transport = options } end,
+        function(options) return raw_listen { transport = options } end,
+      },
+      call = {
+        function(options) return client:with(options):request "ping" end,
+        function(options) return client:with(options):emit "nothing" end,
+        function(options) return client:create_stream("bytes", options) end,
+        function(options) return client:with(options):stream "both" end,
+      },
+      path = { function(options) return echo.sim.run(options, function() end) end },
+      sim = { function(options) return echo.sim.run(options, function() end) end },
+      listen = { raw_listen },
+      dial = { function(options)
+        options.alpn = options.alpn == nil and { "x" } or options.alpn
+        options.pin = options.pin == nil and pin or options.pin
+        options.timeout = options.timeout == nil and 0.1 or options.timeout
+        return echo.quic.connect("10.0.0.9:9", options)
+      end },
+    }
+  end
+
+  for class, fields in pairs(support.options()) do
+    env.it(("of %s: %d options"):format(class, #fields), function()
+      local server = env.server(nil, function(server)
+        server:add_rpc("ping", function() return "pong" end)
+        server:add_stream("bytes", function(_, stream) stream:recv() end)
+        server:add_rpc("both", function(_, stream) stream:recv() end, { stream = "both" })
+      end)
+      local mine = takers(server)[class]
+      assert.truthy(mine, "nothing takes the options of this class here")
+      local complaints, refused, worked = {}, 0, 0
+      for _, field in ipairs(fields) do
+        for _, value in ipairs(support.values) do
+          for i, take in ipairs(mine) do
+            local outcome
+            local task = echo.spawn(function()
+              outcome = table.pack(pcall(take, { [field] = value[2]() }))
+            end)
+            task:wait(40)
+            if not outcome then
+              task:cancel()
+              task:wait(5)
+            end
+            local where = ("%s (%d) with %s = %s"):format(class, i, field, value[1])
+            if not outcome then
+              complaints[#complaints + 1] = where .. ": hangs"
+            elseif not outcome[1] then
+              refused = refused + 1
+              if not support.is_argument_error(outcome[2]) then
+                complaints[#complaints + 1] = where .. ": " .. tostring(outcome[2])
+              end
+            elseif outcome[2] == nil and outcome.n > 1 and not echo.is_error(outcome[3]) then
+              complaints[#complaints + 1] = where .. ": nil and a " .. type(outcome[3])
+            else
+              worked = worked + 1
+            end
+          end
+        end
+      end
+      assert.equal("", table.concat(complaints, "\n"))
+      assert.is_true(refused > worked / 2 and worked > 0, refused .. " refused, " .. worked .. " worked")
+    end, { seed = 1, limit = 1e7 })
+  end
+end)
