@@ -66,11 +66,13 @@ local function matches(value, wanted)
   return type(value) == wanted
 end
 
+local in_words = { seconds = "a number of seconds", strings = "a list of strings" }
+
 local function wants(field)
   local kinds = type(field.type) == "table" and field.type or { field.type }
   local words = {}
   for i, kind in ipairs(kinds) do
-    words[i] = kind == "seconds" and "a number of seconds" or kind == "strings" and "a list of strings" or (kind:find("^[aeiou]") and "an " or "a ") .. kind
+    words[i] = in_words[kind] or (kind:find("^[aeiou]") and "an " or "a ") .. kind
   end
   return table.concat(words, " or ")
 end
