@@ -71,19 +71,24 @@ function M.documented()
   return list
 end
 
---- The options of every annotated class of lua/echostream/_meta/options.lua, by class.
----@return table<string, string[]>
+--- The options of every annotated class of lua/echostream/_meta/options.lua, by class, and the classes that have its options too.
+---@return table<string, string[]> options, table<string, string[]> heirs
 function M.options()
-  local classes, class = {}, nil
+  local classes, heirs, class = {}, {}, nil
   for line in io.lines "lua/echostream/_meta/options.lua" do
-    class = line:match "^%-%-%-@class echostream%.options%.(%w+)" or class
+    local new, rest = line:match "^%-%-%-@class echostream%.options%.(%w+)(.*)$"
+    class = new or class
+    for parent in (rest or ""):gmatch "echostream%.options%.(%w+)" do
+      heirs[parent] = heirs[parent] or {}
+      table.insert(heirs[parent], class)
+    end
     local field = line:match "^%-%-%-@field ([%w_]+)"
     if field then
       classes[class] = classes[class] or {}
       table.insert(classes[class], field)
     end
   end
-  return classes
+  return classes, heirs
 end
 
 return M
