@@ -28,6 +28,7 @@ fi
 if [ -n "${VALGRIND:-}" ]; then
     wrap="valgrind -q --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite,indirect,possible"
     export RELAXED=1 # times are not measured
+    TEST_TIMEOUT=${TEST_TIMEOUT:-900}
 fi
 mkdir -p "$out"
 

@@ -237,6 +237,94 @@ function kinds.middleware_process_response(_, server, client, fail)
     function() return client:request "honest" end)
 end
 
+function kinds.client_streaming_rpc(_, server, client, fail)
+  server:add_rpc("k", function(_, stream)
+    stream:recv()
+    return fail()
+  end, { stream = "in" })
+  local stream = assert(client:stream "k")
+  stream:send(1)
+  return stream:result(5)
+end
+
+function kinds.server_streaming_rpc(_, server, client, fail)
+  server:add_rpc("k", function(_, stream)
+    stream:send(1)
+    return fail()
+  end, { stream = "out" })
+  return assert(client:stream "k"):result(5)
+end
+
+function kinds.context_change(env, server, _, fail)
+  local ran
+  undo = server.context:on_change("k", function() ran = true return fail() end)
+  server.context:set("k", {})
+  env.eventually(function() return ran end)
+end
+
+function kinds.sleep_callback(env, _, _, fail)
+  local ran
+  echo.sleep(0, function() ran = true return fail() end)
+  env.eventually(function() return ran end)
+end
+
+function kinds.send_callback(env, server, client, fail)
+  local ran
+  server:add_stream("k", function(_, stream) stream:recv() end)
+  local stream = assert(client:create_stream "k")
+  stream:send("x", function() ran = true return fail() end)
+  env.eventually(function() return ran end)
+  stream:close()
+end
+
+function kinds.close_callback(env, server, _, fail)
+  local ran
+  env.connect(server):close(function() ran = true return fail() end)
+  env.eventually(function() return ran end)
+end
+
+function kinds.stop_callback(env, _, _, fail)
+  local ran
+  local other = env.server { bind = env.kind == "quic" and "127.0.0.1:0" or "10.0.0.77:7" }
+  other:stop({ grace = 0 }, function() ran = true return fail() end)
+  env.eventually(function() return ran end)
+end
+
+function kinds.on_migrate(env, server, _, fail)
+  local ran
+  if not current[server] then server:on_migrate(function() return current[server]() end) end
+  current[server] = function() ran = true return fail() end
+  local mover = env.connect(server)
+  mover:request "honest"
+  assert(mover:migrate())
+  mover:request "honest"
+  env.eventually(function() return ran end)
+  assert.equal("honest", mover:request "honest")
+  mover:close()
+end
+
+-- Raw QUIC: what waits there takes callbacks too.
+local function with_quic(env, fn)
+  local listener = assert(echo.quic.listen(env.kind == "quic" and "127.0.0.1:0" or "10.0.0.78:8", { alpn = { "k" } }))
+  local conn = assert(echo.quic.connect(listener.address, { alpn = { "k" }, pin = listener.pin }))
+  function undo() conn:close() listener:close() end
+  return fn(listener, conn)
+end
+
+function kinds.quic_callbacks(env, _, _, fail)
+  local ran = 0
+  local function count() ran = ran + 1 return fail() end
+  with_quic(env, function(listener, conn)
+    listener:accept(nil, count)
+    conn:open_bi_stream(nil, count)
+    local stream = assert(conn:open_bi_stream())
+    stream:write("x", nil, count)
+    stream:read(nil, 0.01, count)
+    env.eventually(function() return ran == 4 end)
+    assert.is_true(stream:write "y")
+  end)
+end
+
 function kinds.plugin_timer(env, server, _, fail)
   local ran
   function undo() server:remove_plugin "k" end

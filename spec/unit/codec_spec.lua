@@ -19,6 +19,8 @@ local function same(expected, value)
   assert.same(expected, value)
 end
 
+local slow = os.getenv "ES_VALGRIND" and 20 or 1 -- random values are fewer there
+
 describe("MessagePack", function()
   it("writes the bytes of the protocol's examples", function()
     assert.equal("920a14", hex(msgpack.encode(10, 20)))
@@ -253,7 +255,7 @@ describe("MessagePack", function()
       for i = 1, math.random(0, 20) do t[kind == 7 and i or "k" .. i] = value(depth + 1) end
       return t
     end
-    for _ = 1, 2000 do
+    for _ = 1, 2000 // slow do
       local v = value(0)
       local back = msgpack.unpack(assert(msgpack.pack(v)))
       if v ~= null then same(v, back) end
@@ -262,7 +264,7 @@ describe("MessagePack", function()
 
   it("survives random bytes", function()
     math.randomseed(11)
-    for _ = 1, 20000 do
+    for _ = 1, 20000 // slow do
       local n = math.random(1, 24)
       local bytes = {}
       for i = 1, n do bytes[i] = string.char(math.random(0, 255)) end

@@ -87,7 +87,7 @@ describe("maps with numeric keys", function()
 
   it("that anybody would use are taken", function()
     math.randomseed(7)
-    for _, n in ipairs { 65, 1000, 70000 } do
+    for _, n in ipairs(os.getenv "ES_VALGRIND" and { 65, 1000 } or { 65, 1000, 70000 }) do
       local seen = {}
       is_taken(map_of(n, function()
         local k
