@@ -301,7 +301,6 @@ int es_sim_new(struct es_sim **out, const struct es_sim_config *c)
     p->timers.now = SIM_START;
     es_list_init(&p->endpoints);
     es_list_init(&p->dirty);
-    es_token_store_init(&p->tokens);
     es_timer_init(&s->arrival, on_arrival, s);
     *out = s;
     return 0;

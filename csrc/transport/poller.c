@@ -167,7 +167,6 @@ int es_poller_new(struct es_poller **out)
     if (rp == NULL) {
         return ES_ERR_NOMEM;
     }
-    es_token_store_init(&rp->p.tokens);
     rp->p.ops = &real_ops;
     rp->p.io = (struct es_io){io_now, io_wall, io_rand, io_bind, io_send, io_close, rp};
     es_timers_init(&rp->p.timers);

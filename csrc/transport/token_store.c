@@ -1,76 +1,86 @@
 #include "token_store.h"
 #include <string.h>
+#include "../base/map.h"
 #include "../base/mem.h"
 
-struct entry {
-    struct es_list node;
+struct es_token_slot {
     union es_addr server;
-    size_t name_len, n;
-    uint8_t bytes[]; /* the name, then the token */
+    uint64_t name;  /* a hash: where two names share one, a server is shown a token that it does not know */
+    uint64_t order; /* 0: free */
+    uint8_t n, token[ES_TOKEN_LONG];
 };
 
-void es_token_store_init(struct es_token_store *s)
+static uint64_t hash(const char *name)
 {
-    es_list_init(&s->entries);
-    s->n = 0;
-}
+    static const uint8_t seed[16];
 
-static void drop(struct es_token_store *s, struct entry *e)
-{
-    es_list_remove(&e->node);
-    es_free(e);
-    s->n--;
+    return es_siphash(seed, name, strlen(name));
 }
 
 void es_token_store_free(struct es_token_store *s)
 {
-    es_list_foreach(it, &s->entries)
-    {
-        drop(s, es_container_of(it, struct entry, node));
-    }
+    es_free(s->slot);
+    s->slot = NULL;
 }
 
 void es_token_store_put(struct es_token_store *s, const union es_addr *server, const char *name,
                         const uint8_t *token, size_t n)
 {
-    size_t name_len = strlen(name);
-    struct entry *e;
+    struct es_token_slot *oldest;
 
     if (n == 0 || n > ES_TOKEN_LONG) {
         return;
     }
-    e = es_malloc(sizeof *e + name_len + n);
-    if (e == NULL) {
-        return;
+    if (s->slot == NULL) {
+        s->slot = es_calloc(ES_TOKEN_STORE, sizeof *s->slot);
+        if (s->slot == NULL) {
+            return;
+        }
     }
-    if (s->n == ES_TOKEN_STORE) {
-        drop(s, es_container_of(s->entries.prev, struct entry, node));
+    oldest = s->slot;
+    for (size_t i = 1; i < ES_TOKEN_STORE; i++) { /* a free one is older than all */
+        if (s->slot[i].order < oldest->order) {
+            oldest = &s->slot[i];
+        }
     }
-    es_list_init(&e->node);
-    e->server = *server;
-    e->name_len = name_len;
-    e->n = n;
-    memcpy(e->bytes, name, name_len);
-    memcpy(e->bytes + name_len, token, n);
-    es_list_push(s->entries.next, &e->node); /* before the first one */
-    s->n++;
+    oldest->server = *server;
+    oldest->name = hash(name);
+    oldest->order = ++s->order;
+    oldest->n = (uint8_t)n;
+    memcpy(oldest->token, token, n);
 }
 
 size_t es_token_store_take(struct es_token_store *s, const union es_addr *server, const char *name,
                            uint8_t *out)
 {
-    size_t name_len = strlen(name), n;
+    struct es_token_slot *newest = NULL;
+    uint64_t h;
 
-    es_list_foreach(it, &s->entries)
-    {
-        struct entry *e = es_container_of(it, struct entry, node);
-        if (e->name_len == name_len && memcmp(e->bytes, name, name_len) == 0 &&
-            es_addr_equal(&e->server, server)) {
-            n = e->n;
-            memcpy(out, e->bytes + name_len, n);
-            drop(s, e);
-            return n;
+    if (s->slot == NULL) {
+        return 0;
+    }
+    h = hash(name);
+    for (size_t i = 0; i < ES_TOKEN_STORE; i++) {
+        struct es_token_slot *t = &s->slot[i];
+        if (t->order > (newest != NULL ? newest->order : 0) && t->name == h &&
+            es_addr_equal(&t->server, server)) {
+            newest = t;
         }
     }
-    return 0;
+    if (newest == NULL) {
+        return 0;
+    }
+    newest->order = 0;
+    memcpy(out, newest->token, newest->n);
+    return newest->n;
+}
+
+size_t es_token_store_count(const struct es_token_store *s)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; s->slot != NULL && i < ES_TOKEN_STORE; i++) {
+        n += s->slot[i].order != 0;
+    }
+    return n;
 }

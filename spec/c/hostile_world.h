@@ -186,8 +186,6 @@ static struct held settled(struct world *w)
     struct es_mem_stats m;
 
     CHECK(WAIT(w, 5, es_endpoint_connections(w->r.server) == 0 && es_endpoint_connections(w->r.client) == 0));
-    es_token_store_free(&w->r.p->tokens); /* of servers at so many addresses: 64 are kept */
-    es_token_store_init(&w->r.p->tokens);
     es_mem_stats(&m);
     return (struct held){m.allocs - m.frees, m.in_use, open_fds()};
 }

@@ -1,4 +1,4 @@
-// needs: csrc/base csrc/sim
+// needs: csrc/base csrc/sim csrc/transport/token_store.c csrc/transport/addr.c
 /* The simulated network, with endpoints that only write down what reaches them. */
 #include "test.h"
 
