@@ -107,6 +107,7 @@ struct world {
     uint64_t seed;
     int verbose;
     struct es_sim_rand r, more;
+    int bursty; /* the network has bad times */
     struct es_sim *sim;
     struct es_poller *poller;
     struct es_timers *timers;

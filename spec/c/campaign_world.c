@@ -148,7 +148,9 @@ static void draw_more(struct world *w, struct es_sim_config *c)
         p->burst_leave = 0.1 + es_sim_rand_unit(&w->more) * 0.4;
         p->burst_loss = 0.5 + es_sim_rand_unit(&w->more) * 0.5;
         w->lossy += p->burst_enter / (p->burst_enter + p->burst_leave);
-        w->blackout = 1; /* a bad time that meets only repetitions that back off lasts for minutes */
+        w->blackout =
+            1; /* a bad time that meets only repetitions that back off lasts for minutes, or for ever */
+        w->bursty = 1;
     }
     if (p->rate && chance_more(w, 40)) {
         p->queue_bytes = 15000 + (size_t)es_sim_rand_below(&w->more, 100000);

@@ -225,7 +225,7 @@ static int death_is_excused(const struct peer *p)
     if (info->app)
         return info->code == ES_APP_HELLO && hello_may_be_late(w);
     if (info->cause == ES_CLOSE_IDLE)
-        return w->rebinds_drawn || w->lossy > 0.25;
+        return w->rebinds_drawn || w->lossy > 0.25 || w->bursty;
     return w->rebinds_drawn && info->code == NO_VIABLE_PATH;
 }
 
