@@ -89,6 +89,10 @@ CALLS ?= 1000000
 campaign-calls: all  ## CALLS=1000000 simulated calls of which 30 % time out, are cancelled or lose their connection
 	@CALLS=$(CALLS) .ci/env $(LUA) spec/campaigns/calls.lua
 
+campaign-ledger: all deps-test  ## CALLS=1000000 simulated calls at 5 % loss, a tenth of them between processes: each runs once
+	@BUILD=$(BUILD) bash spec/c/sim.sh calls $(CALLS) 0.05
+	@.ci/env $(LUA) spec/interop/calls.lua $$(($(CALLS) / 10))
+
 campaign-cancel: all deps-test  ## CANCELS=100000 calls cancelled at every stage of their life
 	@CANCELS=$(or $(CANCELS),100000) .ci/env $(LUA) .ci/busted.lua spec/integration/cancel_spec.lua
 
@@ -113,4 +117,4 @@ help:  ## this list
 
 FORCE:
 -include $(OBJ:.o=.d)
-.PHONY: all core docs demo test asan valgrind lint sim hostile campaign-calls campaign-cancel fuzz bench install-rock check-debian13 clean help FORCE
+.PHONY: all core docs demo test asan valgrind lint sim interop goodput hostile campaign-calls campaign-cancel campaign-ledger fuzz bench install-rock check-debian13 clean help FORCE
