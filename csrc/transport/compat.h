@@ -84,6 +84,10 @@ static inline void es_compat_set_token(ngtcp2_settings *s, const uint8_t *token,
     s->token.len = len;
 }
 
+/* Names in the transport parameters. */
+#define ES_COMPAT_PREFERRED_ADDR(p)    ((p)->preferred_address)
+#define ES_COMPAT_PREFERRED_PRESENT(p) ((p)->preferred_address_present)
+
 /* What on_new_token (callbacks.c) gets, and the token in it. */
 #define ES_COMPAT_NEW_TOKEN_ARGS const ngtcp2_vec *token_
 #define ES_COMPAT_NEW_TOKEN(token, len)                                                                      \
@@ -212,6 +216,9 @@ static inline void es_compat_set_token(ngtcp2_settings *s, const uint8_t *token,
     s->tokenlen = len;
     s->token_type = is_retry ? NGTCP2_TOKEN_TYPE_RETRY : NGTCP2_TOKEN_TYPE_NEW_TOKEN;
 }
+
+#define ES_COMPAT_PREFERRED_ADDR(p)    ((p)->preferred_addr)
+#define ES_COMPAT_PREFERRED_PRESENT(p) ((p)->preferred_addr_present)
 
 #define ES_COMPAT_NEW_TOKEN_ARGS const uint8_t *token_, size_t len_
 #define ES_COMPAT_NEW_TOKEN(token, len)                                                                      \

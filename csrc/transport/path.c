@@ -345,12 +345,12 @@ int es_endpoint_prefer(struct es_endpoint *ep, const union es_addr *addr, char *
 int es_path_offer(struct es_conn *c, ngtcp2_transport_params *p)
 {
     const struct es_endpoint *ep = c->ep;
-    ngtcp2_preferred_addr *a = &p->preferred_address;
+    ngtcp2_preferred_addr *a = &ES_COMPAT_PREFERRED_ADDR(p);
 
     if (ep->preferred[0].sa.sa_family == 0 && ep->preferred[1].sa.sa_family == 0) {
         return 0;
     }
-    p->preferred_address_present = 1;
+    ES_COMPAT_PREFERRED_PRESENT(p) = 1;
     if (ep->preferred[0].sa.sa_family == AF_INET) {
         a->ipv4_present = 1;
         memcpy(&a->ipv4, &ep->preferred[0].in4, sizeof a->ipv4);
