@@ -72,6 +72,7 @@ static void read_path(lua_State *L, int idx, struct es_sim_path *p)
     p->queue = (size_t)number(L, idx, "queue", (double)p->queue, 0, 1e7);
     p->queue_bytes = (size_t)number(L, idx, "queue_bytes", (double)p->queue_bytes, 0, 1e12);
     p->mark = (size_t)number(L, idx, "mark", (double)p->mark, 0, 1e12);
+    es_lua_opt_boolean(L, idx, "bleach", &p->bleach);
     p->mtu = (size_t)number(L, idx, "mtu", (double)p->mtu, 0, 65535);
     p->on = duration(L, idx, "on", p->on);
     p->off = duration(L, idx, "off", p->off);

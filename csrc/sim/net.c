@@ -224,7 +224,7 @@ static int is_gone(const struct es_sim *s, const struct sim_path *path)
 
 struct fate {
     int lost, duplicate;
-    uint8_t corrupt, mark;
+    uint8_t corrupt, mark, bleach;
     uint64_t number;
     uint64_t extra[2]; /* ns on top of the delay, of the datagram and its duplicate */
     uint64_t bits;     /* which byte is changed, and how */
@@ -345,7 +345,7 @@ static int enqueue(struct es_sim *s, const struct letter *v, uint64_t at, const 
     k->from = *v->from;
     k->to = *v->to;
     k->len = (uint32_t)v->len;
-    k->ecn = f->mark ? ECN_CE : v->ecn;
+    k->ecn = f->bleach ? 0 : f->mark ? ECN_CE : v->ecn;
     k->pooled = (uint8_t)pooled;
     k->corrupted = f->corrupt;
     k->marked = f->mark;
@@ -407,6 +407,7 @@ int es_sim_net_send(struct es_sim *s, struct sim_socket *sock, const union es_ad
     if (at == ES_NEVER)
         return drop(s, ES_SIM_QUEUE_DROPPED, &v, &f);
     at += path->p.delay;
+    f.bleach = path->p.bleach != 0;
     f.mark = f.mark && (ecn == ECN_ECT0 || ecn == ECN_ECT1);
     s->stats.marked += f.mark;
     if (f.duplicate) {

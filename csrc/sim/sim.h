@@ -38,6 +38,7 @@ struct es_sim_path { /* one direction; probabilities 0-1 */
     size_t queue;        /* packets waiting for the rate limit; more are dropped; default 25 */
     size_t queue_bytes;  /* the same in bytes, instead of packets; 0: packets count */
     size_t mark; /* bytes waiting from which on datagrams that may be are marked CE (RFC 3168); 0: never */
+    int bleach;  /* ECN marks of every kind are wiped, as some routers do */
     size_t mtu;  /* larger UDP payloads are dropped; 0: 65,535 */
     uint64_t on, off; /* ns: it works for `on`, then is gone for `off`, and so on; off 0: it always works */
 };

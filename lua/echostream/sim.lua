@@ -37,6 +37,7 @@ local path_schema = {
   queue = { type = "integer", min = 0 },
   queue_bytes = { type = "integer", min = 0 },
   mark = { type = "integer", min = 0 },
+  bleach = { type = "boolean" },
   mtu = { type = "integer", min = 0, max = 65535 },
   on = { type = "seconds" },
   off = { type = "seconds" },

@@ -90,6 +90,7 @@
 ---@field rate? number  bits per second, headers included; 0: unlimited (default: 0)
 ---@field queue? integer  packets that wait for the rate; more are dropped (default: 25)
 ---@field queue_bytes? integer  the same in bytes, instead of packets; 0: packets count (default: 0)
+---@field bleach? boolean  ECN marks are wiped, as some routers do (default: false)
 ---@field mark? integer  bytes in the queue from which on datagrams are marked CE (ECN, RFC 3168); 0: never (default: 0)
 ---@field mtu? integer  bytes of UDP payload; longer datagrams vanish; 0: 65,535 (default: 0)
 ---@field on? number  seconds that the path works, before `off` (default: 0)
