@@ -411,6 +411,7 @@ static int on_stream_data(ngtcp2_conn *nc, uint32_t flags, int64_t id, uint64_t 
     int fin = (flags & NGTCP2_STREAM_DATA_FLAG_FIN) != 0;
 
     c->conn_credit += n;
+    c->ask_wait = ES_ASK_FIRST;
     if (s != NULL && listening(c) && !s->want_stop) {
         up(c)->data(c->link.user, &s->s, data, n, fin);
         if (fin) {

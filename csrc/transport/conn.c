@@ -39,6 +39,7 @@ static struct es_conn *conn_alloc(struct es_endpoint *ep, struct es_tls *tls,
     c->ref.get_conn = get_conn;
     c->ref.user_data = c;
     c->started = c->heard_at = ep->p->timers.now;
+    c->ask_wait = ES_ASK_FIRST;
     es_acks_init(&c->acks);
     es_tls_ref(tls);
     c->tls_ctx = tls;
@@ -520,6 +521,9 @@ void es_conn_arm(struct es_conn *c)
     if (c->n_dgrams > 0 && c->dgram_until != 0 && c->dgram_until < at) {
         at = c->dgram_until;
     }
+    if (es_path_ask_at(c) < at) {
+        at = es_path_ask_at(c);
+    }
     if (c->move_until != 0 && c->move_until < at) {
         at = c->move_until;
     }
@@ -548,6 +552,8 @@ static void on_timer(struct es_timer *t)
             if ((c->n_dgrams > 0 && c->dgram_until != 0 && c->dgram_until <= now) ||
                 (c->move_until != 0 && c->move_until <= now)) {
                 es_conn_mark(c);
+            } else if (es_path_ask_at(c) <= now) {
+                es_path_ask(c);
             } else {
                 es_conn_arm(c);
             }

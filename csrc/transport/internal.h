@@ -160,9 +160,13 @@ struct es_conn {
     uint64_t migrations;
     struct es_acks acks;
     uint64_t ecn_sent, ecn_received, ecn_ce_received;
-    uint64_t ecn_last;    /* packets_out when one was marked last */
-    uint64_t heard_at;    /* ns: the last packet of the peer */
-    uint64_t keep_alive;  /* ns: after how long silence we speak; 0: never */
+    uint64_t ecn_last;   /* packets_out when one was marked last */
+    uint64_t heard_at;   /* ns: the last packet of the peer */
+    uint64_t keep_alive; /* ns: after how long silence we speak; 0: never */
+    uint64_t asked_at;   /* ns: when it was asked last */
+    size_t n_bidi;       /* two-way streams: somebody waits for something */
+    uint64_t
+        ask_wait; /* ns of silence after which the peer is asked whether it is there, while somebody waits */
     struct es_qlog *qlog; /* owned; NULL: none is written */
     struct es_cid *cids;  /* owned array: the ids under which the table knows us */
     size_t n_cids, cap_cids;
@@ -195,6 +199,7 @@ struct es_conn {
     unsigned flush_again : 1;       /* the flush stopped at its limit, not because it had nothing */
     unsigned refused : 1;           /* the protocol did not want it: no up-calls */
     unsigned was_due : 1;           /* the last flush found an expiry that had passed */
+    unsigned asking : 1;            /* a PING is due with the next flush */
     unsigned urgent_keep_alive : 1; /* a keep-alive stays unanswered: they come faster */
     uint64_t stuck_at;              /* ns: when bytes_in_flight changed last */
     uint64_t stuck_gap;   /* ns between that and the change before: the next probe comes within twice that */
@@ -390,6 +395,18 @@ size_t es_path_mtu(const struct es_conn *c);                      /* bytes of UD
 void es_conn_set_keep_alive(struct es_conn *c);
 void es_path_keep_alive_sent(struct es_conn *c);
 void es_path_answered(struct es_conn *c);
+/* When nobody spoke for that long though somebody waits for an answer, the way back may be gone: a NAT that
+ * took another port is noticed by the peer only when we send. */
+#define ES_ASK_FIRST (800 * ES_MILLI)
+static inline uint64_t es_path_ask_at(const struct es_conn *c)
+{
+    if (c->n_bidi == 0 || c->keep_alive == 0) {
+        return ES_NEVER;
+    }
+    return (c->heard_at > c->asked_at ? c->heard_at : c->asked_at) + c->ask_wait;
+}
+void es_path_ask(struct es_conn *c);
+void es_path_asked(struct es_conn *c); /* after the flush */
 
 /* qlog.c */
 struct es_qlog;

@@ -441,3 +441,27 @@ void es_path_answered(struct es_conn *c)
     c->urgent_keep_alive = 0;
     es_conn_set_keep_alive(c);
 }
+
+/* ngtcp2 sends a PING by itself only when its keep-alive is due: it is, for one flush. Half as long again
+ * until the next, up to the keep-alive itself, unless data comes; never in step with whatever takes the way
+ * away. */
+void es_path_ask(struct es_conn *c)
+{
+    uint64_t pto = 3 * ngtcp2_conn_get_pto(c->nc), wait = c->ask_wait * 5 / 4;
+    uint8_t jitter;
+
+    c->ep->p->io.rand(c->ep->p->io.ctx, &jitter, 1);
+    wait += wait / 2 * jitter / 256;
+    wait = wait > pto ? wait : pto;
+    c->ask_wait = wait < c->keep_alive ? wait : c->keep_alive;
+    c->asking = 1;
+    c->asked_at = es_conn_now(c);
+    ngtcp2_conn_set_keep_alive_timeout(c->nc, 1);
+    es_conn_mark(c);
+}
+
+void es_path_asked(struct es_conn *c)
+{
+    c->asking = 0;
+    es_conn_set_keep_alive(c);
+}

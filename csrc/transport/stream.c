@@ -90,6 +90,7 @@ struct es_qstream *es_qstream_new(struct es_conn *c, int64_t id, int remote)
     es_list_init(&s->ops);
     es_list_push(&c->streams, &s->all);
     c->n_streams++;
+    c->n_bidi += !s->uni;
     return s;
 }
 
@@ -119,6 +120,7 @@ void es_qstream_retire(struct es_qstream *s)
     es_list_remove(&s->all);
     es_list_push(&c->dead, &s->all);
     c->n_streams--;
+    c->n_bidi -= !s->uni;
 }
 
 void es_qstream_sweep(struct es_conn *c)

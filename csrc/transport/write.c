@@ -485,6 +485,9 @@ int es_conn_flush(struct es_conn *c)
     es_conn_crypting(c);
     full = write_packets(c);
     es_conn_crypting(NULL);
+    if (c->asking && c->state < ES_CONN_ENDED) {
+        es_path_asked(c);
+    }
     if (c->state < ES_CONN_ENDED) {
         deliver_due(c);
         end_if_stuck(c);
