@@ -75,6 +75,9 @@ docs:  ## docs/API.md from docs/API.in.md and the annotations in lua/
 sim: all  ## SEEDS=10000 simulated runs with loss, reordering, duplication and corruption
 	@BUILD=$(BUILD) SEEDS=$(SEEDS) bash spec/c/sim.sh
 
+rebinding: all deps-test  ## a NAT that changes a client's address each second, for a minute: RUNS=25 simulated ones, then sockets
+	@.ci/env $(LUA) spec/campaign/rebinding.lua $(RUNS)
+
 hostile: deps-build  ## peers that break every rule: each case ten times, then floods, slow ones and a million resets
 	@HOSTILE_FULL=1 spec/c/run.sh hostile
 

@@ -192,13 +192,17 @@ int es_conn_new_server(struct es_endpoint *ep, const ngtcp2_pkt_hd *hd, const ng
     ngtcp2_settings settings;
     ngtcp2_transport_params params;
     ngtcp2_cid scid;
+    ngtcp2_path masked = *path;
+    union es_addr remote = *(const union es_addr *)(const void *)path->remote.addr;
     const uint8_t *token;
     size_t n;
 
     if (c == NULL) {
         return ES_ERR_NOMEM;
     }
-    c->remote = *(const union es_addr *)(const void *)path->remote.addr;
+    c->remote = remote;
+    es_path_mask(&remote);
+    masked.remote = es_nt_addr(&remote);
     c->local = *(const union es_addr *)(const void *)path->local.addr;
     c->proven = verdict == ES_TOKEN_RETRY || verdict == ES_TOKEN_ADDRESS;
     es_half_open_begin(c);
@@ -221,7 +225,7 @@ int es_conn_new_server(struct es_endpoint *ep, const ngtcp2_pkt_hd *hd, const ng
     if (es_path_offer(c, &params) != 0 ||
         es_endpoint_reset_token(ep, &scid, params.stateless_reset_token) != 0 ||
         es_qlog_open(c, &settings, verdict == ES_TOKEN_RETRY ? odcid : &hd->dcid) != 0 ||
-        ngtcp2_conn_server_new(&c->nc, &hd->scid, &scid, path, hd->version, &es_conn_server_callbacks,
+        ngtcp2_conn_server_new(&c->nc, &hd->scid, &scid, &masked, hd->version, &es_conn_server_callbacks,
                                &settings, &params, &c->mem, c) != 0) {
         c->nc = NULL;
         goto fail;
@@ -461,6 +465,7 @@ int es_conn_input(struct es_conn *c, const union es_addr *local, const union es_
                   const uint8_t *data, size_t len)
 {
     ngtcp2_path path = {{0}, {0}, NULL};
+    union es_addr masked;
     ngtcp2_pkt_info pi;
     int rv;
 
@@ -477,6 +482,10 @@ int es_conn_input(struct es_conn *c, const union es_addr *local, const union es_
     if (!c->link.is_server) {
         struct es_sock *s = es_list_empty(&c->ep->socks) ? NULL : es_endpoint_sock(c->ep, local);
         local = s != NULL ? &s->addr : &c->local;
+    } else {
+        masked = *remote;
+        es_path_mask(&masked);
+        remote = &masked;
     }
     path.local = es_nt_addr(local);
     path.remote = es_nt_addr(remote);

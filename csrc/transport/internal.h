@@ -382,6 +382,12 @@ int es_endpoint_send(struct es_endpoint *ep, const ngtcp2_path *path, uint8_t ec
                      size_t len, size_t segment, int dialled);
 
 /* path.c */
+/* How a server tells its library a client's address, and back: the port is mixed into the IP address. The
+ * library keeps its congestion state when only a port changed, with everything in flight to where nobody
+ * listens any more; with the window full it does not even send the PATH_CHALLENGE, and under the limit on
+ * unvalidated addresses it stops its timer: the connection would stand still. An IP address that changed
+ * begins anew (RFC 9000 9.4), which costs little. Doing it twice gives the address itself. */
+void es_path_mask(union es_addr *a);
 void es_endpoint_free_socks(struct es_endpoint *ep);
 /* The socket bound to `local`, beside the first one; NULL: the first one. */
 struct es_sock *es_endpoint_sock(struct es_endpoint *ep, const union es_addr *local);

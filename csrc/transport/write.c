@@ -303,6 +303,9 @@ static int send_batch(struct es_conn *c, struct batch *b)
     int rv = 0;
 
     if (b->len > 0) {
+        if (c->link.is_server) {
+            es_path_mask((union es_addr *)(void *)b->ps.path.remote.addr);
+        }
         rv = es_endpoint_send(c->ep, &b->ps.path, b->ecn, c->ep->out, b->len, b->segment, !c->link.is_server);
         b->len = 0;
         if (c->established) { /* earlier, ngtcp2 would pace with a guessed RTT of 333 ms */

@@ -336,6 +336,55 @@ net.only("sim", function(env)
     assert.equal(1200, client:stats().path_mtu)
   end)
 
+  env.it("marks are believed where the path carries them, and given up where it wipes them", function(sim)
+    local _, client = pair()
+    local data = ("x"):rep(100000)
+    for _ = 1, 5 do
+      client:request("size", data)
+    end
+    assert.equal("capable", client:stats().ecn)
+    assert.equal(0, client:stats().ecn_ce_acked)
+    sim:path { rate = 2e6, queue = 100, mark = 10000 } -- a router marks instead of dropping
+    for _ = 1, 5 do
+      client:request("size", data)
+    end
+    local stats = client:stats()
+    assert.is_true(stats.ecn_ce_acked > 0)
+    assert.equal(0, stats.packets_lost)
+    sim:path { bleach = true }
+    for _ = 1, 5 do
+      assert.equal(#data, client:request("size", data))
+    end
+    assert.equal("failed", client:stats().ecn)
+  end)
+
+  env.it("a path that wipes marks from the start is found out, and works", function(sim)
+    sim:path { bleach = true }
+    local _, client = pair()
+    local data = ("x"):rep(100000)
+    for _ = 1, 5 do
+      assert.equal(#data, client:request("size", data))
+    end
+    local stats = client:stats()
+    assert.equal("failed", stats.ecn)
+    assert.equal(0, stats.ecn_acked)
+    assert.is_true(stats.ecn_sent > 0)
+  end)
+
+  env.it("who waits for an answer when the NAT changes the port gets it soon after", function(sim)
+    local server, client = pair()
+    server:add_rpc("slow", function()
+      echo.sleep(2)
+      return "done"
+    end)
+    local waiting = echo.spawn(client.request, client, "slow")
+    echo.sleep(0.5)
+    assert(sim:rebind(client)) -- the answer goes to where nobody listens
+    local began = echo.now()
+    assert.equal("done", waiting:wait(20))
+    assert.is_true(echo.now() - began < 4)
+  end)
+
   env.it("an idle connection outlives lost keep-alives", function(sim)
     local _, client = pair({ transport = { idle_timeout = 8 } }, { transport = { idle_timeout = 8 } })
     for _ = 1, 20 do
@@ -418,4 +467,49 @@ net.only("quic", function(env)
     os.execute("rm -r " .. dir)
     assert.same({ client = true, server = true }, seen)
   end)
+end)
+
+describe("a NAT that changes the client's address under load (RELIABILITY N5)", function()
+  local rebinding = require "spec.support.rebinding"
+
+  local function check(figures, moves)
+    assert.equal(0, figures.failed, figures.error)
+    assert.is_true(figures.calls > 100)
+    assert.is_true(moves > 0 and moves <= figures.rebinds)
+  end
+
+  for _, kind in ipairs { "port", "address" } do
+    net.only("sim", function(env)
+      env.it("its " .. kind .. ", each second for a minute: no call fails", function(sim)
+        local moves
+        local _, client = env.pair(function(server)
+          moves = rebinding.prepare(server)
+        end, { bind = "10.0.0.1:5000" })
+        local figures = rebinding.run { client = client, seconds = 60, rebind = function(n)
+          assert(sim:rebind(client, kind == "address" and ("10.7.0.%d:0"):format(n) or nil))
+        end }
+        assert.equal(59, figures.rebinds)
+        check(figures, #moves)
+      end, { seed = 5, delay = 0.02, loss = 0.02 })
+    end)
+
+    net.only("quic", function(env)
+      env.it("its " .. kind .. ", each quarter of a second: no call fails", function()
+        local moves
+        local server = env.server(nil, function(server)
+          moves = rebinding.prepare(server)
+        end)
+        local between = require("spec.support.nat").new(server.address)
+        local client = env.client(server)
+        assert(client:connect(between.address))
+        local figures = rebinding.run { client = client, seconds = 3, every = 0.25, rebind = function(n)
+          between:rebind(kind == "address" and ("127.0.1.%d"):format(n) or nil)
+        end }
+        check(figures, #moves)
+        assert.equal(between:outside(), server:sessions()[1].peer_addr)
+        client:close()
+        between:close()
+      end)
+    end)
+  end
 end)
