@@ -84,6 +84,7 @@ build = {
         "csrc/lua/session.c",
         "csrc/lua/sim.c",
         "csrc/lua/task.c",
+        "csrc/lua/tls_peer.c",
         "csrc/lua/value.c",
         "csrc/lua/watchdog.c",
         "csrc/session/answer.c",

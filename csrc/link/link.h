@@ -64,6 +64,16 @@ struct es_close_info {
     char reason[256]; /* text for people, NUL-terminated, printable; "" when there is none */
 };
 
+/* One side did not like the other's certificate, or missed one: a TLS alert that says so (RFC 8446 6.2, RFC 9001
+ * 4.8). */
+static inline int es_close_is_certificate(const struct es_close_info *i)
+{
+    uint64_t alert = i->code - 0x100;
+
+    return !i->app && i->code >= 0x100 &&
+           ((alert >= 41 && alert <= 46) || alert == 48 || alert == 49 || alert == 51 || alert == 116);
+}
+
 /* The path of a connection changed, or a change that was asked for did not come about. */
 struct es_link_move {
     int peer; /* 1: the peer's address changed (and was validated); 0: ours, as was asked for */

@@ -286,6 +286,17 @@ void es_lchannel_release(struct es_lchannel *lc); /* last word to the session ro
 void es_lchannel_event(lua_State *L, struct es_lchannel *lc, unsigned type);
 int es_lsession_open_call(lua_State *L);
 
+/* ---- tls_peer.c ---- */
+#define ES_TICKET_EVENT 0x280 /* owner: whoever gets the ticket */
+/* Fields "ticket" and "on_ticket" of the option table at idx. 0 or ES_ERR_NOMEM. When the connection is not made,
+ * cc->ticket_free is the caller's to call. */
+int es_lua_ticket_options(lua_State *L, int idx, struct es_lloop *lp, struct es_connect_config *cc);
+void es_lua_ticket_event(lua_State *L, struct es_event *ev);
+void es_lua_ticket_drop(struct es_event *ev);
+void es_lua_push_cert(lua_State *L, const struct es_cert_info *info);
+int es_lua_push_peer_cert(lua_State *L, struct es_link *link); /* a table or nil; 1 */
+int es_lua_update_key(lua_State *L, struct es_link *link, struct es_lloop *lp);
+
 /* ---- endpoint.c, crypto.c, prompt.c ---- */
 struct es_lendpoint {
     struct es_list node; /* in loop->endpoints */

@@ -369,6 +369,8 @@ static int drain_body(lua_State *L)
         ++*count;
         if (ev->type < QUIC_EVENTS)
             handle_session_event(L, lp, ev);
+        else if (ev->type == ES_TICKET_EVENT)
+            es_lua_ticket_event(L, ev);
         else if (ev->type < LOG_EVENT)
             es_lua_quic_event(L, ev);
         else
@@ -466,7 +468,9 @@ static void drop_event(lua_State *L, struct es_event *ev)
         es_channel_release(m->channel);
         break;
     default:
-        if (ev->type >= QUIC_EVENTS && ev->type < LOG_EVENT)
+        if (ev->type == ES_TICKET_EVENT)
+            es_lua_ticket_drop(ev);
+        else if (ev->type >= QUIC_EVENTS && ev->type < LOG_EVENT)
             es_lua_quic_drop(ev);
     }
 }

@@ -25,11 +25,24 @@ struct es_lendpoint *es_lua_check_endpoint(lua_State *L, int idx)
 
 void es_lua_transport_config(lua_State *L, int idx, struct es_transport_config *c)
 {
-    static const char *const fields[] = {
-        "idle_timeout",       "keep_alive",    "handshake_timeout", "max_streams_bidi",
-        "max_streams_uni",    "stream_window", "connection_window", "max_datagram",
-        "congestion_control", "hold_cap",      "version",           "disable_mtu_discovery",
-        "ignore_preferred",   "glitch_budget", "memory_cap",        NULL};
+    static const char *const fields[] = {"idle_timeout",
+                                         "keep_alive",
+                                         "handshake_timeout",
+                                         "max_streams_bidi",
+                                         "max_streams_uni",
+                                         "stream_window",
+                                         "connection_window",
+                                         "max_datagram",
+                                         "congestion_control",
+                                         "hold_cap",
+                                         "version",
+                                         "disable_mtu_discovery",
+                                         "ignore_preferred",
+                                         "glitch_budget",
+                                         "memory_cap",
+                                         "enable_0rtt",
+                                         "key_update_packets",
+                                         NULL};
     static const char *const ccs[] = {"cubic", "bbr", "newreno", NULL};
     if (lua_isnoneornil(L, idx))
         return;
@@ -50,6 +63,7 @@ void es_lua_transport_config(lua_State *L, int idx, struct es_transport_config *
                        {"max_streams_uni", 0, INT64_C(1) << 60, &c->max_streams_uni},
                        {"stream_window", 1024, INT64_C(1) << 60, &c->stream_window},
                        {"connection_window", 1024, INT64_C(1) << 60, &c->connection_window},
+                       {"key_update_packets", 16, INT64_C(1) << 22, &c->key_update_packets},
                        {"hold_cap", 1024, INT64_C(1) << 60, &c->hold_cap},
                        {"glitch_budget", 0, ES_GLITCH_BUDGET_MAX, &c->glitch_budget},
                        {"memory_cap", 1, INT64_C(1) << 60, &c->memory_cap},
@@ -61,6 +75,7 @@ void es_lua_transport_config(lua_State *L, int idx, struct es_transport_config *
     }
     es_lua_opt_boolean(L, idx, "disable_mtu_discovery", &c->disable_mtu_discovery);
     es_lua_opt_boolean(L, idx, "ignore_preferred", &c->ignore_preferred);
+    es_lua_opt_boolean(L, idx, "enable_0rtt", &c->enable_0rtt);
     int cc = (int)c->cc;
     es_lua_opt_choice(L, idx, "congestion_control", ccs, &cc);
     c->cc = (enum es_cc)cc;

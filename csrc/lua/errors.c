@@ -138,6 +138,8 @@ static void push_close_message(lua_State *L, const struct es_close_info *info)
         text = "the connection failed";
         break;
     }
+    if (es_close_is_certificate(info))
+        code = "unauthenticated";
     if (info->reason[0] != '\0')
         es_lua_push_error(L, code, "%s: %s", text, info->reason);
     else if (info->code != 0)

@@ -232,6 +232,13 @@ static int host_remove(lua_State *L)
     return 1;
 }
 
+static int host_early_open(lua_State *L)
+{
+    struct es_lhost *h = es_lua_check_host(L, 1);
+    es_host_early_open(h->host, lua_toboolean(L, 2));
+    return 0;
+}
+
 static int host_set_wrapper(lua_State *L)
 {
     struct es_lhost *h = es_lua_check_host(L, 1);
@@ -282,6 +289,7 @@ void es_lua_open_host(lua_State *L, int core)
                                        {"replace", host_replace},
                                        {"remove", host_remove},
                                        {"set_wrapper", host_set_wrapper},
+                                       {"early_open", host_early_open},
                                        {"stats", host_stats},
                                        {"watchdog", es_lua_host_watchdog},
                                        {NULL, NULL}};

@@ -347,6 +347,18 @@ static int conn_peer_pin(lua_State *L)
     return 1;
 }
 
+static int conn_peer_cert(lua_State *L)
+{
+    struct es_lconn *c = check(L);
+    return c->link != NULL ? es_lua_push_peer_cert(L, c->link) : es_lconn_push_closed(L, c);
+}
+
+static int conn_update_key(lua_State *L)
+{
+    struct es_lconn *c = check(L);
+    return c->link != NULL ? es_lua_update_key(L, c->link, c->loop) : es_lconn_push_closed(L, c);
+}
+
 static int conn_keep_alive(lua_State *L)
 {
     struct es_lconn *c = check(L);
@@ -403,7 +415,7 @@ static int conn_gc(lua_State *L)
 
 static int quic_dial(lua_State *L)
 {
-    static const char *const fields[] = {"remote", "tls", "alpn", "transport", NULL};
+    static const char *const fields[] = {"remote", "tls", "alpn", "transport", "ticket", "on_ticket", NULL};
     struct es_lendpoint *le = es_lua_check_endpoint(L, 1);
     luaL_checktype(L, 2, LUA_TTABLE);
     lua_settop(L, 2);
@@ -440,7 +452,11 @@ static int quic_dial(lua_State *L)
     cc.app_arg = c;
     char err[256] = "";
     struct es_link *link;
-    int rc = es_endpoint_connect(le->ep, &cc, &link, err, sizeof err);
+    int rc = es_lua_ticket_options(L, 2, c->loop, &cc);
+    if (rc == 0)
+        rc = es_endpoint_connect(le->ep, &cc, &link, err, sizeof err);
+    if (rc < 0 && cc.ticket_free != NULL)
+        cc.ticket_free(cc.ticket_user);
     if (rc == 0) {
         es_lloop_wake(c->loop);
         return 1;
@@ -469,6 +485,8 @@ void es_lua_open_quic(lua_State *L, int core)
                                        {"peer_addr", conn_peer_addr},
                                        {"peer_pin", conn_peer_pin},
                                        {"keep_alive", conn_keep_alive},
+                                       {"peer_cert", conn_peer_cert},
+                                       {"update_key", conn_update_key},
                                        {"migrate", conn_migrate},
                                        {"moved", conn_moved},
                                        {NULL, NULL}};

@@ -22,7 +22,8 @@ int es_lsession_closed_error(lua_State *L)
     const struct es_close_info *info = ls && ls->s ? es_session_closed_by(ls->s) : NULL;
     const char *message;
     size_t n;
-    if (info && es_session_refusal(info, &n, &message)) { /* its CLOSED is still in the queue */
+    if (info && (es_session_refusal(info, &n, &message) ||
+                 es_close_is_certificate(info))) { /* its CLOSED is still in the queue */
         lua_pushnil(L);
         es_lua_push_close_err(L, info);
         return 2;
@@ -219,7 +220,7 @@ void es_lsession_closed(lua_State *L, struct es_lsession *ls, const struct es_ev
     size_t n;
     es_lua_push_close_err(L, &ev->info);
     int err = lua_gettop(L);
-    if (es_session_refusal(&ev->info, &n, &message)) {
+    if (es_session_refusal(&ev->info, &n, &message) || es_close_is_certificate(&ev->info)) {
         lua_pushvalue(L, err);
         ls->refusal_ref = luaL_ref(L, LUA_REGISTRYINDEX); /* what later calls are told, too */
     }
@@ -301,7 +302,11 @@ static int core_dial(lua_State *L)
     cc.app_arg = &dial;
     struct es_link *link;
     char err[256] = "";
-    int rc = es_endpoint_connect(le->ep, &cc, &link, err, sizeof err);
+    int rc = es_lua_ticket_options(L, 2, le->loop, &cc);
+    if (rc == 0)
+        rc = es_endpoint_connect(le->ep, &cc, &link, err, sizeof err);
+    if (rc < 0 && cc.ticket_free)
+        cc.ticket_free(cc.ticket_user);
     if (rc < 0) {
         if (dial.session)
             es_session_unref(dial.session);
@@ -510,6 +515,20 @@ static int session_peer_pin(lua_State *L)
     return 1;
 }
 
+static int session_peer_cert(lua_State *L)
+{
+    struct es_lsession *ls = es_lsession_check(L);
+    struct es_link *link = ls ? es_session_link(ls->s) : NULL;
+    return link ? es_lua_push_peer_cert(L, link) : es_lsession_closed_error(L);
+}
+
+static int session_update_key(lua_State *L)
+{
+    struct es_lsession *ls = es_lsession_check(L);
+    struct es_link *link = ls ? es_session_link(ls->s) : NULL;
+    return link ? es_lua_update_key(L, link, ls->loop) : es_lsession_closed_error(L);
+}
+
 static int session_keep_alive(lua_State *L)
 {
     struct es_lsession *ls = es_lsession_check(L);
@@ -564,6 +583,8 @@ void es_lua_open_session(lua_State *L, int core)
                                        {"on_flushed", session_on_flushed},
                                        {"stats", session_stats},
                                        {"peer_pin", session_peer_pin},
+                                       {"peer_cert", session_peer_cert},
+                                       {"update_key", session_update_key},
                                        {"keep_alive", session_keep_alive},
                                        {"migrate", es_lsession_migrate},
                                        {"request", es_lsession_request},

@@ -100,6 +100,10 @@ void failure_of_close(struct es_failure *f, const struct es_close_info *info, in
     n = strlen(info->reason);
     memcpy(text, "the connection was closed: ", 27);
     memcpy(text + 27, info->reason, n + 1);
+    if (es_close_is_certificate(info)) { /* whoever was not let in had no call run */
+        failure_set(f, ES_STATUS_UNAUTHENTICATED, ES_PROCESSED_NO, text);
+        return;
+    }
     failure_set(f, ES_STATUS_UNAVAILABLE, processed, n > 0 ? text : "the connection was closed");
     f->code = "connection_closed";
     f->code_len = strlen(f->code);

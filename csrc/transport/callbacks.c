@@ -4,6 +4,7 @@
 #include <string.h>
 #include "early.h"
 #include "internal.h"
+#include "ticket.h"
 #include "tls_verify.h"
 
 #define LEVEL_INITIAL      NGTCP2_ENCRYPTION_LEVEL_INITIAL
@@ -125,6 +126,7 @@ static int recv_tickets(struct es_conn *c, ngtcp2_conn *nc, ngtcp2_encryption_le
         }
         /* Once the TLS session is gone, there is nobody who could use the ticket. */
         if (c->tls != NULL) {
+            c->ticket_early = es_ticket_takes_early(p + 4, whole - 4) != 0;
             int rv = ngtcp2_crypto_recv_crypto_data_cb(nc, level, offset, p, whole, c);
             if (rv != 0) {
                 return rv;

@@ -4,8 +4,9 @@
 #include <string.h>
 #include "internal.h"
 
-#define AMPLIFICATION 3     /* RFC 9000 8.1 */
-#define CRYPTO_ERROR  0x100 /* + a TLS alert (RFC 9001 4.8) */
+#define AMPLIFICATION        3     /* RFC 9000 8.1 */
+#define CERTIFICATE_REQUIRED 116   /* TLS alert, RFC 8446 6.2 */
+#define CRYPTO_ERROR         0x100 /* + a TLS alert (RFC 9001 4.8) */
 
 void es_conn_set_info(struct es_conn *c, enum es_close_cause cause, int err, int app, uint64_t code,
                       const char *reason, size_t n)
@@ -160,7 +161,9 @@ static void end_by_tls(struct es_conn *c)
     unsigned alert = c->tls_alert != 0 ? c->tls_alert : ngtcp2_conn_get_tls_alert(c->nc);
     enum es_close_cause cause = c->established ? ES_CLOSE_ERROR : ES_CLOSE_HANDSHAKE;
 
-    if (c->tls_reason[0] == '\0') {
+    if (c->tls_reason[0] == '\0' && alert == CERTIFICATE_REQUIRED && c->link.is_server) {
+        snprintf(c->tls_reason, sizeof c->tls_reason, "the client sent no certificate");
+    } else if (c->tls_reason[0] == '\0') {
         alert_text(c->tls_reason, sizeof c->tls_reason, alert, "the handshake failed:");
     }
     set_text(c, cause, ES_ERR_TLS, 0, CRYPTO_ERROR + alert, c->tls_reason);

@@ -218,6 +218,7 @@ struct es_conn {
     uint64_t early_generation; /* server: see early.c */
     unsigned resumed : 1;
     unsigned owes_ticket : 1;  /* server: the client can use one */
+    unsigned ticket_early : 1; /* client: the ticket that is being read allows early data */
     unsigned await_ticket : 1; /* client: the TLS session is kept for it, until ticket_until */
     uint64_t ticket_until;     /* ns */
     void (*on_ticket)(void *user, const uint8_t *block, size_t n); /* client; NULL: none wanted */

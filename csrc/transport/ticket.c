@@ -6,13 +6,15 @@
 #include "internal.h"
 #include "tls_verify.h"
 
-#define MAGIC_LEN     4
-#define HEAD          16 /* magic, format of the parameters, flags, end of the certificate (8), length (2) */
-#define FLAG_EARLY    1
-#define FLAG_V2       2
-#define PARAMS_MAX    256
-#define EXT_PSK_MODES 45 /* psk_key_exchange_modes, RFC 8446 4.2.9 */
-#define KEY_LEN       64 /* what GnuTLS wants */
+#define MAGIC_LEN      4
+#define HEAD           16 /* magic, format of the parameters, flags, end of the certificate (8), length (2) */
+#define DIGEST         32 /* at the end: SHA-256 of what is before it */
+#define FLAG_EARLY     1
+#define FLAG_V2        2
+#define PARAMS_MAX     256
+#define EXT_EARLY_DATA 42 /* early_data, RFC 8446 4.2.10 */
+#define EXT_PSK_MODES  45 /* psk_key_exchange_modes, RFC 8446 4.2.9 */
+#define KEY_LEN        64 /* what GnuTLS wants */
 
 static const uint8_t magic[MAGIC_LEN] = {'E', 'S', 'T', '1'};
 
@@ -26,13 +28,18 @@ static struct es_conn *conn_of(gnutls_session_t s)
 
 int es_ticket_read(struct es_ticket *out, const uint8_t *p, size_t n, int64_t now)
 {
+    uint8_t digest[DIGEST];
     uint64_t ends = 0;
     size_t len;
 
     memset(out, 0, sizeof *out);
-    if (n <= HEAD || memcmp(p, magic, MAGIC_LEN) != 0) {
+    /* GnuTLS takes what it gets for its own, and may crash on anything else. */
+    if (n <= HEAD + DIGEST || memcmp(p, magic, MAGIC_LEN) != 0 ||
+        gnutls_hash_fast(GNUTLS_DIG_SHA256, p, n - DIGEST, digest) != 0 ||
+        memcmp(digest, p + n - DIGEST, DIGEST) != 0) {
         return ES_ERR_INVAL;
     }
+    n -= DIGEST;
     for (int i = 6; i < 14; i++) {
         ends = ends << 8 | p[i];
     }
@@ -54,6 +61,27 @@ int es_ticket_read(struct es_ticket *out, const uint8_t *p, size_t n, int64_t no
     return 0;
 }
 
+int es_ticket_takes_early(const uint8_t *p, size_t n)
+{
+    size_t at = 8, len; /* lifetime, age_add */
+
+    if (n < at + 1) {
+        return 0;
+    }
+    at += 1 + (size_t)p[at]; /* nonce */
+    if (n < at + 2) {
+        return 0;
+    }
+    at += 2 + ((size_t)p[at] << 8 | p[at + 1]); /* ticket */
+    for (at += 2; n >= at + 4; at += 4 + len) { /* extensions */
+        len = (size_t)p[at + 2] << 8 | p[at + 3];
+        if (p[at] == 0 && p[at + 1] == EXT_EARLY_DATA) {
+            return len == 4 && n >= at + 8 && memcmp(p + at + 4, "\xff\xff\xff\xff", 4) == 0;
+        }
+    }
+    return 0;
+}
+
 static int64_t end_of_certificate(gnutls_session_t s)
 {
     time_t t = gnutls_certificate_expiration_time_peers(s);
@@ -62,7 +90,7 @@ static int64_t end_of_certificate(gnutls_session_t s)
 
 static void hand_out(struct es_conn *c, gnutls_session_t s)
 {
-    uint8_t head[HEAD + PARAMS_MAX];
+    uint8_t head[HEAD + PARAMS_MAX], digest[DIGEST];
     gnutls_datum_t session = {NULL, 0};
     struct es_buf block = {0};
     uint64_t ends;
@@ -81,7 +109,7 @@ static void hand_out(struct es_conn *c, gnutls_session_t s)
                : INT64_MAX;
     memcpy(head, magic, MAGIC_LEN);
     head[4] = ES_COMPAT_PARAMS_FORMAT;
-    head[5] = gnutls_record_get_max_early_data_size(s) == UINT32_MAX ? FLAG_EARLY : 0;
+    head[5] = c->ticket_early ? FLAG_EARLY : 0;
     head[5] |= ngtcp2_conn_get_negotiated_version(c->nc) == NGTCP2_PROTO_VER_V2 ? FLAG_V2 : 0;
     for (int i = 13; i >= 6; i--, ends >>= 8) {
         head[i] = (uint8_t)ends;
@@ -89,7 +117,9 @@ static void hand_out(struct es_conn *c, gnutls_session_t s)
     head[14] = (uint8_t)(n >> 8);
     head[15] = (uint8_t)n;
     if (es_buf_put(&block, head, HEAD + (size_t)n) == 0 &&
-        es_buf_put(&block, session.data, session.size) == 0) {
+        es_buf_put(&block, session.data, session.size) == 0 &&
+        gnutls_hash_fast(GNUTLS_DIG_SHA256, block.p, block.n, digest) == 0 &&
+        es_buf_put(&block, digest, DIGEST) == 0) {
         c->on_ticket(c->ticket_user, block.p, block.n);
     }
     if (block.p != NULL) {

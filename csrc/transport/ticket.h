@@ -33,6 +33,9 @@ struct es_ticket {
  * expired meanwhile. */
 int es_ticket_read(struct es_ticket *out, const uint8_t *block, size_t n, int64_t now);
 
+/* Does a NewSessionTicket (RFC 8446 4.6.1), without its head, allow as much early data as QUIC asks for (RFC
+ * 9001 4.6.1)? */
+int es_ticket_takes_early(const uint8_t *p, size_t n);
 /* Client: has `s` report the tickets that come. */
 void es_ticket_listen(gnutls_session_t s);
 /* Server: has `s` seal a ticket for a client that could use one, and open those that it shows. */

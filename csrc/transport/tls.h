@@ -18,7 +18,8 @@ enum es_trust {
     ES_TRUST_CA,       /* ca_file + name check */
     ES_TRUST_PIN, /* the peer's SPKI hash is one of the pins; overrides name, issuer and dates, never a wrong
                      key */
-    ES_TRUST_SKIP /* verify nothing; the caller logs that it was asked for */
+    ES_TRUST_SKIP /* client: verify nothing; the caller logs that it was asked for. Server: any certificate
+                     will do, so that its key tells clients apart */
 };
 
 /* A certificate with its key, from files or from NUL-terminated PEM text in memory. Borrowed. */

@@ -44,9 +44,12 @@ static int configure_server(gnutls_session_t s, struct es_conn *c)
     struct es_tls *t = c->tls_ctx;
 
     if (t->trust != ES_TRUST_NONE) {
-        gnutls_certificate_server_set_request(
-            s, t->trust == ES_TRUST_SKIP || t->client_optional ? GNUTLS_CERT_REQUEST : GNUTLS_CERT_REQUIRE);
+        gnutls_certificate_server_set_request(s,
+                                              t->client_optional ? GNUTLS_CERT_REQUEST : GNUTLS_CERT_REQUIRE);
         gnutls_session_set_verify_function(s, es_tls_verify);
+        /* A client that is told whom we trust shows nothing rather than something of another authority, and
+         * could not be told why it is refused. */
+        gnutls_certificate_send_x509_rdn_sequence(s, 1);
     }
     if (t->n_other > 0) {
         gnutls_handshake_set_post_client_hello_function(s, on_server_name);

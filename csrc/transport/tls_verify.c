@@ -117,7 +117,7 @@ int es_tls_verify(gnutls_session_t s)
     const gnutls_datum_t *certs = gnutls_certificate_get_peers(s, &n);
 
     if (certs == NULL || n == 0) {
-        if (t->trust == ES_TRUST_SKIP || (t->is_server && t->client_optional)) {
+        if (t->is_server ? t->client_optional : t->trust == ES_TRUST_SKIP) {
             return 0;
         }
         return refuse(c, ALERT_CERTIFICATE_REQUIRED,

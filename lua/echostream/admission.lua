@@ -14,7 +14,14 @@ M.TIME = 10
 local Server = {}
 M.methods = Server
 
-local schema = { timeout = { type = "seconds", default = M.TIME } }
+local schema = { timeout = { type = "seconds", default = M.TIME }, early = { type = "boolean" } }
+
+--- Says to the core whether sessions may open on early data (0-RTT), which somebody may play to us again: only when nothing
+--- is asked that minds being asked twice.
+---@param self echostream.server
+function M.open_early(self)
+  self._host:early_open((not self._auth or self._auth.early == true) and #self._hooks.connect == 0)
+end
 
 --- Sets the function that says who a peer is: `fn(session, credentials)`, where `credentials` is the `metadata` option of the
 --- client. It runs before `on_connect` and before any call of the peer, and may wait. What it returns is kept in
@@ -22,14 +29,16 @@ local schema = { timeout = { type = "seconds", default = M.TIME } }
 --- `return nil, "a sentence"`, or by returning nothing; the client's calls fail with that error. One per server: a second
 --- replaces the first; nil takes it away.
 ---@param fn? fun(session: echostream.session, credentials: table<string, string>): any, any
----@param opts? { timeout?: number }  seconds it may take, default 10; then the session is refused
+---@param opts? { timeout?: number, early?: boolean }  `timeout`: seconds it may take, default 10; then the session is refused.
+--- `early`: true when asking it twice does no harm, so that it may be asked about credentials that came as early data
 ---@return self
 function Server:auth(fn, opts)
   if fn ~= nil then
     options.argument("auth", "function", fn, "function")
   end
-  local timeout = options.check("auth", opts, schema).timeout
-  self._auth = fn and { fn = fn, timeout = timeout } or nil
+  local checked = options.check("auth", opts, schema)
+  self._auth = fn and { fn = fn, timeout = checked.timeout, early = checked.early } or nil
+  M.open_early(self)
   return self
 end
 

@@ -2,14 +2,12 @@
 
 local core = require "echostream.core"
 local address = require "echostream.address"
-local errors = require "echostream.errors"
 local host = require "echostream.host"
-local identity = require "echostream.identity"
-local log = require "echostream.log"
 local loop = require "echostream.loop"
 local options = require "echostream.options"
 local session = require "echostream.session"
 local task = require "echostream.task"
+local tls = require "echostream.tls"
 
 local M = {}
 
@@ -41,38 +39,13 @@ Client.__tostring = function(self)
 end
 
 local schema = {
-  pin = { type = { "string", "table" } },
-  skip_verification = { type = "boolean" },
-  server_name = { type = "string" },
   metadata = { type = "table" },
   connect_timeout = { type = "seconds" },
   bind = { type = "string" },
 }
-for name, field in pairs(host.schema) do
-  schema[name] = field
-end
-
--- What the options say about whom to trust, as core.tls wants it. nil when they say nothing.
-local function trust_of(checked)
-  if checked.skip_verification then
-    return { trust = "skip" }
-  elseif checked.pin then
-    local pins = {}
-    for _, text in ipairs(type(checked.pin) == "table" and checked.pin or { checked.pin }) do
-      local raw = identity.pin_bytes(text)
-      if not raw then
-        error(('echo.client: option "pin" wants "sha256:" and 64 hex digits, got %s'):format(errors.show(text)), 3)
-      end
-      pins[#pins + 1] = raw
-    end
-    if #pins == 0 then
-      error('echo.client: option "pin" is an empty list', 3)
-    end
-    return { trust = "pin", pins = pins }
-  elseif checked.ca == "system" then
-    return { trust = "system" }
-  elseif checked.ca then
-    return { trust = "ca", ca_file = checked.ca }
+for _, fields in ipairs { host.schema, tls.client_schema } do
+  for name, field in pairs(fields) do
+    schema[name] = field
   end
 end
 
@@ -82,16 +55,16 @@ end
 ---@return echostream.client
 function M.new(opts)
   local checked = options.check("echo.client", opts, schema)
-  local transport, tls, extra = host.split_transport("echo.client", checked.transport)
+  local transport, named, extra = host.split_transport("echo.client", checked.transport)
   if extra.preferred then
     error('echo.client: transport option "preferred_address" is for servers', 2)
   end
-  if tls.self_signed_cert ~= nil then
+  if named.self_signed_cert ~= nil then
     error('echo.client: transport option "self_signed_cert" is for servers', 2)
   end
-  checked.cert, checked.key = checked.cert or tls.cert, checked.key or tls.key
+  checked.cert, checked.key = checked.cert or named.cert, checked.key or named.key
   if checked.skip_verification == nil then
-    checked.skip_verification = tls.skip_verification
+    checked.skip_verification = named.skip_verification
   end
   if (checked.cert == nil) ~= (checked.key == nil) then
     error('echo.client: options "cert" and "key" belong together', 2)
@@ -103,7 +76,7 @@ function M.new(opts)
     _options = checked,
     _transport = transport,
     _qlog = extra.qlog,
-    _trust = trust_of(checked),
+    _trust = tls.trust("echo.client", checked),
     _ud = session.nobody,
     _endpoint = nil,
     _dialled = nil,
@@ -115,24 +88,6 @@ end
 
 -- Connecting --------------------------------------------------------------------------------------------------
 
-local function make_tls(self, name)
-  if not self._trust then
-    return nil, errors.new("unauthenticated", 'no way to tell the right server from a wrong one: give pin = "sha256:…" '
-      .. '(the server prints it), ca = "system" or a file, or skip_verification = true for a trial')
-  end
-  local config = {}
-  for key, value in pairs(self._trust) do
-    config[key] = value
-  end
-  if config.trust == "skip" then
-    log.write("warn", ("connecting to %s without verifying who it is (skip_verification)"):format(name))
-  end
-  host.set_pem(config, "cert", self._options.cert)
-  host.set_pem(config, "key", self._options.key)
-  config.server_name = self._options.server_name or (not address.literal(name) and name or nil)
-  return core.tls(config)
-end
-
 local function local_address(self, remote)
   if self._options.bind then
     local name, port = address.parse("echo.client", self._options.bind, "0.0.0.0")
@@ -143,23 +98,8 @@ local function local_address(self, remote)
   return remote:sub(1, 1) == "[" and "[::]:0" or "0.0.0.0:0"
 end
 
--- TLS alerts that mean: this certificate will not do.
-local certificate_alerts = { [41] = true, [42] = true, [43] = true, [44] = true, [45] = true, [46] = true, [48] = true,
-  [49] = true, [51] = true, [116] = true }
-
--- A handshake that failed over a certificate is `unauthenticated`, whoever disliked it (RFC 9001, section 4.8: a TLS
--- alert is the transport error 0x100 + alert).
-local function name_failure(err)
-  local details = err and err.details
-  if type(details) == "table" and details.cause == "handshake" and math.type(details.code) == "integer"
-    and certificate_alerts[details.code - 0x100] then
-    err.code = "unauthenticated"
-  end
-  return err
-end
-
 -- One attempt at one address: the core's session, its endpoint and our session; or nil, err.
-local function dial(self, remote, tls, timeout)
+local function dial(self, remote, security, timeout)
   local endpoint, problem = loop.endpoint { bind = local_address(self, remote), qlog = self._qlog }
   if not endpoint then
     return nil, problem
@@ -169,12 +109,17 @@ local function dial(self, remote, tls, timeout)
     transport[key] = value
   end
   transport.handshake_timeout = transport.handshake_timeout or timeout
+  -- A ticket is used once, so the first attempt has it.
+  local ticket = security.ticket
+  security.ticket = nil
   local ud, peer
   local ok, err = task.await(function(resume)
     local dial_err
     ud, dial_err = core.dial(endpoint, {
       remote = remote,
-      tls = tls,
+      tls = security.context,
+      ticket = ticket,
+      on_ticket = security.keep,
       host = self._host,
       credentials = self._options.metadata,
       instance = self._instance,
@@ -188,7 +133,7 @@ local function dial(self, remote, tls, timeout)
   end, timeout)
   if not ok then
     loop.close_endpoint(self._rec, endpoint)
-    return nil, name_failure(err)
+    return nil, err
   end
   return ud, endpoint, peer
 end
@@ -197,9 +142,9 @@ end
 local STAGGER = 0.25
 
 -- Tries the addresses of a name, a little after one another; the first that answers wins, the others are given up.
-local function dial_any(self, addresses, port, tls, timeout)
+local function dial_any(self, addresses, port, security, timeout)
   if #addresses == 1 then
-    return dial(self, address.join(addresses[1], port), tls, timeout)
+    return dial(self, address.join(addresses[1], port), security, timeout)
   end
   local attempts, failed, first_err, won = {}, 0, nil, false
   local ud, endpoint, peer = task.await(function(resume)
@@ -208,7 +153,7 @@ local function dial_any(self, addresses, port, tls, timeout)
         if i > 1 and not task.sleep((i - 1) * STAGGER) then
           return
         end
-        local a, b, c = dial(self, address.join(ip, port), tls, math.max(timeout - (i - 1) * STAGGER, 0.001))
+        local a, b, c = dial(self, address.join(ip, port), security, math.max(timeout - (i - 1) * STAGGER, 0.001))
         if not a then
           failed = failed + 1
           first_err = first_err or b
@@ -246,16 +191,27 @@ local function drop_endpoint(self)
   self._rec.anchors[self] = nil
 end
 
+-- The TLS context for a server, and the ticket that we have for it.
+local function secure(self, name, port)
+  local opts = self._options
+  local context, err = tls.client(opts, self._trust, name)
+  if not context then
+    return nil, err
+  end
+  local ticket, keep = tls.tickets(opts, self._transport, self._trust, context, name, port, "echostream/1")
+  return { context = context, ticket = ticket, keep = keep }
+end
+
 local function connect(self, name, port)
   local timeout = self._options.connect_timeout or self._options.timeout or 30
   local deadline = loop.now() + timeout
-  local tls, err = make_tls(self, name)
+  local security, err = secure(self, name, port)
   local addresses, ud, endpoint, peer
-  if tls then
+  if security then
     addresses, err = resolve(name, timeout)
   end
   if addresses then
-    ud, endpoint, peer = dial_any(self, addresses, port, tls, math.max(deadline - loop.now(), 0.001))
+    ud, endpoint, peer = dial_any(self, addresses, port, security, math.max(deadline - loop.now(), 0.001))
     err = not ud and endpoint or nil
   end
   if not ud then

@@ -106,6 +106,9 @@ end
 ---@param fn fun(session: echostream.session): any, any
 ---@return self
 function Host:on_connect(fn)
+  if self._host then
+    self._host:early_open(false) -- it may count, or mind otherwise being asked twice
+  end
   return add(self, "connect", fn)
 end
 

@@ -41,9 +41,6 @@ M.schema = {
   agent = { type = "string" },
   introspection = { type = "boolean" },
   watchdog = { type = { "seconds", "boolean" }, min = 0.001, max = 1e6 },
-  cert = { type = "string" },
-  key = { type = "string" },
-  ca = { type = "string" },
   reconnect = { refuse = "is not there yet: it comes with a later version; leave it out" },
 }
 
@@ -70,7 +67,8 @@ M.transport_schema = {
   preferred_address = { type = { "string", "table" } },
   follow_preferred_address = { type = "boolean" },
   qlog = { type = "string" },
-  enable_0rtt = { refuse = "is not there yet: 0-RTT comes with a later version; leave it out" },
+  enable_0rtt = { type = "boolean" },
+  key_update_packets = { type = "integer", min = 16, max = 1 << 22 },
 }
 
 --- Checks `transport = {…}` and splits it: what the core takes, and the TLS names of the seed.
@@ -107,16 +105,6 @@ function M.split_transport(where, opts)
   checked.self_signed_cert, checked.cert_chain, checked.skip_verification = nil, nil, nil
   checked.max_concurrent_streams = nil
   return checked, tls, extra
-end
-
---- Puts a file name or PEM text where core.tls wants it.
----@param config table   for core.tls
----@param field "cert"|"key"
----@param value string?  a path, or PEM text
-function M.set_pem(config, field, value)
-  if value then
-    config[field .. (value:find("-----BEGIN", 1, true) and "_pem" or "_file")] = value
-  end
 end
 
 M.run_hooks = hooks.run

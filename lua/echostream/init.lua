@@ -23,6 +23,7 @@ local task = require "echostream.task"
 ---@field sim table                     simulation (loaded on first use)
 ---@field codec table                   MessagePack and JSON (loaded on first use)
 ---@field frame table                   frames of the wire protocol (loaded on first use)
+---@field session_cache table           where clients keep session tickets (loaded on first use)
 local M = {
   version = core.version,
   libraries = setmetatable(core.libraries, {
@@ -93,6 +94,7 @@ local parts = {
   sim = "echostream.sim",
   codec = "echostream.codec",
   frame = "echostream.frame",
+  session_cache = "echostream.session_cache",
   loop = "echostream.loop",
 }
 

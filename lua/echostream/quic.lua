@@ -18,11 +18,11 @@ local connections = require "echostream.quic_connection"
 local errors = require "echostream.errors"
 local host = require "echostream.host"
 local identity = require "echostream.identity"
-local log = require "echostream.log"
 local loop = require "echostream.loop"
 local newcomers = require "echostream.newcomers"
 local options = require "echostream.options"
 local task = require "echostream.task"
+local tls = require "echostream.tls"
 
 local M = {}
 
@@ -39,6 +39,13 @@ local function check_alpn(where, alpn)
     end
   end
   return alpn
+end
+
+-- Which of its bytes are harmless when they come twice only a protocol knows.
+local function refuse_early(where, transport)
+  if transport.enable_0rtt then
+    error(('%s: transport option "enable_0rtt" is for servers and clients of echostream, not for raw QUIC'):format(where), 3)
+  end
 end
 
 local function resolve(name)
@@ -66,25 +73,20 @@ end
 
 local listen_schema = {
   alpn = { type = "table", required = true },
-  cert = { type = "string" },
-  key = { type = "string" },
   state_dir = { type = "string" },
   names = { type = "strings" },
-  ca = { type = "string" },
   transport = { type = "table" },
 }
-for name, field in pairs(newcomers.schema) do
-  listen_schema[name] = field
+for _, fields in ipairs { newcomers.schema, tls.server_schema } do
+  for name, field in pairs(fields) do
+    listen_schema[name] = field
+  end
 end
 
-local function server_tls(rec, opts, ip)
-  local config = { server = true }
-  if opts.cert then
-    host.set_pem(config, "cert", opts.cert)
-    host.set_pem(config, "key", opts.key)
-  else
+local function server_tls(self, opts)
+  if not opts.cert and not self._key then
     local key, err
-    if rec.sim and not opts.key and not opts.state_dir then
+    if self._rec.sim and not opts.key and not opts.state_dir then
       key = core.key_generate() -- simulations leave nothing on disk
     else
       key, err = identity.key(opts.key, opts.state_dir)
@@ -92,17 +94,11 @@ local function server_tls(rec, opts, ip)
     if not key then
       return nil, err
     end
-    local names = opts.names or (ip == "0.0.0.0" or ip == "::") and { "localhost" } or { "localhost", ip }
-    config.cert_pem, err = identity.certificate(key, names)
-    if not config.cert_pem then
-      return nil, err
-    end
-    config.key_pem = key
+    self._key = key
   end
-  if opts.ca then
-    config.trust, config.ca_file = "ca", opts.ca
-  end
-  return core.tls(config)
+  local ip = self._ip
+  local names = opts.names or (ip == "0.0.0.0" or ip == "::") and { "localhost" } or { "localhost", ip }
+  return tls.server("echo.quic.listen", opts, self._key, names)
 end
 
 -- In a task, for every connection whose handshake is over.
@@ -119,20 +115,26 @@ function Listener:_offer(conn, alpn)
   self._waiters:wake "connection"
 end
 
+local function take_tls(self, context)
+  local spki, der = context:pin()
+  self.pin, self.cert_hash = identity.pin_text(spki), identity.pin_text(der)
+end
+
 local function listen(name, port, opts, transport, extra)
   local rec = loop.current()
   local addresses, err = resolve(name)
   if not addresses then
     return nil, err
   end
-  local tls
-  tls, err = server_tls(rec, opts, addresses[1])
-  if not tls then
-    return nil, err
-  end
   local self = setmetatable({
+    _options = opts, _ip = addresses[1], _key = nil,
     _queue = {}, _waiters = connections.waiters(), _rec = rec, _closed = false, _keep_alive = transport.keep_alive,
   }, Listener)
+  local context
+  context, err = server_tls(self, opts)
+  if not context then
+    return nil, err
+  end
   -- The core keeps these functions as long as the endpoint: if they kept the listener, which has the endpoint, none of them
   -- could ever be collected. A listener nobody holds has nobody who accepts.
   local weak = setmetatable({ self }, { __mode = "v" })
@@ -151,7 +153,7 @@ local function listen(name, port, opts, transport, extra)
   end
   self._endpoint, err = loop.endpoint(newcomers.configure({
     bind = address.join(addresses[1], port),
-    tls = tls,
+    tls = context,
     apps = apps,
     transport = transport,
     qlog = extra.qlog,
@@ -160,10 +162,29 @@ local function listen(name, port, opts, transport, extra)
   if not self._endpoint then
     return nil, err
   end
-  local spki, der = tls:pin()
   self.address = self._endpoint:address()
-  self.pin, self.cert_hash = identity.pin_text(spki), identity.pin_text(der)
+  take_tls(self, context)
   return self
+end
+
+--- Replaces certificates while it listens: new connections get the new ones. What is not given stays as it is; without options
+--- the files are read again. A certificate for the same key leaves the pin as it was.
+---@param opts? { cert?: string, key?: string, certs?: table<string, table> }  as the options of `echo.quic.listen`
+---@return true|nil ok, echostream.error? err  then everything stays as it was
+function Listener:set_certificate(opts)
+  local new = tls.changed("listener:set_certificate", self._options, opts)
+  local context, err = server_tls(self, new)
+  if not context then
+    return nil, err
+  end
+  local ok
+  ok, err = self._endpoint:set_tls(context)
+  if not ok then
+    return nil, err
+  end
+  self._options = new
+  take_tls(self, context)
+  return true
 end
 
 --- Listens for connections of other protocols.
@@ -175,11 +196,13 @@ function M.listen(addr, opts, callback)
   local checked = options.check("echo.quic.listen", opts, listen_schema)
   check_alpn("echo.quic.listen", checked.alpn)
   newcomers.check("echo.quic.listen", checked)
-  local transport, tls, extra = host.split_transport("echo.quic.listen", checked.transport)
-  checked.cert, checked.key = checked.cert or tls.cert, checked.key or tls.key
+  local transport, named, extra = host.split_transport("echo.quic.listen", checked.transport)
+  refuse_early("echo.quic.listen", transport)
+  checked.cert, checked.key = checked.cert or named.cert, checked.key or named.key
   if checked.cert and not checked.key then
     error('echo.quic.listen: option "cert" needs "key"', 2)
   end
+  tls.check_server("echo.quic.listen", checked)
   local ok, name, port = pcall(address.parse, "echo.quic.listen", addr, "0.0.0.0")
   if not ok then
     error(name, 2)
@@ -230,33 +253,12 @@ Listener.__close = Listener.close
 
 local connect_schema = {
   alpn = { type = "table", required = true },
-  pin = { type = { "string", "table" } },
-  ca = { type = "string" },
-  skip_verification = { type = "boolean" },
-  cert = { type = "string" },
-  key = { type = "string" },
-  server_name = { type = "string" },
   timeout = { type = "seconds", default = 30 },
   bind = { type = "string" },
   transport = { type = "table" },
 }
-
--- Whom to trust, as core.tls wants it; nil when the options do not say.
-local function trust_of(opts)
-  if opts.skip_verification then
-    return { trust = "skip" }
-  elseif opts.pin then
-    local pins = {}
-    for i, text in ipairs(type(opts.pin) == "table" and opts.pin or { opts.pin }) do
-      pins[i] = identity.pin_bytes(text)
-      if not pins[i] then
-        error(('echo.quic.connect: option "pin" wants "sha256:" and 64 hex digits, got %s'):format(errors.show(text)), 3)
-      end
-    end
-    return { trust = "pin", pins = pins }
-  elseif opts.ca then
-    return opts.ca == "system" and { trust = "system" } or { trust = "ca", ca_file = opts.ca }
-  end
+for name, field in pairs(tls.client_schema) do
+  connect_schema[name] = field
 end
 
 local function local_address(rec, opts, remote)
@@ -269,7 +271,7 @@ local function local_address(rec, opts, remote)
 end
 
 -- One attempt at one address.
-local function dial(rec, remote, tls, opts, transport, timeout)
+local function dial(rec, remote, security, opts, transport, timeout)
   local endpoint, err = loop.endpoint { bind = local_address(rec, opts, remote), qlog = opts.qlog }
   if not endpoint then
     return nil, err
@@ -280,7 +282,9 @@ local function dial(rec, remote, tls, opts, transport, timeout)
   end
   config.handshake_timeout = config.handshake_timeout or timeout
   local conn
-  conn, err = core.quic_dial(endpoint, { remote = remote, tls = tls, alpn = opts.alpn[1], transport = config })
+  conn, err = core.quic_dial(endpoint, {
+    remote = remote, tls = security[1], ticket = security[2], on_ticket = security[3], alpn = opts.alpn[1], transport = config,
+  })
   if not conn then
     loop.close_endpoint(rec, endpoint)
     return nil, err
@@ -305,32 +309,23 @@ local function dial(rec, remote, tls, opts, transport, timeout)
 end
 
 local function connect(name, port, opts, transport, trust)
-  if not trust then
-    return nil, errors.new("unauthenticated", 'no way to tell the right server from a wrong one: give pin = "sha256:…", '
-      .. 'ca = "system" or a file, or skip_verification = true for a trial')
-  end
   local rec = loop.current()
   local deadline = loop.now() + opts.timeout
-  local addresses, err = resolve(name)
+  local context, err = tls.client(opts, trust, name)
+  if not context then
+    return nil, err
+  end
+  local addresses
+  addresses, err = resolve(name)
   if not addresses then
     return nil, err
   end
-  if trust.trust == "skip" then
-    log.write("warn", ("connecting to %s without verifying who it is (skip_verification)"):format(name))
-  end
-  host.set_pem(trust, "cert", opts.cert)
-  host.set_pem(trust, "key", opts.key)
-  trust.server_name = opts.server_name or (not address.literal(name) and name or nil)
-  local tls
-  tls, err = core.tls(trust)
-  if not tls then
-    return nil, err
-  end
+  local ticket, keep = tls.tickets(opts, transport, trust, context, name, port, opts.alpn[1])
   for i, ip in ipairs(addresses) do
     -- An address that does not answer must not eat the time of the others.
     local left = math.max(deadline - loop.now(), 0.001)
     local connection
-    connection, err = dial(rec, address.join(ip, port), tls, opts, transport, left / (#addresses - i + 1))
+    connection, err = dial(rec, address.join(ip, port), { context, i == 1 and ticket or nil, keep }, opts, transport, left / (#addresses - i + 1))
     if connection then
       return connection
     end
@@ -350,13 +345,14 @@ function M.connect(addr, opts, callback)
   if #checked.alpn > 1 then
     error('echo.quic.connect: option "alpn" wants one name: a client says which protocol it speaks', 2)
   end
-  local transport, tls, extra = host.split_transport("echo.quic.connect", checked.transport)
+  local transport, named, extra = host.split_transport("echo.quic.connect", checked.transport)
+  refuse_early("echo.quic.connect", transport)
   if extra.preferred then
     error('echo.quic.connect: transport option "preferred_address" is for servers', 2)
   end
   checked.qlog = extra.qlog
-  checked.cert, checked.key = checked.cert or tls.cert, checked.key or tls.key
-  checked.skip_verification = checked.skip_verification or tls.skip_verification
+  checked.cert, checked.key = checked.cert or named.cert, checked.key or named.key
+  checked.skip_verification = checked.skip_verification or named.skip_verification
   if (checked.cert == nil) ~= (checked.key == nil) then
     error('echo.quic.connect: options "cert" and "key" belong together', 2)
   end
@@ -364,7 +360,7 @@ function M.connect(addr, opts, callback)
   if not ok then
     error(name, 2)
   end
-  local trust = trust_of(checked)
+  local trust = tls.trust("echo.quic.connect", checked)
   if callback then
     options.argument("echo.quic.connect", "callback", callback, "function")
     return task.call_back(callback, connect, name, port, checked, transport, trust)

@@ -5,6 +5,7 @@ local loop = require "echostream.loop"
 local options = require "echostream.options"
 local path = require "echostream.path"
 local task = require "echostream.task"
+local tls = require "echostream.tls"
 
 local M = {}
 
@@ -451,6 +452,19 @@ end
 ---@return string? new, string|echostream.error old  the addresses; nil and an error: `timeout`, or why the connection was closed
 function Connection:wait_migrated(timeout, callback)
   return either("connection:wait_migrated", timeout, callback, wait_migrated, self)
+end
+
+--- Changes the packet keys now. They change by themselves too: see `key_update_packets` in the transport options.
+---@return true|nil ok, echostream.error? err  `failed_precondition`: the handshake, or the change before, is too recent
+function Connection:update_key()
+  return self._conn:update_key()
+end
+
+--- What the peer's certificate says; nil when it showed none.
+---@return echostream.certificate? certificate, echostream.error? err
+function Connection:peer_cert()
+  local raw, err = self._conn:peer_cert()
+  return tls.describe(raw), err
 end
 
 --- Figures of the connection.

@@ -10,6 +10,7 @@ local loop = require "echostream.loop"
 local newcomers = require "echostream.newcomers"
 local options = require "echostream.options"
 local task = require "echostream.task"
+local tls = require "echostream.tls"
 
 local M = {}
 
@@ -33,7 +34,7 @@ local schema = {
   renew_after = { type = "seconds" },
   grace = { type = "seconds", default = 10 },
 }
-for _, fields in ipairs { host.schema, newcomers.schema } do
+for _, fields in ipairs { host.schema, tls.server_schema, newcomers.schema } do
   for name, field in pairs(fields) do
     schema[name] = field
   end
@@ -66,22 +67,23 @@ end
 function M.new(opts)
   local checked = options.check("echo.server", opts, schema)
   newcomers.check("echo.server", checked)
-  local transport, tls, extra = host.split_transport("echo.server", checked.transport)
-  if tls.skip_verification ~= nil then
+  local transport, named, extra = host.split_transport("echo.server", checked.transport)
+  if named.skip_verification ~= nil then
     error('echo.server: transport option "skip_verification" is for clients', 2)
   end
-  checked.cert = checked.cert or tls.cert
-  checked.key = checked.key or tls.key
-  if tls.self_signed_cert then
+  checked.cert = checked.cert or named.cert
+  checked.key = checked.key or named.key
+  if named.self_signed_cert then
     if checked.cert then
       error('echo.server: "self_signed_cert" and a certificate exclude each other', 2)
-    elseif type(tls.self_signed_cert) == "table" then
-      checked.names = checked.names or tls.self_signed_cert
+    elseif type(named.self_signed_cert) == "table" then
+      checked.names = checked.names or named.self_signed_cert
     end
   end
   if checked.cert and not checked.key then
     error('echo.server: option "cert" needs "key"', 2)
   end
+  tls.check_server("echo.server", checked)
   local ok, bind_host, port = pcall(address.parse, "echo.server", checked.bind, "0.0.0.0")
   if not ok then
     error(bind_host, 2)
@@ -124,49 +126,60 @@ local function names_of(self)
 end
 
 -- A TLS context with the given certificate, or with a new one for the made key.
-local function make_tls(self)
-  local opts = self._options
-  local config = { server = true }
-  if opts.cert then
-    host.set_pem(config, "cert", opts.cert)
-    host.set_pem(config, "key", opts.key)
-  else
-    if not self._key then
-      local key, err
-      if self._rec.sim and not opts.key and not opts.state_dir then
-        key = core.key_generate() -- simulations leave nothing on disk
-      else
-        key, err = identity.key(opts.key, opts.state_dir)
-      end
-      if not key then
-        return nil, err
-      end
-      self._key = key
+local function make_tls(self, opts)
+  if not opts.cert and not self._key then
+    local key, err
+    if self._rec.sim and not opts.key and not opts.state_dir then
+      key = core.key_generate() -- simulations leave nothing on disk
+    else
+      key, err = identity.key(opts.key, opts.state_dir)
     end
-    local cert, err = identity.certificate(self._key, names_of(self))
-    if not cert then
+    if not key then
       return nil, err
     end
-    config.cert_pem, config.key_pem = cert, self._key
+    self._key = key
   end
-  if opts.ca then
-    config.trust, config.ca_file = "ca", opts.ca
-  end
-  return core.tls(config)
+  return tls.server("echo.server", opts, self._key, names_of(self))
+end
+
+local function take_tls(self, context)
+  local spki, der = context:pin()
+  self._tls = context
+  rawset(self, "pin", identity.pin_text(spki))
+  rawset(self, "cert_hash", identity.pin_text(der))
 end
 
 function Server:_identify()
   if self._tls then
     return true
   end
-  local tls, err = make_tls(self)
-  if not tls then
+  local context, err = make_tls(self, self._options)
+  if not context then
     return nil, err
   end
-  local spki, der = tls:pin()
-  self._tls = tls
-  rawset(self, "pin", identity.pin_text(spki))
-  rawset(self, "cert_hash", identity.pin_text(der))
+  take_tls(self, context)
+  return true
+end
+
+--- Replaces certificates while the server runs: new connections get the new ones, those under way keep theirs. What is not
+--- given stays as it is; without options the files are read again. A certificate for the same key leaves the pin as it was.
+---@param opts? { cert?: string, key?: string, certs?: table<string, table> }  as the options of `echo.server`
+---@return true|nil ok, echostream.error? err  then everything stays as it was
+function Server:set_certificate(opts)
+  local new = tls.changed("server:set_certificate", self._options, opts)
+  local context, err = make_tls(self, new)
+  if not context then
+    return nil, err
+  end
+  if self._endpoint then
+    local ok
+    ok, err = self._endpoint:set_tls(context)
+    if not ok then
+      return nil, err
+    end
+  end
+  self._options = new
+  take_tls(self, context)
   return true
 end
 
@@ -239,6 +252,7 @@ local function start(self)
   end
   self.state = "running"
   self._rec.anchors[self] = true
+  admission.open_early(self)
   ok, err = host.run_hooks(self, "start", self.context)
   if not ok then
     self:_finish_stop()

@@ -12,6 +12,7 @@ local path = require "echostream.path"
 local services = require "echostream.services"
 local stream = require "echostream.stream"
 local task = require "echostream.task"
+local tls = require "echostream.tls"
 
 local M = {}
 
@@ -21,6 +22,7 @@ local current, take_trailers, rawget, rawset = core.current, core.take_trailers,
 ---@class echostream.session
 ---@field id integer               unique in this process
 ---@field peer_addr string         "192.0.2.7:40123"
+---@field peer_cert echostream.certificate?  what the peer's certificate says; nil when it showed none
 ---@field created_at number        seconds since 1970
 ---@field incoming boolean         the peer dialled
 ---@field metadata table<string, string>  the credentials the peer's HELLO carried
@@ -478,6 +480,7 @@ function M.new(ud, host, incoming, credentials)
     metadata = credentials or {},
     server_ctx = host.context,
     context = context.new(),
+    peer_cert = incoming and tls.describe((ud:peer_cert())) or nil,
     draining = false,
     closed_by = nil,
     _close_waiters = nil,
@@ -490,6 +493,7 @@ function M.refresh(session)
   local id, peer_addr, created_at = session._ud:info()
   if id then
     session.id, session.peer_addr, session.created_at = id, peer_addr, created_at
+    session.peer_cert = tls.describe((session._ud:peer_cert()))
   end
 end
 
@@ -514,6 +518,12 @@ end
 ---@return any
 function Session:remove(key)
   return self.context:remove(key)
+end
+
+--- Changes the packet keys now. They change by themselves too: see `key_update_packets` in the transport options.
+---@return true|nil ok, echostream.error? err  `failed_precondition`: the handshake, or the change before, is too recent
+function Session:update_key()
+  return self._ud:update_key()
 end
 
 --- The SHA-256 of the peer's public key ("sha256:…"), nil when it showed no certificate.

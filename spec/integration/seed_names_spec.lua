@@ -248,10 +248,24 @@ rows["`.plugin(…)`"] = function(env)
   assert.equal("method_not_found", select(2, client:request("greet")).code)
 end
 
-rows["`enable_0rtt`"] = function()
-  local ok, raised = pcall(echo.client, { transport = { enable_0rtt = true } })
-  assert.is_false(ok)
-  assert.matches('option "enable_0rtt" is not there yet', raised)
+rows["`enable_0rtt`"] = function(env)
+  local early = { enable_0rtt = true }
+  local server = env.server({ transport = early }, function(server)
+    server:add_rpc("ping", function() return "pong" end, { idempotent = true })
+  end)
+  local tickets = 0
+  local cache = echo.session_cache.memory()
+  local put = cache.put
+  function cache:put(key, value)
+    tickets = tickets + (value and 1 or 0)
+    put(self, key, value)
+  end
+  local client = env.connect(server, { transport = early, session_cache = cache })
+  env.eventually(function() return tickets == 1 end)
+  client:close()
+  client = env.connect(server, { transport = early, session_cache = cache })
+  assert.equal("pong", client:with { idempotent = true }:request("ping"))
+  assert.equal("accepted", client:stats().early_data)
 end
 
 rows["`reconnect`"] = function()

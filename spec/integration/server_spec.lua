@@ -108,7 +108,7 @@ net.each(function(env)
       assert.has_error(function() echo.server { cert = "cert.pem" } end)
       assert.has_error(function() echo.server { transport = { idle_timeout = "long" } } end)
       assert.has_error(function() echo.server { transport = { skip_verification = true } } end)
-      assert.has_error(function() echo.server { transport = { enable_0rtt = true } } end)
+      assert.has_error(function() echo.server { transport = { enable_0rtt = "yes" } } end)
     end)
 
     env.it("says why it cannot listen", function()

@@ -145,6 +145,9 @@ function host:add(kind, name, fn, options) end
 function host:replace(kind, name, fn) end
 ---@return boolean removed
 function host:remove(kind, name) end
+--- Whether sessions to come may open on early data, before on_connect hooks could be sure that nobody replays it.
+---@param on boolean
+function host:early_open(on) end
 --- nil, or what core.middleware's `incoming` made: it runs instead of every handler.
 function host:set_wrapper(fn) end
 --- The parts of middleware.lua that every call passes through; `helpers` are its functions and metatables for all that is not
@@ -160,8 +163,8 @@ function host:stats() end
 
 ---@class echostream.core.tls: userdata
 local tls = {}
----@param options { server?: boolean, cert_file?: string, key_file?: string, cert_pem?: string, key_pem?: string, trust?: "none"|"system"|"ca"|"pin"|"skip", ca_file?: string, pins?: string[], server_name?: string }
---- pins: raw 32-byte strings
+---@param options { server?: boolean, cert_file?: string, key_file?: string, cert_pem?: string, key_pem?: string, trust?: "none"|"system"|"ca"|"pin"|"skip", ca_file?: string, pins?: string[], server_name?: string, certs?: table[], client_optional?: boolean, priority?: string, keylog?: string }
+--- pins: raw 32-byte strings. certs: { name = , cert_file | cert_pem = , key_file | key_pem = } for clients that ask for other names
 ---@return echostream.core.tls|nil tls, table|nil err
 function core.tls(options) end
 ---@return string spki, string der raw 32 bytes each; nil when it has no certificate
@@ -173,7 +176,20 @@ function core.key_generate() end
 ---@param days integer
 ---@return string|nil pem, table|nil err
 function core.cert_self_sign(key_pem, names, days) end
----@return { spki: string, der: string, not_before: integer, not_after: integer, subject: string }|nil info, table|nil err
+--- Any certificate. Times are seconds since 1970. Without an issuer it is signed with its own key.
+---@param options { key: string, names: string[], not_before: integer, not_after: integer, issuer_cert?: string, issuer_key?: string, servers?: boolean, clients?: boolean, authority?: boolean }  PEM text
+---@return string|nil pem, table|nil err
+function core.cert_issue(options) end
+---@class echostream.core.certificate
+---@field spki string  SHA-256 of the public key, 32 bytes
+---@field der string   SHA-256 of the certificate
+---@field not_before integer
+---@field not_after integer
+---@field subject string
+---@field issuer string
+---@field serial string
+---@field names string[]
+---@return echostream.core.certificate|nil info, table|nil err
 function core.cert_inspect(pem) end
 ---@return string n unpredictable bytes
 function core.random(n) end
@@ -193,6 +209,8 @@ function core.random(n) end
 ---@field memory_cap? integer
 ---@field congestion_control? "cubic"|"bbr"|"newreno"
 ---@field version? 1|2
+---@field enable_0rtt? boolean
+---@field key_update_packets? integer
 
 ---@class echostream.core.endpoint: userdata
 local endpoint = {}
@@ -218,7 +236,7 @@ function endpoint:rebind() end
 --- Starts a session; the `open` hook has made its object before this returns. `done(ok, err)` (in a task) when the handshake is
 --- over: true, or nil and the reason. `remote` is a numeric address.
 ---@param endpoint echostream.core.endpoint
----@param options { remote: string, tls: echostream.core.tls, host: echostream.core.host, credentials?: table<string,string>, instance?: string, transport?: echostream.core.transport, done: fun(ok: true|nil, err: table|nil) }
+---@param options { remote: string, tls: echostream.core.tls, host: echostream.core.host, ticket?: string, on_ticket?: fun(ticket: string), credentials?: table<string,string>, instance?: string, transport?: echostream.core.transport, done: fun(ok: true|nil, err: table|nil) }
 ---@return echostream.core.session|nil session, table|nil err
 function core.dial(endpoint, options) end
 
@@ -245,6 +263,11 @@ function session:on_flushed(fn) end
 function session:stats() end
 ---@return string|nil spki of the peer's certificate, raw 32 bytes
 function session:peer_pin() end
+---@return echostream.core.certificate|nil certificate
+function session:peer_cert() end
+--- Changes the packet keys.
+---@return true|nil ok, table|nil err  failed_precondition
+function session:update_key() end
 function session:keep_alive(on) end
 --- Moves to another local address; done(ok, err) in a task when it is over. true: it began.
 ---@return true|nil, table|nil
@@ -361,7 +384,7 @@ function channel:metadata() end
 
 ---@class echostream.core.conn: userdata
 local conn = {}
----@param options { remote: string, tls: echostream.core.tls, alpn: string, transport?: echostream.core.transport }
+---@param options { remote: string, tls: echostream.core.tls, alpn: string, ticket?: string, on_ticket?: fun(ticket: string), transport?: echostream.core.transport }
 ---@return echostream.core.conn|nil conn, table|nil err
 function core.quic_dial(endpoint, options) end
 --- "connecting", "open", or "closed" and the close information { cause, app, code, reason } and the same as an error object
@@ -393,6 +416,10 @@ function conn:stats() end
 function conn:peer_addr() end
 ---@return string|nil
 function conn:peer_pin() end
+---@return echostream.core.certificate|nil certificate
+function conn:peer_cert() end
+---@return true|nil ok, table|nil err  failed_precondition
+function conn:update_key() end
 
 ---@class echostream.core.qstream: userdata
 local qstream = {}

@@ -6,6 +6,8 @@
 ---@field timeout? number  seconds; the deadline of calls that do not say otherwise, and of connecting (default: 30)
 ---@field cert? string  a certificate (chain): file, or PEM text. Clients need one where the server asks for it
 ---@field key? string  its key: file, or PEM text. On a server `key` alone says where the made key is kept
+---@field tls_priority? string  a [GnuTLS priority string](https://gnutls.org/manual/html_node/Priority-Strings.html) that says which ciphers and groups may be used, such as `"SECURE256"`; TLS 1.3 it is in any case (default: AES-GCM and ChaCha20-Poly1305; X25519, P-256, P-384)
+---@field keylog? string  a file that gets the secrets of every connection, for Wireshark; the log says so. The environment's `SSLKEYLOGFILE` does the same
 ---@field ca? string  a PEM file of certificate authorities. On a server: clients must show a certificate of one. On a client: who is trusted; `"system"`: the system's list; the name is checked
 ---@field max_message? integer  bytes; the longest payload that is accepted (default: 4 MiB)
 ---@field max_metadata? integer  bytes; the most metadata that is accepted, never above 16 KiB (default: 16 KiB)
@@ -27,6 +29,9 @@
 ---@field secret? string  at least 32 random bytes, from which the keys of tokens and stateless resets are made: a restarted server tells its former clients at once that it has lost their connections. Where a key is made and kept, so is a secret, unless the port is 0 (default: that, or a new one at each start)
 
 ---@class echostream.options.server: echostream.options.shared, echostream.options.newcomers
+---@field certs? table<string, table>  certificates for clients that ask for other host names (SNI): `{ ["a.example"] = { cert, key }, ["*.b.example"] = { … } }`, files or PEM text. `*` stands for one label; the full name goes first; whoever asks for none of them gets `cert`, or the made one
+---@field client_pins? string[]  clients must show a certificate with one of these keys, `"sha256:…"`; names, issuers and dates do not count
+---@field require_client_cert? boolean  false: clients may come without a certificate, and one that is shown is checked (`ca`, `client_pins`); true without these: any certificate will do, its key tells clients apart (`session.peer_cert.pin`) (default: true with `ca` or `client_pins`)
 ---@field bind? string|integer  where to listen; `":5000"` and `5000` mean every IPv4 address (default: "127.0.0.1:0")
 ---@field state_dir? string  where a made key is kept (mode 600), so that the pin survives restarts (default: $XDG_STATE_HOME/echostream)
 ---@field names? string[]  of a made certificate (default: localhost and the address)
@@ -38,6 +43,7 @@
 ---@field pin? string|string[]  trust: `"sha256:…"` as the server prints it, or a list. Overrides name, issuer and dates, never a wrong key
 ---@field skip_verification? boolean  true: nobody is checked, and the log says so (default: false)
 ---@field server_name? string  to check and to ask for (default: the host part of the address)
+---@field session_cache? boolean|table  where tickets are kept that make the next handshake with the same server shorter: true: in memory, 256 for the process; or a table with `get(key)` and `put(key, value)` (default: true with `enable_0rtt`, else false)
 ---@field metadata? table<string, string>  credentials by lower-case key, sent when connecting: see [who may connect](#who-may-connect)
 ---@field connect_timeout? number  seconds for connecting (default: `timeout`)
 ---@field bind? string  local address (default: any)
@@ -60,6 +66,8 @@
 ---@field follow_preferred_address? boolean  clients: follow the server's preferred address (default: true)
 ---@field qlog? string  a directory: every connection writes a file there that tells what the QUIC library did (qlog, JSON-SEQ). For finding faults: it is slow. Raises where the library has a known flaw (`echo.libraries.qlog` says why)
 ---@field version? 1|2  of QUIC. Clients: the one to begin with; a server that does not speak it costs a round trip and gets another one (default: 1). Servers speak both, and ask clients that offer it for this one (default: the client's choice). 2 (RFC 9369) needs ngtcp2 1.0 or later, so not Debian 12's
+---@field enable_0rtt? boolean  early data: see [0-RTT](#0-rtt). Clients: with a ticket `connect` returns at once and calls marked `idempotent` travel with the first packet. Servers: such calls run at once when the method is `idempotent` too (default: false)
+---@field key_update_packets? integer  packets sent after which the packet keys are changed (default: 1,048,576)
 ---@field self_signed_cert? boolean|string[]  servers: a certificate is made (which is the default), for these names
 ---@field cert_chain? table  `{ cert = …, key = … }`, as the options `cert` and `key`
 ---@field skip_verification? boolean  clients: as the option of that name
@@ -108,6 +116,11 @@
 ---@field state_dir? string  where a made key is kept
 ---@field names? string[]  of a made certificate
 ---@field ca? string  clients must show a certificate of it
+---@field certs? table<string, table>  as for servers: certificates by host name
+---@field client_pins? string[]  as for servers
+---@field require_client_cert? boolean  as for servers
+---@field tls_priority? string  as for servers
+---@field keylog? string  as for servers
 ---@field transport? echostream.options.transport  here a connection is kept alive by the client's side, by ours when `keep_alive` gives the seconds
 
 ---@class echostream.options.dial  of `echo.quic.connect`
@@ -118,9 +131,22 @@
 ---@field cert? string  file, or PEM text, where the server asks for one
 ---@field key? string  file, or PEM text
 ---@field server_name? string  to check and to ask for (default: the host part of the address)
+---@field session_cache? boolean|table  as for clients (default: false)
+---@field tls_priority? string  as for clients
+---@field keylog? string  as for clients
 ---@field timeout? number  seconds (default: 30)
 ---@field bind? string  local address (default: any)
 ---@field transport? echostream.options.transport  the connection is kept alive unless `keep_alive = false` there lets it end when it is idle
+
+---@class echostream.certificate  what `session.peer_cert` has, read from the certificate as it was shown
+---@field subject string  "CN=alice,O=Example"; who that is only the issuer knows: trust it when `ca` checked it
+---@field issuer string
+---@field serial string  hexadecimal
+---@field names string[]  DNS names, addresses, e-mail addresses and URIs
+---@field not_before integer  seconds since 1970
+---@field not_after integer  seconds since 1970
+---@field pin string  "sha256:…" of the public key
+---@field hash string  "sha256:…" of the whole certificate
 
 ---@class echostream.stats  what `session:stats()`, `client:stats()` and `connection:stats()` of raw QUIC return
 ---@field rtt_latest number  seconds: the latest round trip
@@ -144,8 +170,9 @@
 ---@field ecn_received integer  the peer's packets that arrived marked
 ---@field ecn_ce_received integer  of these, "congestion experienced"
 ---@field migrations integer  changes of either side's address that were validated
----@field resumed boolean  the TLS session was resumed
----@field early_data "none"|"accepted"|"rejected"  0-RTT
+---@field resumed boolean  the handshake went on from an earlier session: nobody showed a certificate
+---@field early_data "none"|"accepted"|"rejected"  0-RTT; rejected: it was sent again after the handshake
+---@field key_updates integer  changes of the packet keys, ours and the peer's, that are over
 ---@field max_datagram integer  bytes of the largest unreliable event or datagram that may be sent now; 0: the peer takes none
 ---@field held integer  bytes that are held for this connection now
 ---@field streams_bidi_left integer  two-way streams that may still be opened now
