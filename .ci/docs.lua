@@ -25,7 +25,7 @@ local prefixes = {
   Timestamp = "timestamp", ["middleware.methods"] = "call", ["quic_connection.Stream"] = "quic_stream", Response = "response",
 }
 local modules = { -- whose functions users call, and how
-  quic = "echo.quic", sim = "echo.sim", codec = "echo.codec", frame = "echo.frame", init = "echo",
+  quic = "echo.quic", session_cache = "echo.session_cache", sim = "echo.sim", codec = "echo.codec", frame = "echo.frame", init = "echo",
 }
 -- The class that documents the options of a schema: { module, name of the table }.
 local schemas = {
@@ -33,6 +33,9 @@ local schemas = {
   ["echostream.options.transport"] = { "host", "M.transport_schema" },
   ["echostream.options.server"] = { "server", "schema" },
   ["echostream.options.newcomers"] = { "newcomers", "M.schema" },
+  ["echostream.options.tls"] = { "tls", "M.shared_schema" },
+  ["echostream.options.tls_server"] = { "tls", "M.server_schema" },
+  ["echostream.options.tls_client"] = { "tls", "M.client_schema" },
   ["echostream.options.client"] = { "client", "schema" },
   ["echostream.options.call"] = { "session", "M.call_options" },
   ["echostream.options.path"] = { "sim", "path_schema" },

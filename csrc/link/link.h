@@ -64,8 +64,8 @@ struct es_close_info {
     char reason[256]; /* text for people, NUL-terminated, printable; "" when there is none */
 };
 
-/* One side did not like the other's certificate, or missed one: a TLS alert that says so (RFC 8446 6.2, RFC 9001
- * 4.8). */
+/* One side did not like the other's certificate, or missed one: a TLS alert that says so (RFC 8446 6.2, RFC
+ * 9001 4.8). */
 static inline int es_close_is_certificate(const struct es_close_info *i)
 {
     uint64_t alert = i->code - 0x100;

@@ -288,8 +288,8 @@ int es_lsession_open_call(lua_State *L);
 
 /* ---- tls_peer.c ---- */
 #define ES_TICKET_EVENT 0x280 /* owner: whoever gets the ticket */
-/* Fields "ticket" and "on_ticket" of the option table at idx. 0 or ES_ERR_NOMEM. When the connection is not made,
- * cc->ticket_free is the caller's to call. */
+/* Fields "ticket" and "on_ticket" of the option table at idx. 0 or ES_ERR_NOMEM. When the connection is not
+ * made, cc->ticket_free is the caller's to call. */
 int es_lua_ticket_options(lua_State *L, int idx, struct es_lloop *lp, struct es_connect_config *cc);
 void es_lua_ticket_event(lua_State *L, struct es_event *ev);
 void es_lua_ticket_drop(struct es_event *ev);

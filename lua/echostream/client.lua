@@ -43,7 +43,7 @@ local schema = {
   connect_timeout = { type = "seconds" },
   bind = { type = "string" },
 }
-for _, fields in ipairs { host.schema, tls.client_schema } do
+for _, fields in ipairs { host.schema, tls.client_schema, tls.shared_schema } do
   for name, field in pairs(fields) do
     schema[name] = field
   end

@@ -77,7 +77,7 @@ local listen_schema = {
   names = { type = "strings" },
   transport = { type = "table" },
 }
-for _, fields in ipairs { newcomers.schema, tls.server_schema } do
+for _, fields in ipairs { newcomers.schema, tls.server_schema, tls.shared_schema } do
   for name, field in pairs(fields) do
     listen_schema[name] = field
   end
@@ -257,8 +257,10 @@ local connect_schema = {
   bind = { type = "string" },
   transport = { type = "table" },
 }
-for name, field in pairs(tls.client_schema) do
-  connect_schema[name] = field
+for _, fields in ipairs { tls.client_schema, tls.shared_schema } do
+  for name, field in pairs(fields) do
+    connect_schema[name] = field
+  end
 end
 
 local function local_address(rec, opts, remote)

@@ -34,7 +34,7 @@ local schema = {
   renew_after = { type = "seconds" },
   grace = { type = "seconds", default = 10 },
 }
-for _, fields in ipairs { host.schema, tls.server_schema, newcomers.schema } do
+for _, fields in ipairs { host.schema, tls.server_schema, newcomers.schema, tls.shared_schema } do
   for name, field in pairs(fields) do
     schema[name] = field
   end

@@ -67,6 +67,7 @@ local shared
 --- The store that an option means: `true` is the one of this process.
 ---@param option boolean|table|nil
 ---@return echostream.session_cache?
+---@package
 function M.of(option)
   if option == true then
     shared = shared or M.memory()
@@ -79,6 +80,7 @@ end
 ---@param where string
 ---@param option any
 ---@param level? integer
+---@package
 function M.check(where, option, level)
   if type(option) == "table" and (type(option.get) ~= "function" or type(option.put) ~= "function") then
     error(('%s: option "session_cache" wants true, or a table with the methods get(key) and put(key, value)'):format(where),
@@ -99,6 +101,7 @@ end
 ---@param store echostream.session_cache
 ---@param key string
 ---@return string?
+---@package
 function M.take(store, key)
   local value = call(store, "get", key)
   if value == nil then
@@ -115,6 +118,7 @@ end
 ---@param store echostream.session_cache
 ---@param key string
 ---@return fun(ticket: string)
+---@package
 function M.keeper(store, key)
   return function(ticket)
     call(store, "put", key, ticket)

@@ -37,10 +37,6 @@ M.server_schema = {
   require_client_cert = { type = "boolean" },
 }
 
-for name, field in pairs(M.shared_schema) do
-  M.client_schema[name], M.server_schema[name] = field, field
-end
-
 --- Options of `set_certificate`.
 ---@type table<string, echostream.options.field>
 M.certificate_schema = {

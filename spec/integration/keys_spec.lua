@@ -3,18 +3,18 @@ local net = require "spec.support.net"
 
 -- A store that counts, and whose tickets a spec can look at and exchange.
 local function store()
-  local self = { tickets = {}, puts = 0, gets = 0, last = nil }
-  function self:get(key)
+  local it = { tickets = {}, puts = 0, gets = 0, last = nil }
+  function it:get(key)
     self.gets = self.gets + 1
     return self.tickets[key]
   end
-  function self:put(key, value)
+  function it:put(key, value)
     self.tickets[key] = value
     if value then
       self.puts, self.last = self.puts + 1, value
     end
   end
-  return self
+  return it
 end
 
 net.each(function(env)
@@ -70,9 +70,9 @@ net.each(function(env)
       local server = env.server()
       local opts = { session_cache = store() }
       visit(server, opts)
-      local one, two = env.connect(server, opts), nil
+      local one = env.connect(server, opts)
       opts.session_cache.tickets = {}
-      two = env.connect(server, opts)
+      local two = env.connect(server, opts)
       assert.is_true(one:stats().resumed)
       assert.is_false(two:stats().resumed)
     end)

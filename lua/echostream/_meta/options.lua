@@ -4,11 +4,6 @@
 
 ---@class echostream.options.shared  of servers and clients
 ---@field timeout? number  seconds; the deadline of calls that do not say otherwise, and of connecting (default: 30)
----@field cert? string  a certificate (chain): file, or PEM text. Clients need one where the server asks for it
----@field key? string  its key: file, or PEM text. On a server `key` alone says where the made key is kept
----@field tls_priority? string  a [GnuTLS priority string](https://gnutls.org/manual/html_node/Priority-Strings.html) that says which ciphers and groups may be used, such as `"SECURE256"`; TLS 1.3 it is in any case (default: AES-GCM and ChaCha20-Poly1305; X25519, P-256, P-384)
----@field keylog? string  a file that gets the secrets of every connection, for Wireshark; the log says so. The environment's `SSLKEYLOGFILE` does the same
----@field ca? string  a PEM file of certificate authorities. On a server: clients must show a certificate of one. On a client: who is trusted; `"system"`: the system's list; the name is checked
 ---@field max_message? integer  bytes; the longest payload that is accepted (default: 4 MiB)
 ---@field max_metadata? integer  bytes; the most metadata that is accepted, never above 16 KiB (default: 16 KiB)
 ---@field max_calls? integer  handlers that run at once for a session; more calls get `resource_exhausted` (default: 100)
@@ -21,6 +16,24 @@
 ---@field watchdog? number|boolean  seconds after which a handler that held the loop is named in the log, once in 10 s each; false: never (default: 0.1)
 ---@field transport? echostream.options.transport  see [Transport options](#transport-options)
 
+---@class echostream.options.tls  of servers, clients and raw QUIC
+---@field cert? string  a certificate (chain): file, or PEM text. Clients need one where the server asks for it
+---@field key? string  its key: file, or PEM text. On a server `key` alone says where the made key is kept
+---@field ca? string  a PEM file of certificate authorities. On a server: clients must show a certificate of one. On a client: who is trusted; `"system"`: the system's list; the name is checked
+---@field tls_priority? string  a [GnuTLS priority string](https://gnutls.org/manual/html_node/Priority-Strings.html) that says which ciphers and groups may be used, such as `"SECURE256"`; TLS 1.3 it is in any case (default: AES-GCM and ChaCha20-Poly1305; X25519, P-256, P-384)
+---@field keylog? string  a file that gets the secrets of every connection, for Wireshark; the log says so. The environment's `SSLKEYLOGFILE` does the same
+
+---@class echostream.options.tls_server  of servers and `echo.quic.listen`
+---@field certs? table<string, table>  certificates for clients that ask for other host names (SNI): `{ ["a.example"] = { cert, key }, ["*.b.example"] = { … } }`, files or PEM text. `*` stands for one label; the full name goes first; whoever asks for none of them gets `cert`, or the made one
+---@field client_pins? string[]  clients must show a certificate with one of these keys, `"sha256:…"`; names, issuers and dates do not count
+---@field require_client_cert? boolean  false: clients may come without a certificate, and one that is shown is checked (`ca`, `client_pins`); true without these: any certificate will do, its key tells clients apart (`session.peer_cert.pin`) (default: true with `ca` or `client_pins`)
+
+---@class echostream.options.tls_client  of clients and `echo.quic.connect`
+---@field pin? string|string[]  trust: `"sha256:…"` as the server prints it, or a list. Overrides name, issuer and dates, never a wrong key
+---@field skip_verification? boolean  true: nobody is checked, and the log says so (default: false)
+---@field server_name? string  to check and to ask for (default: the host part of the address)
+---@field session_cache? boolean|table  where tickets are kept that make the next handshake with the same server shorter: true: in memory, 256 for the process; or a table with `get(key)` and `put(key, value)` (default: true with `enable_0rtt`, else false)
+
 ---@class echostream.options.newcomers  about those who are not connected yet: of servers, and of `echo.quic.listen`
 ---@field retry? "auto"|"always"|"never"  must clients show that they receive at their address before the server keeps anything for them (QUIC's Retry, one more round trip)? "auto": while more than `retry_above` handshakes are under way with clients that did not. Clients that were here within a day need not (default: "auto")
 ---@field retry_above? integer  see `retry`; it ends at half of that (default: 128)
@@ -28,10 +41,7 @@
 ---@field max_half_open_per_address? integer  the same of one IPv4 address or one IPv6 /64 (default: 1,024)
 ---@field secret? string  at least 32 random bytes, from which the keys of tokens and stateless resets are made: a restarted server tells its former clients at once that it has lost their connections. Where a key is made and kept, so is a secret, unless the port is 0 (default: that, or a new one at each start)
 
----@class echostream.options.server: echostream.options.shared, echostream.options.newcomers
----@field certs? table<string, table>  certificates for clients that ask for other host names (SNI): `{ ["a.example"] = { cert, key }, ["*.b.example"] = { … } }`, files or PEM text. `*` stands for one label; the full name goes first; whoever asks for none of them gets `cert`, or the made one
----@field client_pins? string[]  clients must show a certificate with one of these keys, `"sha256:…"`; names, issuers and dates do not count
----@field require_client_cert? boolean  false: clients may come without a certificate, and one that is shown is checked (`ca`, `client_pins`); true without these: any certificate will do, its key tells clients apart (`session.peer_cert.pin`) (default: true with `ca` or `client_pins`)
+---@class echostream.options.server: echostream.options.shared, echostream.options.newcomers, echostream.options.tls, echostream.options.tls_server
 ---@field bind? string|integer  where to listen; `":5000"` and `5000` mean every IPv4 address (default: "127.0.0.1:0")
 ---@field state_dir? string  where a made key is kept (mode 600), so that the pin survives restarts (default: $XDG_STATE_HOME/echostream)
 ---@field names? string[]  of a made certificate (default: localhost and the address)
@@ -39,11 +49,7 @@
 ---@field renew_after? number  seconds; when a made certificate (13 days) is renewed; the key stays (default: 12 days)
 ---@field grace? number  seconds that `stop` waits for what is under way (default: 10)
 
----@class echostream.options.client: echostream.options.shared
----@field pin? string|string[]  trust: `"sha256:…"` as the server prints it, or a list. Overrides name, issuer and dates, never a wrong key
----@field skip_verification? boolean  true: nobody is checked, and the log says so (default: false)
----@field server_name? string  to check and to ask for (default: the host part of the address)
----@field session_cache? boolean|table  where tickets are kept that make the next handshake with the same server shorter: true: in memory, 256 for the process; or a table with `get(key)` and `put(key, value)` (default: true with `enable_0rtt`, else false)
+---@class echostream.options.client: echostream.options.shared, echostream.options.tls, echostream.options.tls_client
 ---@field metadata? table<string, string>  credentials by lower-case key, sent when connecting: see [who may connect](#who-may-connect)
 ---@field connect_timeout? number  seconds for connecting (default: `timeout`)
 ---@field bind? string  local address (default: any)
@@ -109,31 +115,14 @@
 ---@field limit? number  virtual seconds after which it fails with `timeout`
 ---@field trace? boolean|string  true: what happens to every datagram is kept for `net:trace()`; a file name: it is written there, a line each (default: false)
 
----@class echostream.options.listen: echostream.options.newcomers  of `echo.quic.listen`
+---@class echostream.options.listen: echostream.options.newcomers, echostream.options.tls, echostream.options.tls_server  of `echo.quic.listen`
 ---@field alpn string[]  names of protocols, in order of preference
----@field cert? string  file, or PEM text (default: made, with a key that is kept)
----@field key? string  file, or PEM text
 ---@field state_dir? string  where a made key is kept
 ---@field names? string[]  of a made certificate
----@field ca? string  clients must show a certificate of it
----@field certs? table<string, table>  as for servers: certificates by host name
----@field client_pins? string[]  as for servers
----@field require_client_cert? boolean  as for servers
----@field tls_priority? string  as for servers
----@field keylog? string  as for servers
 ---@field transport? echostream.options.transport  here a connection is kept alive by the client's side, by ours when `keep_alive` gives the seconds
 
----@class echostream.options.dial  of `echo.quic.connect`
+---@class echostream.options.dial: echostream.options.tls, echostream.options.tls_client  of `echo.quic.connect`
 ---@field alpn string[]  a list with the one protocol to speak
----@field pin? string|string[]  trust: `"sha256:…"`, or a list
----@field ca? string  trust: a PEM file, or `"system"`
----@field skip_verification? boolean  nobody is checked (default: false)
----@field cert? string  file, or PEM text, where the server asks for one
----@field key? string  file, or PEM text
----@field server_name? string  to check and to ask for (default: the host part of the address)
----@field session_cache? boolean|table  as for clients (default: false)
----@field tls_priority? string  as for clients
----@field keylog? string  as for clients
 ---@field timeout? number  seconds (default: 30)
 ---@field bind? string  local address (default: any)
 ---@field transport? echostream.options.transport  the connection is kept alive unless `keep_alive = false` there lets it end when it is idle
