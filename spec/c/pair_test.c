@@ -111,8 +111,18 @@ static void on_closed(void *u, const struct es_close_info *info)
 }
 
 static const struct es_link_events events = {
-    on_established, on_opened,        on_data,     on_reset,  on_stopped,  on_writable,
-    on_sent,        on_stream_closed, on_datagram, on_credit, on_hold_low, on_closed,
+    .established = on_established,
+    .stream_opened = on_opened,
+    .data = on_data,
+    .stream_reset = on_reset,
+    .stream_stopped = on_stopped,
+    .writable = on_writable,
+    .sent = on_sent,
+    .stream_closed = on_stream_closed,
+    .datagram = on_datagram,
+    .stream_credit = on_credit,
+    .hold_low = on_hold_low,
+    .closed = on_closed,
 };
 
 static struct es_pair *pair;

@@ -112,8 +112,19 @@ static void raw_closed(void *user, const struct es_close_info *info)
 }
 
 static const struct es_link_events raw_events = {
-    raw_established, raw_stream_opened, raw_data,     raw_reset,  raw_stopped, raw_nothing,
-    raw_nothing,     raw_stream_closed, raw_datagram, raw_credit, raw_low,     raw_closed};
+    .established = raw_established,
+    .stream_opened = raw_stream_opened,
+    .data = raw_data,
+    .stream_reset = raw_reset,
+    .stream_stopped = raw_stopped,
+    .writable = raw_nothing,
+    .sent = raw_nothing,
+    .stream_closed = raw_stream_closed,
+    .datagram = raw_datagram,
+    .stream_credit = raw_credit,
+    .hold_low = raw_low,
+    .closed = raw_closed,
+};
 
 /* `side` has the session, the other side is raw. */
 __attribute__((unused)) static int raw_start(struct env *e, int side, const struct env_options *o)

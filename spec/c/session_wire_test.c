@@ -286,6 +286,33 @@ TEST(a_violation_closes_the_connection_with_its_code)
     }
 }
 
+/* Nothing but FIN may follow a RESPONSE. The caller has its answer, and does not look. */
+TEST(of_two_answers_the_first_counts)
+{
+    struct raw_stream *r;
+
+    for (int together = 0; together <= 1; together++) {
+        REQUIRE(raw_start(&e, CLIENT, NULL) == 0);
+        raw_open(ES_DIR_UNI, RAW_HELLO, 0);
+        env_pump(&e);
+        env_call(&e, CLIENT, "x", "", NULL);
+        env_pump(&e);
+        r = raw_peer(ES_DIR_BIDI, 0);
+        REQUIRE(r != NULL);
+        raw_write(r, together ? "04 06 00 01 00 00 911e 04 06 00 01 00 00 911f" : "04 06 00 01 00 00 911e",
+                  0);
+        env_pump(&e);
+        if (!together)
+            raw_write(r, "04 06 00 01 00 00 911f", 1);
+        env_pump(&e);
+        REQUIRE(env_count(&e, CLIENT, ES_EV_RESPONSE) == 1);
+        CHECK_HEX(env_find(&e, CLIENT, ES_EV_RESPONSE, 0)->data, 2, "911e");
+        CHECK_INT(env_count(&e, CLIENT, ES_EV_CALL_FAILED), ==, 0);
+        CHECK(!raw.closed);
+        env_stop(&e);
+    }
+}
+
 TEST(violations_of_a_responder_close_the_connection_too)
 {
     static const struct {
