@@ -96,6 +96,9 @@ campaign-ledger: all deps-test  ## CALLS=1000000 simulated calls at 5 % loss, a 
 	@BUILD=$(BUILD) bash spec/c/sim.sh calls $(CALLS) 0.05
 	@.ci/env $(LUA) spec/interop/calls.lua $$(($(CALLS) / 10))
 
+campaign-streams: all  ## SEEDS=10000 simulated networks with streaming calls of every kind
+	@SEEDS=$(SEEDS) .ci/env $(LUA) spec/campaigns/streams.lua
+
 campaign-cancel: all deps-test  ## CANCELS=100000 calls cancelled at every stage of their life
 	@CANCELS=$(or $(CANCELS),100000) .ci/env $(LUA) .ci/busted.lua spec/integration/cancel_spec.lua
 
@@ -120,4 +123,4 @@ help:  ## this list
 
 FORCE:
 -include $(OBJ:.o=.d)
-.PHONY: all core docs demo test asan valgrind lint sim interop goodput hostile campaign-calls campaign-cancel campaign-ledger fuzz bench install-rock check-debian13 clean help FORCE
+.PHONY: all core docs demo test asan valgrind lint sim interop goodput hostile campaign-calls campaign-cancel campaign-ledger campaign-streams fuzz bench install-rock check-debian13 clean help FORCE
