@@ -110,6 +110,7 @@ int es_host_add(struct es_host *h, enum es_kind kind, const char *name, size_t l
     m->ref = ref;
     m->flags = flags;
     m->concurrent = concurrent;
+    m->priority = ES_CALLERS_PRIORITY;
     m->name_len = (uint16_t)len;
     memcpy(m->name, name, len);
     rc = es_map_put(&h->methods[kind], name, len, m);
@@ -127,6 +128,16 @@ int es_host_limit(struct es_host *h, enum es_kind kind, const char *name, size_t
         return ES_ERR_NOT_FOUND;
     m->timeout = timeout;
     m->max_calls = max_calls;
+    return 0;
+}
+
+int es_host_prioritize(struct es_host *h, enum es_kind kind, const char *name, size_t len, unsigned priority)
+{
+    struct es_method *m = (unsigned)kind < ES_KINDS ? es_map_get(&h->methods[kind], name, len) : NULL;
+
+    if (m == NULL)
+        return ES_ERR_NOT_FOUND;
+    m->priority = (uint8_t)(priority < ES_CALLERS_PRIORITY ? priority : ES_CALLERS_PRIORITY);
     return 0;
 }
 

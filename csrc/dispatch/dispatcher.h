@@ -41,8 +41,11 @@ struct es_method {
     uint64_t calls, errors; /* counters */
     uint64_t warned_at;     /* the binding's: when it last complained about the handler; 0: never */
     uint16_t name_len;
-    char name[]; /* NUL-terminated too */
+    uint8_t
+        priority; /* urgency of what the handler sends, 0 to 7; ES_CALLERS_PRIORITY: as its caller asked */
+    char name[];  /* NUL-terminated too */
 };
+#define ES_CALLERS_PRIORITY 8
 
 struct es_limits {
     uint64_t max_message;       /* bytes; default 4 MiB; announced in HELLO */
@@ -117,6 +120,8 @@ int es_host_add(struct es_host *h, enum es_kind kind, const char *name, size_t l
  */
 int es_host_limit(struct es_host *h, enum es_kind kind, const char *name, size_t len, uint64_t timeout,
                   uint32_t max_calls);
+/* The urgency of what the handlers of one method or named stream send. ES_ERR_NOT_FOUND. */
+int es_host_prioritize(struct es_host *h, enum es_kind kind, const char *name, size_t len, unsigned priority);
 /* The ref that was there (to be released by the binding), or ES_ERR_NOT_FOUND. Calls under way finish. */
 int es_host_remove(struct es_host *h, enum es_kind kind, const char *name, size_t len, int *ref);
 struct es_method *es_host_find(struct es_host *h, enum es_kind kind, const char *name, size_t len);

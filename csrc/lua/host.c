@@ -164,12 +164,13 @@ static int host_add(lua_State *L)
     static const char *const streams[] = {"in", "out", "both", NULL};
     static const unsigned stream_flags[] = {ES_METHOD_STREAM_IN, ES_METHOD_STREAM_OUT, ES_METHOD_STREAM};
     int idempotent = 0, stream = -1;
-    lua_Integer concurrent = 0, max_calls = 0;
+    lua_Integer concurrent = 0, max_calls = 0, priority = ES_CALLERS_PRIORITY;
     uint64_t timeout = 0;
     es_lua_check_options(L, 5, "options");
     es_lua_opt_boolean(L, 5, "idempotent", &idempotent);
     es_lua_opt_integer(L, 5, "concurrent", 1, 1 << 20, &concurrent);
     es_lua_opt_integer(L, 5, "max_calls", 1, 1 << 30, &max_calls);
+    es_lua_opt_integer(L, 5, "priority", 0, 7, &priority);
     es_lua_opt_seconds(L, 5, "timeout", &timeout);
     es_lua_opt_choice(L, 5, "stream", streams, &stream);
     luaL_argcheck(L, stream < 0 || kind == ES_KIND_RPC, 5, "only a method can be a streaming one");
@@ -181,6 +182,7 @@ static int host_add(lua_State *L)
         rc = es_host_add(h->host, kind, name, len, ref, flags, (uint32_t)concurrent);
     if (rc == 0) {
         (void)es_host_limit(h->host, kind, name, len, timeout, (uint32_t)max_calls);
+        (void)es_host_prioritize(h->host, kind, name, len, (unsigned)priority);
         es_buf_put(&h->method_refs, &ref, sizeof ref);
         lua_pushboolean(L, 1);
         return 1;

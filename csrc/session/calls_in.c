@@ -171,8 +171,7 @@ static void dispatch(struct es_call *c, const struct es_request *r)
     }
     c->method = m;
     es_method_use(m);
-    if (r->priority != 3)
-        es_link_priority(c->st.ls, ES_PRIO_FIRST + (int)r->priority);
+    set_urgency(c->st.ls, m, r);
     if (limit_time(c) != 0)
         session_oom(s);
     else if (deliver(c, r) != 0)

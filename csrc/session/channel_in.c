@@ -292,8 +292,7 @@ static int fill_channel(struct es_channel *ch, const struct es_request *r, struc
     ch->codec = (uint8_t)r->codec;
     ch->priority = (uint8_t)r->priority;
     ch->packing = pack_mirror(&s->host->cfg.packing, r->flags);
-    if (r->priority != 3)
-        es_link_priority(ch->st.ls, ES_PRIO_FIRST + (int)r->priority);
+    set_urgency(ch->st.ls, m, r);
     if ((rc = es_buf_put(&ch->metadata, r->metadata.p, r->metadata.n)) != 0 ||
         (rc = es_idmap_put(&s->by_id, r->request_id, &ch->st)) != 0)
         return rc;

@@ -432,4 +432,14 @@ int kv_replace(const struct es_session *s, struct es_buf *b, size_t *count, cons
                size_t n);
 size_t utf8_cut(const char *s, size_t n, size_t max);
 
+/* Of what the handler sends: the method's own urgency, or the one that its caller asked for. */
+static inline void set_urgency(struct es_link_stream *ls, const struct es_method *m,
+                               const struct es_request *r)
+{
+    unsigned urgency = m->priority != ES_CALLERS_PRIORITY ? m->priority : (unsigned)r->priority;
+
+    if (urgency != 3)
+        es_link_priority(ls, ES_PRIO_FIRST + (int)urgency);
+}
+
 #endif

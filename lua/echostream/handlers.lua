@@ -22,6 +22,7 @@ local M = {}
 ---@field max_calls? integer        calls of it that may run at once, of all sessions; more get `resource_exhausted` (default: any number)
 ---@field idempotent? boolean       methods: running it twice does no harm (default: false)
 ---@field stream? "in"|"out"|"both" methods: a streaming one
+---@field priority? integer         urgency of what it sends, 0 first to 7 last (default: what its caller asked for, 3)
 ---@field concurrent? integer       events: so many of one lane at once (default: 1)
 ---@field codec? string             streams: messages are values (default: "raw", bytes)
 
@@ -48,6 +49,7 @@ local function schema(own)
 end
 
 local limit = { type = "integer", min = 1, max = 1 << 30 }
+local urgency = { type = "integer", min = 0, max = 7 }
 
 --- The options of each kind of handler.
 ---@type table<"rpc"|"event"|"stream", table<string, echostream.options.field>>
@@ -56,24 +58,27 @@ M.schemas = {
     returns = { type = { "string", "table" } },
     idempotent = { type = "boolean" },
     max_calls = limit,
+    priority = urgency,
     stream = { type = "string", one_of = { "in", "out", "both" } },
   },
   event = schema {
     concurrent = { type = "integer", min = 1, max = 1 << 20 },
     max_calls = { refuse = 'is of methods and streams; an event has "concurrent"' },
+    priority = { refuse = "is of methods and streams; an event sends nothing" },
     idempotent = { refuse = "is of methods; an event is delivered at most once" },
     returns = { refuse = "is of methods; an event has no answer" },
   },
   stream = schema {
     codec = stream.codec_option,
     max_calls = limit,
+    priority = urgency,
     idempotent = { refuse = "is of methods" },
   },
 }
 
 -- What describes a handler to the other side.
 local described = { "doc", "args", "returns", "examples", "version", "deprecated", "timeout", "max_calls", "idempotent",
-  "stream", "concurrent", "codec" }
+  "priority", "stream", "concurrent", "codec" }
 
 -- Descriptions travel: what cannot be sent is refused here, where it was written.
 local function check_sendable(where, opts)
@@ -145,6 +150,7 @@ local function add(self, kind, name, fn, opts)
     stream = opts.stream,
     timeout = limits.timeout,
     max_calls = limits.max_calls,
+    priority = limits.priority,
   }
   local ok, err
   if kind == "event" then

@@ -229,7 +229,8 @@ end
 
 -- Descriptions -------------------------------------------------------------------------------------------------
 
-local order = { "args", "returns", "examples", "idempotent", "stream", "codec", "concurrent", "timeout", "max_calls", "version",
+local order = { "args", "returns", "examples", "idempotent", "stream", "codec", "concurrent", "timeout", "max_calls", "priority",
+  "version",
   "deprecated" }
 
 local function text_of(value)

@@ -89,6 +89,50 @@ net.each(function(env)
       method:close()
     end)
 
+    env.it("priority: what it sends goes before, or after, what others send", function()
+      -- The order in which large answers end that were asked for at once, on a path where they take a while.
+      local function order(last, first)
+        local ended = {}
+        local server = env.server({}, function(server)
+          local function big() return ("x"):rep(300000) end
+          server:add_rpc("last", big, last)
+          server:add_rpc("first", big, first)
+          server:add_stream("bytes", function(_, stream)
+            for _ = 1, 30 do stream:send(("y"):rep(10000)) end
+          end, first)
+        end)
+        local client = env.connect(server, { max_message = 1 << 20 })
+        client:request "rpc.list"
+        local tasks = {}
+        for i, name in ipairs { "last", "last", "first", "first" } do
+          tasks[i] = echo.spawn(function()
+            assert.equal(300000, #client:request(name))
+            ended[#ended + 1] = name
+          end)
+        end
+        local stream = client:create_stream "bytes"
+        for _ in stream:frames() do end -- luacheck: ignore 542
+        ended[#ended + 1] = "stream"
+        for _, task in ipairs(tasks) do task:wait(10) end
+        return ended
+      end
+      local asked = order({ priority = 7 }, { priority = 0 })
+      assert.same({ "last", "last" }, { asked[4], asked[5] })
+      if env.kind == "sim" then
+        asked = order({ priority = 1 }, { priority = 5 })
+        assert.same({ "last", "last" }, { asked[1], asked[2] })
+      end
+    end, { seed = 3, rate = 10e6, queue = 100 })
+
+    env.it("priority: is for what sends", function()
+      local server = env.server()
+      refused('option "priority" is of methods and streams', server.add_event, server, "x", print, { priority = 1 })
+      refused('option "priority" wants at most 7, got 8', server.add_rpc, server, "x", print, { priority = 8 })
+      server:add_rpc("urgent", print, { priority = 0, doc = "soon" })
+      local client = env.connect(server)
+      assert.matches("priority: 0", tostring(client:describe "urgent"))
+    end)
+
     env.it("max_calls: refuses more without running them, whatever session they come from", function()
       local running, most = 0, 0
       local server, client = env.pair(function(server)
