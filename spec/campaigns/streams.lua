@@ -100,9 +100,8 @@ local function expect(op, what, value, err)
   end
 end
 
-local function result_of(op, stream)
-  local results = table.pack(stream:result(PATIENCE))
-  return table.unpack(results, 1, results.n)
+local function result_of(stream)
+  return stream:result(PATIENCE)
 end
 
 local function read_all(op, stream)
@@ -125,7 +124,7 @@ function callers.out(op, peer)
   local stream <close> = assert(peer:stream("out", op.id))
   local n = read_all(op, stream)
   expect(op, n == op.n and stream.error == nil, n, stream.error)
-  local got, word = result_of(op, stream)
+  local got, word = result_of(stream)
   expect(op, got == op.n and word == "sent", got, word)
 end
 
@@ -133,7 +132,7 @@ function callers.fail(op, peer)
   local stream <close> = assert(peer:stream("out", op.id))
   local n = read_all(op, stream)
   expect(op, n == op.n and stream.error and stream.error.code == "aborted", n, stream.error)
-  local value, err = result_of(op, stream)
+  local value, err = result_of(stream)
   expect(op, value == nil and err.code == "aborted" and err.details.n == op.n, value, err)
 end
 
@@ -144,7 +143,7 @@ callers["in"] = function(op, peer)
     expect(op, ok, ok, err)
   end
   stream:finish()
-  local got, word = result_of(op, stream)
+  local got, word = result_of(stream)
   expect(op, got == op.n and word == "got", got, word)
 end
 
@@ -154,7 +153,7 @@ function callers.early(op, peer)
     if not stream:send(message(op, i)) then break end -- it wants no more
   end
   stream:finish()
-  local got, word = result_of(op, stream)
+  local got, word = result_of(stream)
   expect(op, got == op.n // 3 + 1 and word == "enough", got, word)
 end
 
@@ -169,7 +168,7 @@ function callers.both(op, peer)
   local n = read_all(op, stream)
   expect(op, n == op.n, n, stream.error)
   expect(op, sender:wait(PATIENCE))
-  local got, err = result_of(op, stream)
+  local got, err = result_of(stream)
   expect(op, got == op.n, got, err)
 end
 
@@ -265,9 +264,9 @@ local function one(seed, net)
     end)
   end
   for id, task in ipairs(tasks) do
-    local ok, err = task:wait(PATIENCE)
+    local ok, why = task:wait(PATIENCE)
     if not ok then
-      fail("operation %d (%s, by the %s): %s", id, ops[id].kind, ops[id].by_server and "server" or "client", tostring(err))
+      fail("operation %d (%s, by the %s): %s", id, ops[id].kind, ops[id].by_server and "server" or "client", tostring(why))
     end
   end
   local messages = 0
