@@ -157,7 +157,7 @@ static int core_memory(lua_State *L)
     return 1;
 }
 
-LUALIB_API int luaopen_echostream_core(lua_State *L)
+__attribute__((visibility("default"))) LUALIB_API int luaopen_echostream_core(lua_State *L)
 {
     static const luaL_Reg functions[] = {
         {"set_log", core_set_log}, {"random", core_random}, {"memory", core_memory}, {NULL, NULL}};
