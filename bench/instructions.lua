@@ -8,7 +8,8 @@ local in_flight = tonumber(arg[1]) or 128
 local lines = tonumber(arg[2]) or 40
 local extra = arg[3] -- "middleware": one that only passes on, on the side that is counted
 local lua = os.getenv("LUA") or "lua5.4"
-local short, long = 3000, 9000
+-- Long enough that the collector has run some times: what it costs is part of a call.
+local short, long = 3000, tonumber(os.getenv("BENCH_CALLS")) or 15000
 
 --- Instructions by "library function", themselves only, from a callgrind file.
 ---@param path string

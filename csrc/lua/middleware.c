@@ -7,9 +7,12 @@
 #include "binding.h"
 #include "errors.h"
 
-/* A call is a table: these places, then its arguments. COUNT is their number; it is false once there is a
- * table of arguments, metadata or a deadline of the user's. middleware.lua knows the same places. */
-enum { CALL_FN = 1, CALL_OWNER, CALL_NAME, CALL_RESPONSE, CALL_COUNT, CALL_OPTIONS, CALL_FIRST };
+/* A call is a userdata of nothing but user values: one allocation, where a table needs two. These, then, for
+ * outgoing calls, the options, then the arguments. STATE is nil, then the last response, until the call is
+ * opened up: then it is a table of middleware.lua, which knows the same order, and everything is left to it.
+ */
+enum { CALL_FN = 1, CALL_OWNER, CALL_NAME, CALL_STATE, CALL_OPTIONS, CALL_IN = CALL_OPTIONS, CALL_OUT };
+#define MANY_ARGUMENTS 200 /* from here on they are in a table at once */
 
 /* What middleware.lua gives us, and its place in the table that is the first upvalue of everything here. */
 enum helper {
@@ -19,26 +22,30 @@ enum helper {
     H_RPC_OUT,
     H_EVENT_OUT,
     H_STREAM_OUT,
-    H_OPEN,    /* open(kind, session, name, metadata, handler, ...) -> call: incoming, the uncommon ones */
-    H_HANDLE,  /* handle(call) -> response: the innermost of incoming calls, whatever was touched */
-    H_SEND,    /* send(call) -> response: of outgoing ones */
-    H_TRACED,  /* message handler */
-    H_RAISED,  /* raised(call, what) -> response: of user code that raised */
-    H_MISUSED, /* misused(call, what) -> response: the sender raised */
-    H_FAILED,  /* failed(call, err) -> response */
-    H_SETTLE,  /* settle(call, true, ...) -> response: what a middleware returned */
-    H_RESULTS, /* results(response) -> ... */
-    H_FINISH,  /* finish(call, response) -> ...: the same of outgoing calls */
-    H_EITHER,  /* either(chain, ...): with a callback */
+    H_OPEN_OUT, /* open_out(owner, kind, final, name, options, ...) -> call */
+    H_KEEP,     /* keep_response(call, response) */
+    H_CAME,     /* came(call, trailers) */
+    H_OPEN,     /* open(kind, session, name, metadata, handler, ...) -> call: incoming, the uncommon ones */
+    H_HANDLE,   /* handle(call) -> response: the innermost of incoming calls, whatever was touched */
+    H_SEND,     /* send(call) -> response: of outgoing ones */
+    H_TRACED,   /* message handler */
+    H_RAISED,   /* raised(call, what) -> response: of user code that raised */
+    H_MISUSED,  /* misused(call, what) -> response: the sender raised */
+    H_FAILED,   /* failed(call, err) -> response */
+    H_SETTLE,   /* settle(call, true, ...) -> response: what a middleware returned */
+    H_RESULTS,  /* results(response) -> ... */
+    H_FINISH,   /* finish(call, response) -> ...: the same of outgoing calls */
+    H_EITHER,   /* either(chain, ...): with a callback */
     H_LAST
 };
 static const char *const helper_names[] = {
-    [H_RESPONSE] = "response", [H_RPC_IN] = "rpc_in",       [H_EVENT_IN] = "event_in",
-    [H_RPC_OUT] = "rpc_out",   [H_EVENT_OUT] = "event_out", [H_STREAM_OUT] = "stream_out",
-    [H_OPEN] = "open",         [H_HANDLE] = "handle",       [H_SEND] = "send",
-    [H_TRACED] = "traced",     [H_RAISED] = "raised",       [H_MISUSED] = "misused",
-    [H_FAILED] = "failed",     [H_SETTLE] = "settle",       [H_RESULTS] = "results",
-    [H_FINISH] = "finish_out", [H_EITHER] = "either",
+    [H_RESPONSE] = "response",  [H_RPC_IN] = "rpc_in",       [H_EVENT_IN] = "event_in",
+    [H_RPC_OUT] = "rpc_out",    [H_EVENT_OUT] = "event_out", [H_STREAM_OUT] = "stream_out",
+    [H_OPEN] = "open",          [H_HANDLE] = "handle",       [H_SEND] = "send",
+    [H_TRACED] = "traced",      [H_RAISED] = "raised",       [H_MISUSED] = "misused",
+    [H_FAILED] = "failed",      [H_SETTLE] = "settle",       [H_RESULTS] = "results",
+    [H_FINISH] = "finish_out",  [H_EITHER] = "either",       [H_OPEN_OUT] = "open_out",
+    [H_KEEP] = "keep_response", [H_CAME] = "came",
 };
 
 #define UP_HELPERS lua_upvalueindex(1)
@@ -60,45 +67,62 @@ static void run_helper(lua_State *L, enum helper h, int first, int nresults)
     lua_call(L, n, nresults);
 }
 
-/* The call object of the values at `owner`, `name`, `fn` and `options` (0: none) and the arguments from
- * `first` on, which are popped; pushes it. */
-static void push_call(lua_State *L, enum helper mt, int fn, int owner, int name, int options, int first)
+/* The values of a call object: `from` says where they are on the stack. */
+struct places {
+    int fn, owner, name, options; /* options 0: an incoming call, which has none */
+    int first;                    /* of the arguments, which go up to the top */
+};
+
+/* Pushes the call object. */
+static void push_call(lua_State *L, enum helper mt, const struct places *from)
 {
-    int n = lua_gettop(L) - first + 1;
+    int n = lua_gettop(L) - from->first + 1, at = from->options ? CALL_OUT : CALL_IN, call;
 
     if (n > LUA_MINSTACK / 2)
         luaL_checkstack(L, LUA_MINSTACK, "a call");
-    lua_createtable(L, CALL_FIRST - 1 + n, 0);
-    lua_insert(L, first);
-    for (int i = n; i > 0; i--)
-        lua_rawseti(L, first, CALL_FIRST - 1 + i);
-    lua_pushvalue(L, fn);
-    lua_rawseti(L, first, CALL_FN);
-    lua_pushvalue(L, owner);
-    lua_rawseti(L, first, CALL_OWNER);
-    lua_pushvalue(L, name);
-    lua_rawseti(L, first, CALL_NAME);
-    lua_pushboolean(L, 0);
-    lua_rawseti(L, first, CALL_RESPONSE);
-    lua_pushinteger(L, n);
-    lua_rawseti(L, first, CALL_COUNT);
-    if (options && lua_toboolean(L, options))
-        lua_pushvalue(L, options);
-    else
-        lua_pushboolean(L, 0);
-    lua_rawseti(L, first, CALL_OPTIONS);
+    lua_newuserdatauv(L, 0, at - 1 + n);
+    call = lua_gettop(L);
+    for (int i = 0; i < n; i++) {
+        lua_pushvalue(L, from->first + i);
+        lua_setiuservalue(L, call, at + i);
+    }
+    lua_pushvalue(L, from->fn);
+    lua_setiuservalue(L, call, CALL_FN);
+    lua_pushvalue(L, from->owner);
+    lua_setiuservalue(L, call, CALL_OWNER);
+    lua_pushvalue(L, from->name);
+    lua_setiuservalue(L, call, CALL_NAME);
+    if (from->options) {
+        lua_pushvalue(L, from->options);
+        lua_setiuservalue(L, call, CALL_OPTIONS);
+    }
     push_helper(L, mt);
-    lua_setmetatable(L, first);
+    lua_setmetatable(L, call);
 }
 
-/* Is the value at idx what the call at index 1 got last from `next`, reply or reject? */
+/* Has the table at idx the metatable of responses? */
+static int is_response(lua_State *L, int idx)
+{
+    int same;
+
+    if (!lua_getmetatable(L, idx))
+        return 0;
+    push_helper(L, H_RESPONSE);
+    same = lua_rawequal(L, -1, -2);
+    lua_pop(L, 2);
+    return same;
+}
+
+/* Is the value at idx what the call at index 1, which nobody opened up, got last from `next`, reply or
+ * reject?
+ */
 static int is_last_response(lua_State *L, int idx)
 {
     int same;
 
     if (!lua_istable(L, idx))
         return 0;
-    lua_rawgeti(L, 1, CALL_RESPONSE);
+    lua_getiuservalue(L, 1, CALL_STATE);
     same = lua_rawequal(L, -1, idx);
     lua_pop(L, 1);
     return same;
@@ -143,39 +167,51 @@ static int gather(lua_State *L, int first)
     }
     push_helper(L, H_RESPONSE);
     lua_setmetatable(L, first);
-    lua_pushvalue(L, first);
-    lua_rawseti(L, 1, CALL_RESPONSE);
+    if (lua_getiuservalue(L, 1, CALL_STATE) == LUA_TNIL || is_response(L, -1)) {
+        lua_pushvalue(L, first);
+        lua_setiuservalue(L, 1, CALL_STATE);
+    } else {
+        push_helper(L, H_KEEP);
+        lua_pushvalue(L, 1);
+        lua_pushvalue(L, first);
+        lua_call(L, 2, 0);
+    }
+    lua_settop(L, first);
     return 1;
 }
 
 /* ---- the innermost ---- */
 
-/* The number of arguments of the call at index 1, with room for them on the stack; -1: they were touched, or
- * it is none. *is_rpc: is it a request? */
-static int count_arguments(lua_State *L, enum helper rpc, enum helper other, int *is_rpc)
+/* Is the value at index 1 a call of one of these kinds that nobody opened up? *is_rpc: of the first. Leaves
+ * nothing else on the stack. */
+static int is_untouched(lua_State *L, enum helper rpc, enum helper other, int *is_rpc)
 {
-    int n = -1, known;
+    int yes;
 
-    if (!lua_istable(L, 1) || !lua_getmetatable(L, 1))
-        return -1;
+    if (lua_type(L, 1) != LUA_TUSERDATA || !lua_getmetatable(L, 1))
+        return 0;
     push_helper(L, rpc);
-    *is_rpc = known = lua_rawequal(L, -1, -2);
-    if (!known) {
+    *is_rpc = yes = lua_rawequal(L, -1, -2);
+    if (!yes) {
         push_helper(L, other);
-        known = lua_rawequal(L, -1, -3);
+        yes = lua_rawequal(L, -1, -3);
     }
-    if (known && lua_rawgeti(L, 1, CALL_COUNT) == LUA_TNUMBER)
-        n = (int)lua_tointeger(L, -1);
+    if (yes && lua_getiuservalue(L, 1, CALL_STATE) != LUA_TNIL)
+        yes = is_response(L, -1);
     lua_settop(L, 1);
-    if (n > LUA_MINSTACK / 2)
-        luaL_checkstack(L, n + LUA_MINSTACK, "too many arguments");
-    return n;
+    return yes;
 }
 
-static void push_arguments(lua_State *L, int n)
+/* Pushes the arguments, the values from `at` on; returns how many. */
+static int push_arguments(lua_State *L, int at)
 {
-    for (int i = 0; i < n; i++)
-        lua_rawgeti(L, 1, CALL_FIRST + i);
+    int n = 0;
+
+    while (lua_getiuservalue(L, 1, at + n) != LUA_TNONE)
+        if (++n % 8 == 0)
+            luaL_checkstack(L, LUA_MINSTACK, "too many arguments");
+    lua_pop(L, 1);
+    return n;
 }
 
 static int pass_results(lua_State *L, int status, lua_KContext before)
@@ -207,34 +243,35 @@ static int handled(lua_State *L, int status, lua_KContext ctx)
 /* next(call) -> response: runs the handler. */
 static int next_in(lua_State *L)
 {
-    int is_rpc, n = count_arguments(L, H_RPC_IN, H_EVENT_IN, &is_rpc);
+    int is_rpc, n;
 
-    if (n < 0)
+    if (!is_untouched(L, H_RPC_IN, H_EVENT_IN, &is_rpc))
         return run_slowly(L, H_HANDLE);
     push_helper(L, H_TRACED);
-    lua_rawgeti(L, 1, CALL_FN);
-    lua_rawgeti(L, 1, CALL_OWNER);
-    push_arguments(L, n);
+    lua_getiuservalue(L, 1, CALL_FN);
+    lua_getiuservalue(L, 1, CALL_OWNER);
+    n = push_arguments(L, CALL_IN);
     return handled(L, lua_pcallk(L, n + 1, LUA_MULTRET, 2, 0, handled), 0);
 }
 
-/* What came with the answer is the task's until its next request; field "_came" has it for the middleware. */
+/* What came with the answer is the task's until its next request. */
 static void keep_trailers(lua_State *L, struct es_task *t)
 {
-    if (t->came_ref != LUA_NOREF) {
-        lua_pushliteral(L, "_came");
-        lua_rawgeti(L, LUA_REGISTRYINDEX, t->came_ref);
-        lua_rawset(L, 1);
-        luaL_unref(L, LUA_REGISTRYINDEX, t->came_ref);
-        t->came_ref = LUA_NOREF;
+    if (t->came_ref == LUA_NOREF && (lua_getiuservalue(L, 1, CALL_STATE) == LUA_TNIL || is_response(L, -1))) {
+        lua_pop(L, 1); /* none, and no earlier ones to be forgotten */
         return;
     }
-    if (lua_rawgeti(L, 1, CALL_RESPONSE) != LUA_TBOOLEAN) { /* `next` runs for the second time */
-        lua_pushliteral(L, "_came");
+    if (t->came_ref == LUA_NOREF)
+        lua_pop(L, 1);
+    push_helper(L, H_CAME);
+    lua_pushvalue(L, 1);
+    if (t->came_ref == LUA_NOREF)
         lua_pushnil(L);
-        lua_rawset(L, 1);
-    }
-    lua_pop(L, 1);
+    else
+        lua_rawgeti(L, LUA_REGISTRYINDEX, t->came_ref);
+    luaL_unref(L, LUA_REGISTRYINDEX, t->came_ref);
+    t->came_ref = LUA_NOREF;
+    lua_call(L, 2, 0);
 }
 
 /* task: the caller's when the core sent a request, else 0. */
@@ -257,37 +294,34 @@ static int sent(lua_State *L, int status, lua_KContext task)
 static int push_request(lua_State *L)
 {
     lua_pushcfunction(L, es_lsession_request);
-    lua_rawgeti(L, 1, CALL_OWNER);
+    lua_getiuservalue(L, 1, CALL_OWNER);
     lua_getfield(L, -1, "_ud");
     if (!lua_isuserdata(L, -1)) {
         lua_settop(L, 1);
         return 0;
     }
     lua_replace(L, -2);
-    lua_rawgeti(L, 1, CALL_NAME);
-    if (lua_rawgeti(L, 1, CALL_OPTIONS) != LUA_TTABLE) {
-        lua_pop(L, 1);
-        lua_pushnil(L);
-    }
+    lua_getiuservalue(L, 1, CALL_NAME);
+    lua_getiuservalue(L, 1, CALL_OPTIONS);
     return 1;
 }
 
 /* next(call) -> response: sends. Requests of tasks go straight to the core's session. */
 static int next_out(lua_State *L)
 {
-    int is_rpc, n = count_arguments(L, H_RPC_OUT, H_EVENT_OUT, &is_rpc);
     struct es_task *t = NULL;
+    int is_rpc;
 
-    if (n < 0)
+    if (!is_untouched(L, H_RPC_OUT, H_EVENT_OUT, &is_rpc))
         return run_slowly(L, H_SEND);
     if (is_rpc)
         t = es_task_current(L);
     if (!t || !push_request(L)) {
         t = NULL;
-        lua_rawgeti(L, 1, CALL_FN);
+        lua_getiuservalue(L, 1, CALL_FN);
         lua_pushvalue(L, 1);
     }
-    push_arguments(L, n);
+    push_arguments(L, CALL_OUT);
     return sent(L, lua_pcallk(L, lua_gettop(L) - 2, LUA_MULTRET, 0, (lua_KContext)t, sent), (lua_KContext)t);
 }
 
@@ -316,12 +350,13 @@ static int incoming(lua_State *L)
 {
     lua_Integer kind = lua_tointeger(L, 1);
 
-    if (kind == ES_JOB_CHANNEL || !lua_isnil(L, 4)) {
+    if (kind == ES_JOB_CHANNEL || !lua_isnil(L, 4) || lua_gettop(L) > MANY_ARGUMENTS) {
         lua_pushstring(L, kind == ES_JOB_CHANNEL ? "stream" : kind == ES_JOB_CALL ? "rpc" : "event");
         lua_replace(L, 1);
         run_helper(L, H_OPEN, 1, 1);
     } else {
-        push_call(L, kind == ES_JOB_CALL ? H_RPC_IN : H_EVENT_IN, 5, 2, 3, 0, 6);
+        static const struct places from = {.fn = 5, .owner = 2, .name = 3, .options = 0, .first = 6};
+        push_call(L, kind == ES_JOB_CALL ? H_RPC_IN : H_EVENT_IN, &from);
         lua_replace(L, 1);
     }
     lua_settop(L, 1);
@@ -341,9 +376,8 @@ static int outgoing_over(lua_State *L, int status, lua_KContext ctx)
         lua_insert(L, 2);
         run_helper(L, H_RAISED, 2, 1);
     } else if (lua_gettop(L) >= 3 && is_last_response(L, 3)) {
-        int untouched = lua_rawgeti(L, 1, CALL_COUNT) == LUA_TNUMBER;
         lua_settop(L, 3);
-        if (untouched && push_single_result(L, 3))
+        if (push_single_result(L, 3))
             return 1;
         lua_replace(L, 2);
     } else {
@@ -363,6 +397,7 @@ static int outgoing_over(lua_State *L, int status, lua_KContext ctx)
  * sending of everything but requests; with a function as last argument (the callback) all runs in a task. */
 static int outgoing(lua_State *L)
 {
+    static const struct places from = {.fn = 3, .owner = 1, .name = 4, .options = 5, .first = 6};
     const char *kind = luaL_checkstring(L, 2);
 
     if (lua_gettop(L) > 5 && lua_isfunction(L, -1)) {
@@ -376,8 +411,12 @@ static int outgoing(lua_State *L)
     }
     if (lua_gettop(L) < 5)
         lua_settop(L, 5);
-    push_call(L, kind[0] == 'r' ? H_RPC_OUT : kind[0] == 'e' ? H_EVENT_OUT : H_STREAM_OUT, 3, 1, 4, 5, 6);
-    lua_replace(L, 1);
+    if (lua_gettop(L) > MANY_ARGUMENTS) {
+        run_helper(L, H_OPEN_OUT, 1, 1);
+    } else {
+        push_call(L, kind[0] == 'r' ? H_RPC_OUT : kind[0] == 'e' ? H_EVENT_OUT : H_STREAM_OUT, &from);
+        lua_replace(L, 1);
+    }
     lua_settop(L, 1);
     push_helper(L, H_TRACED);
     lua_pushvalue(L, UP_FN);
@@ -409,14 +448,30 @@ static int make_outgoing(lua_State *L)
     return chain_end(L, outgoing);
 }
 
-/* core.middleware(helpers) -> { handle, send, incoming(fn, next), outgoing(fn, next) } */
+/* new(metatable, fn, owner, name, body [, options]): a call object that was opened up from the beginning. */
+static int new_call(lua_State *L)
+{
+    int out = !lua_isnoneornil(L, 6);
+
+    luaL_checktype(L, 1, LUA_TTABLE);
+    luaL_checktype(L, 5, LUA_TTABLE);
+    lua_settop(L, 6);
+    lua_newuserdatauv(L, 0, out ? CALL_OUT - 1 : CALL_IN - 1);
+    for (int i = CALL_FN; i <= (out ? CALL_OPTIONS : CALL_STATE); i++) {
+        lua_pushvalue(L, 1 + i);
+        lua_setiuservalue(L, 7, i);
+    }
+    lua_pushvalue(L, 1);
+    lua_setmetatable(L, 7);
+    return 1;
+}
+
+/* core.middleware(helpers) -> { new, handle, send, incoming(fn, next), outgoing(fn, next) } */
 static int core_middleware(lua_State *L)
 {
-    static const luaL_Reg functions[] = {{"handle", next_in},
-                                         {"send", next_out},
-                                         {"incoming", make_incoming},
-                                         {"outgoing", make_outgoing},
-                                         {NULL, NULL}};
+    static const luaL_Reg functions[] = {{"handle", next_in},         {"send", next_out},
+                                         {"incoming", make_incoming}, {"outgoing", make_outgoing},
+                                         {"new", new_call},           {NULL, NULL}};
     luaL_checktype(L, 1, LUA_TTABLE);
     lua_settop(L, 1);
     lua_newtable(L);

@@ -21,7 +21,7 @@ local task = require "echostream.task"
 local M = {}
 
 local is_error, unpack, select, xpcall = errors.is_error, table.unpack, select, xpcall
-local setmetatable, getmetatable, rawget, rawset, next = setmetatable, getmetatable, rawget, rawset, next
+local setmetatable, getmetatable, rawget, next = setmetatable, getmetatable, rawget, next
 
 ---@class echostream.middleware.response
 ---@field ok boolean
@@ -54,40 +54,76 @@ local methods = {
   on_cancel = call_class.methods.on_cancel,
 }
 
--- A call is made for every call, so it is small: a list of these places and then its arguments, made by the core
--- (csrc/lua/middleware.c knows the same places). Fields are made when somebody asks for them. COUNT is the number of arguments;
--- it is false once there is a table of arguments, metadata or a deadline of the user's.
-local FN <const>, OWNER <const>, NAME <const>, RESPONSE <const>, COUNT <const>, OPTIONS <const> = 1, 2, 3, 4, 5, 6
-local FIRST <const> = 7 -- the first argument
+-- A call is made for every call, so it is small: a userdata of the core (csrc/lua/middleware.c) whose values are these, in this
+-- order, and then the arguments; outgoing ones have their options before those. STATE is nil, then the last response; once
+-- something was asked for or changed that needs more, it is a table: `response`, `args` (whose `n` is their number), `metadata` …
+local FN <const>, OWNER <const>, NAME <const>, STATE <const>, OPTIONS <const> = 1, 2, 3, 4, 5
+local get, set = debug.getuservalue, debug.setuservalue
 local lazy = {}
 
-function lazy.args(call)
-  local n = call[COUNT]
-  local args = table.move(call, FIRST, FIRST + n - 1, 1, { n = n })
-  call[COUNT] = false
-  rawset(call, "args", args)
-  return args
+-- The table, if there is one.
+local function opened(call)
+  local state = get(call, STATE)
+  return state ~= nil and getmetatable(state) ~= Response and state or nil
 end
 
+-- The table. From now on the core leaves this call to the functions below.
 local function open_up(call)
-  return rawget(call, "args") or lazy.args(call)
+  local state = get(call, STATE)
+  if state ~= nil and getmetatable(state) ~= Response then
+    return state
+  end
+  local first, n, args = call.direction == "out" and OPTIONS + 1 or STATE + 1, 0, {}
+  local value, there = get(call, first)
+  while there do
+    n = n + 1
+    args[n] = value
+    value, there = get(call, first + n)
+  end
+  args.n = n
+  local body = { args = args, response = state }
+  set(call, body, STATE)
+  return body
+end
+
+local function last_response(call)
+  local body = opened(call)
+  if body then
+    return body.response
+  end
+  return get(call, STATE)
+end
+
+local function keep_response(call, response)
+  local body = opened(call)
+  if body then
+    body.response = response
+  else
+    set(call, response, STATE)
+  end
+  return response
+end
+
+function lazy.args(call)
+  return open_up(call).args
 end
 
 function lazy.metadata(call)
   local metadata = {}
-  local given = call.direction == "out" and call[OPTIONS] and call[OPTIONS].metadata
-  for key, value in pairs(given or metadata) do
+  local given = call.direction == "out" and get(call, OPTIONS)
+  for key, value in pairs(given and given.metadata or metadata) do
     metadata[key] = value
   end
-  call.metadata = metadata
+  open_up(call).metadata = metadata
   return metadata
 end
 
 function lazy.deadline(call)
   if call.direction == "out" then
-    local timeout = call[OPTIONS] and call[OPTIONS].timeout
+    local opts = get(call, OPTIONS)
+    local timeout = opts and opts.timeout
     if timeout == nil then
-      timeout = call[OWNER]._timeout
+      timeout = get(call, OWNER)._timeout
     end
     return timeout or nil
   end
@@ -98,7 +134,8 @@ end
 function lazy.trailers(call)
   local trailers
   if call.direction == "out" then
-    trailers = rawget(call, "_came") or {}
+    local body = opened(call)
+    trailers = body and body._came or {}
   else
     trailers = core.call_trailers()
     if not trailers then
@@ -119,15 +156,15 @@ function lazy.attempt(call)
   return info and info.attempt or 1
 end
 
--- Fields that are places of the list.
-local places = {}
+-- Fields that are always there.
+local fixed = {}
 
-function places.name(call)
-  return call[NAME]
+function fixed.name(call)
+  return (get(call, NAME))
 end
 
-function places.session(call)
-  local owner = call[OWNER]
+function fixed.session(call)
+  local owner = get(call, OWNER)
   if call.direction == "in" or owner.server_ctx then
     return owner
   end
@@ -149,23 +186,28 @@ local function make_class(direction, kind)
     if value ~= nil then
       return value
     end
-    local make = places[key] or lazy[key]
+    local make = fixed[key]
+    if make then
+      return make(call)
+    end
+    local body = opened(call)
+    value = body and body[key]
+    if value ~= nil then
+      return value
+    end
+    make = lazy[key]
     return make and make(call)
   end
   function mt.__newindex(call, key, value)
     if key == "name" then
-      call[NAME] = value
-      return
+      set(call, value, NAME)
     elseif key == "session" and direction == "in" then
-      call[OWNER] = value
-      return
+      set(call, value, OWNER)
     elseif key == "trailers" then
       core.set_call_trailers(value) -- and not kept here: the handler may replace them
-      return
-    elseif lazy[key] then
-      open_up(call)
+    else
+      open_up(call)[key] = value
     end
-    rawset(call, key, value)
   end
   metatables[direction][kind], is_call[mt] = mt, true
 end
@@ -189,8 +231,7 @@ end
 
 local function failed(call, err)
   local response = setmetatable({ ok = false, n = 0, err = err }, Response)
-  call[RESPONSE] = response
-  return response
+  return keep_response(call, response)
 end
 
 --- Refuses the call: whoever made it gets this error. Return what it returns.
@@ -206,9 +247,7 @@ end
 ---@param ... any  the results
 ---@return echostream.middleware.response
 function methods:reply(...)
-  local response = responded(select("#", ...), ...)
-  self[RESPONSE] = response
-  return response
+  return keep_response(self, responded(select("#", ...), ...))
 end
 
 -- Errors ------------------------------------------------------------------------------------------------------
@@ -248,15 +287,12 @@ end
 local function settle(call, ok, response, err)
   if not ok then
     return failed(call, explain(call, response, "unknown"))
-  elseif response and response == call[RESPONSE] then
-    return response
   elseif getmetatable(response) == Response then
-    call[RESPONSE] = response
-    return response
+    return keep_response(call, response)
   elseif response == nil and is_error(err) then
     return failed(call, err)
   elseif response == nil or response == false then
-    return call[RESPONSE] or denied(call)
+    return last_response(call) or denied(call)
   end
   return failed(call, explain(call, ("a middleware returned %s instead of a response (what next, call:reply and "
     .. "call:reject return)"):format(errors.show(response)), "internal", "a middleware failed"))
@@ -280,42 +316,38 @@ local function gather(call, ok, ...)
       return failed(call, second)
     end
   end
-  local response = responded(n, ...)
-  call[RESPONSE] = response
-  return response
+  return keep_response(call, responded(n, ...))
 end
 
 -- The arguments of a call that was opened up.
-local function arguments(call)
-  local args = open_up(call)
+local function arguments(body)
+  local args = body.args
   local n, length = args.n or 0, #args
   return args, 1, n < length and length or n
 end
 
-local function expected_call(call)
-  error("next: wants the call, got " .. errors.show(call), 3)
+local function check_call(call)
+  if not is_call[getmetatable(call)] then
+    error("next: wants the call, got " .. errors.show(call), 3)
+  end
 end
 
 -- The innermost link of incoming calls: the handler. The core has its own for calls that nobody touched.
 local function handle(call)
-  if call == nil or call[COUNT] == nil then
-    expected_call(call)
+  check_call(call)
+  local body = open_up(call)
+  if body.metadata then
+    core.set_call_metadata(body.metadata) -- what echo.call() shows
   end
-  local metadata = rawget(call, "metadata")
-  if metadata then
-    core.set_call_metadata(metadata) -- what echo.call() shows
+  if body._channel then
+    return gather(call, xpcall(get(call, FN), traced, call.session, body._channel, unpack(arguments(body))))
   end
-  local channel = rawget(call, "_channel")
-  if channel then
-    return gather(call, xpcall(call[FN], traced, call.session, channel, unpack(arguments(call))))
-  end
-  return gather(call, xpcall(call[FN], traced, call.session, unpack(arguments(call))))
+  return gather(call, xpcall(get(call, FN), traced, call.session, unpack(arguments(body))))
 end
 
 -- The innermost link of outgoing calls: what sends. What it raises is misuse by the caller and is raised there.
 local function misused(call, raised)
-  open_up(call)
-  rawset(call, "_misuse", { raised })
+  open_up(call)._misuse = { raised }
   return failed(call, errors.new("invalid_argument", errors.from(raised).message))
 end
 
@@ -327,10 +359,8 @@ local function sent(call, ok, ...)
 end
 
 local function send(call)
-  if call == nil or call[COUNT] == nil then
-    expected_call(call)
-  end
-  return sent(call, pcall(call[FN], call, unpack(arguments(call))))
+  check_call(call)
+  return sent(call, pcall(get(call, FN), call, unpack(arguments(open_up(call)))))
 end
 
 local function results(response)
@@ -348,29 +378,34 @@ end
 
 -- Runs ---------------------------------------------------------------------------------------------------------
 
--- An incoming call that has metadata or is a stream.
+local ends
+
+-- An incoming call that is a stream, has metadata or many arguments.
 local function open(kind, session, name, metadata, handler, ...)
-  local call
+  local body = { metadata = metadata }
   if kind == "stream" then
-    call = { handler, session, name, false, false, false, _channel = (...),
-      args = { n = select("#", ...) - 1, select(2, ...) } }
+    body._channel, body.args = (...), { n = select("#", ...) - 1, select(2, ...) }
   else
-    call = { handler, session, name, false, false, false, args = { n = select("#", ...), ... } }
+    body.args = { n = select("#", ...), ... }
   end
-  call.metadata = metadata
-  return setmetatable(call, metatables["in"][kind])
+  return ends.new(metatables["in"][kind], handler, session, name, body)
+end
+
+-- An outgoing one with many arguments.
+local function open_out(owner, kind, final, name, opts, ...)
+  return ends.new(metatables.out[kind], final, owner, name, { args = { n = select("#", ...), ... } }, opts)
 end
 
 local function finish_out(call, response)
-  local misuse = rawget(call, "_misuse")
-  if misuse then
-    error(misuse[1], 0)
+  local body = opened(call)
+  if body and body._misuse then
+    error(body._misuse[1], 0)
   end
   return results(response)
 end
 
 -- The outermost and the innermost link of every chain.
-local ends = core.middleware {
+ends = core.middleware {
   response = Response,
   rpc_in = metatables["in"].rpc,
   event_in = metatables["in"].event,
@@ -378,6 +413,7 @@ local ends = core.middleware {
   event_out = metatables.out.event,
   stream_out = metatables.out.stream,
   open = open,
+  open_out = open_out,
   handle = handle,
   send = send,
   traced = traced,
@@ -385,6 +421,10 @@ local ends = core.middleware {
     return failed(call, explain(call, raised, "unknown"))
   end,
   misused = misused,
+  came = function(call, came)
+    M.keep_trailers(call, came)
+  end,
+  keep_response = keep_response,
   failed = failed,
   settle = settle,
   results = results,
@@ -396,25 +436,34 @@ local ends = core.middleware {
 ---@param call echostream.middleware.call
 ---@return echostream.session|echostream.client
 function M.owner_of(call)
-  return call[OWNER]
+  return (get(call, OWNER))
+end
+
+--- Keeps what came with the answer of an outgoing call; nil: nothing. `next` may run twice.
+---@param call echostream.middleware.call
+---@param came table<string, string>?
+function M.keep_trailers(call, came)
+  if came or opened(call) then
+    open_up(call)._came = came
+  end
 end
 
 --- The per-call options it was made with, and whether nobody changed anything since.
 ---@param call echostream.middleware.call
----@return table|false options, boolean untouched
+---@return table|false|nil options, boolean untouched
 function M.made_with(call)
-  return call[OPTIONS], call[COUNT] ~= false
+  return get(call, OPTIONS), not opened(call)
 end
 
 --- The per-call options of an outgoing call, with what middleware changed.
 ---@param call echostream.middleware.call
 ---@return table?
 function M.options_of(call)
-  local opts = call[OPTIONS] or nil
-  if call[COUNT] then
+  local opts, body = get(call, OPTIONS) or nil, opened(call)
+  if not body then
     return opts -- nobody changed anything
   end
-  local metadata, deadline = rawget(call, "metadata"), rawget(call, "deadline")
+  local metadata, deadline = body.metadata, body.deadline
   if metadata == nil and deadline == nil then
     return opts
   end
@@ -442,7 +491,7 @@ local function from_table(given)
         if is_error(err) then
           return failed(call, err)
         end
-        return call[RESPONSE] or call:reject("permission_denied", "refused")
+        return last_response(call) or call:reject("permission_denied", "refused")
       elseif is_call[getmetatable(go)] then
         call = go
       end

@@ -17,7 +17,7 @@ local tls = require "echostream.tls"
 local M = {}
 
 local block = task.block
-local current, take_trailers, rawget, rawset = core.current, core.take_trailers, rawget, rawset
+local current, take_trailers = core.current, core.take_trailers
 
 ---@class echostream.session
 ---@field id integer               unique in this process
@@ -229,10 +229,7 @@ end
 -- What came with the answer is the task's until its next request. The core does all this by itself for calls in tasks that no
 -- middleware touched.
 local function answered(call, ...)
-  local came = take_trailers()
-  if came or rawget(call, "_came") then -- `next` may run twice
-    rawset(call, "_came", came)
-  end
+  middleware.keep_trailers(call, take_trailers())
   return ...
 end
 

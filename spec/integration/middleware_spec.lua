@@ -105,6 +105,67 @@ net.each(function(env)
       assert.equal("method_not_found", select(2, client:request("nobody")).code)
     end)
 
+    env.it("passes any number of arguments and results on, looked at or not", function()
+      local look = false
+      local function watch(call, next)
+        if look then assert.equal(call.args.n, #call.args) end
+        local response = next(call)
+        if look then assert.equal(response.n, #response) end
+        return response
+      end
+      local _, client = pair(function(server) server:middleware(watch) end)
+      client:middleware(watch)
+      for _, looked in ipairs { false, true } do
+        look = looked
+        for _, n in ipairs { 0, 1, 2, 7, 11, 193, 194, 195, 196, 200, 250 } do
+          local sent = {}
+          for i = 1, n do sent[i] = i end
+          local got = table.pack(client:request("args", table.unpack(sent)))
+          assert.same(n == 0 and { true, n = 1 } or table.pack(table.unpack(sent)), got)
+        end
+      end
+    end)
+
+    env.it("keeps what it was given: a call and a response outlive it", function()
+      local calls, responses = {}, {}
+      local _, client = pair(function(server)
+        server:middleware(function(call, next)
+          local response = next(call)
+          calls[#calls + 1], responses[#responses + 1] = call, response
+          return response
+        end)
+      end)
+      for i = 1, 50 do assert.equal(i + 1, client:request("add", i, 1)) end
+      collectgarbage()
+      for i = 1, 50 do
+        assert.equal("add", calls[i].name)
+        assert.equal(i, calls[i].args[1])
+        assert.equal(i + 1, responses[i][1])
+        assert.is_true(responses[i].ok)
+        calls[i].note = i
+        assert.equal(i, calls[i].note)
+      end
+    end)
+
+    env.it("may look at a call while its handler runs", function()
+      local _, client = pair(function(server)
+        server:add_rpc("slow", function(_, x) echo.sleep(0.02) return x end)
+        server:middleware(function(call, next)
+          local looking = echo.spawn(function()
+            echo.sleep(0.005)
+            call.seen = call.args[1]
+          end)
+          local response = next(call)
+          looking:wait()
+          assert.equal(7, call.seen)
+          local again = next(call)
+          assert.are_not.equal(response, again)
+          return again
+        end)
+      end)
+      assert.equal(7, client:request("slow", 7))
+    end)
+
     env.it("runs in the order of registration, the first outermost", function()
       local order = {}
       local function named(name)

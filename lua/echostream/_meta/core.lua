@@ -154,7 +154,7 @@ function host:set_wrapper(fn) end
 --- the common case (csrc/lua/middleware.c lists them). `incoming(fn, next)` makes a wrapper (see host:set_wrapper), `outgoing(fn, next)`
 --- a function(owner, kind, final, name, options, ...) -> results; `handle(call)` and `send(call)` are the innermost `next`.
 ---@param helpers table<string, function|table>
----@return { incoming: function, outgoing: function, handle: function, send: function }
+---@return { incoming: function, outgoing: function, handle: function, send: function, new: function }
 function core.middleware(helpers) end
 ---@return table counters of csrc/dispatch/dispatcher.h's es_host_stats
 function host:stats() end
