@@ -108,22 +108,30 @@ describe("the documents", function()
     assert.is_true(seen.lua and seen.sh and seen.repl and seen.console)
   end)
 
-  it("have links that lead somewhere", function()
-    for _, path in ipairs { "README.md", "docs/API.md", "docs/GUIDE.md", "docs/PROTOCOL.md" } do
-      local text = process.read(path)
-      local headings = {}
-      local count = {}
-      for heading in ("\n" .. text):gmatch "\n#+ ([^\n]+)" do
+  -- The anchors that a document's headings get.
+  local function anchors_of(path)
+    local anchors, count, fenced = {}, {}, false
+    for line in io.lines(path) do
+      if line:find "^```" then fenced = not fenced end
+      local heading = not fenced and line:match "^#+ (.+)$"
+      if heading then
         local anchor = heading:lower():gsub("[^%w%- _]", ""):gsub(" ", "-")
-        headings[count[anchor] and anchor .. "-" .. count[anchor] or anchor] = true
+        anchors[count[anchor] and anchor .. "-" .. count[anchor] or anchor] = true
         count[anchor] = (count[anchor] or 0) + 1
       end
-      for target in text:gmatch "%]%(([^)]+)%)" do
-        if target:find "^#" then
-          assert.truthy(headings[target:sub(2)], path .. ": " .. target)
-        elseif not target:find "^https?:" then
-          local base = path:match "^(.*/)" or ""
-          assert.equal(0, process.run("test -e " .. base .. target).code, path .. ": " .. target)
+    end
+    return anchors
+  end
+
+  it("have links that lead somewhere", function()
+    for _, path in ipairs { "README.md", "docs/API.md", "docs/GUIDE.md", "docs/PERFORMANCE.md", "docs/PROTOCOL.md",
+      "docs/RELIABILITY.md" } do
+      for target in process.read(path):gmatch "%]%(([^)]+)%)" do
+        local file, anchor = target:match "^([^#]*)#?(.*)$"
+        if not target:find "^https?:" then
+          local there = file == "" and path or (path:match "^(.*/)" or "") .. file
+          assert.equal(0, process.run("test -e " .. there).code, path .. ": " .. target)
+          assert.is_true(anchor == "" or anchors_of(there)[anchor] ~= nil, path .. ": " .. target)
         end
       end
     end
