@@ -54,6 +54,9 @@ struct es_limits {
     uint32_t max_named_streams; /* per session, each direction; default 256; announced */
     uint32_t max_pending;     /* calls waiting for the peer's stream allowance per session; default 16,384 */
     uint64_t request_timeout; /* ns; default 30 s; 0: none */
+    /* ns that the peer's requests and messages may take to become whole, and a second more for every 64 bytes
+     * that came; default 30 s; 0: as long as they like */
+    uint64_t assembly_timeout;
 };
 
 /* What is done to a payload before it is sent, when the peer can undo it and it helps. */

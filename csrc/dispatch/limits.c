@@ -10,4 +10,5 @@ void es_limits_default(struct es_limits *l)
     l->max_named_streams = 256;
     l->max_pending = 16384;
     l->request_timeout = 30 * ES_SECOND;
+    l->assembly_timeout = 30 * ES_SECOND;
 }

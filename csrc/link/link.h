@@ -19,7 +19,9 @@
  * others, and no peer can make us hold more than the cap.
  *  - The peer's allowance of NEW streams returns when the protocol calls es_link_stream_done() (when the
  * answer is queued), at the latest when the stream is closed; never at a peer's reset alone. Calling it twice
- * is harmless.
+ * is harmless. A protocol whose handler outlives the stream (the peer gave up both directions) says so in
+ * stream_closed() with es_link_stream_keep(), and gives the allowance back with es_link_allow() when it
+ * ended.
  */
 #ifndef ES_LINK_LINK_H
 #define ES_LINK_LINK_H
@@ -124,6 +126,8 @@ struct es_link_ops {
     void (*priority)(struct es_link_stream *, int prio);
     void (*credit)(struct es_link_stream *, size_t n);
     void (*stream_done)(struct es_link_stream *);
+    int (*stream_keep)(struct es_link_stream *);
+    void (*allow)(struct es_link *, int dir);
     void (*stop)(struct es_link_stream *, uint64_t app_code);
     void (*reset)(struct es_link_stream *, uint64_t app_code);
     void (*hold)(struct es_link *, int64_t delta);
@@ -232,6 +236,17 @@ static inline void es_link_credit(struct es_link_stream *s, size_t n)
 static inline void es_link_stream_done(struct es_link_stream *s)
 {
     s->link->ops->stream_done(s);
+}
+
+/* In stream_closed(), for a stream that the peer opened: the allowance does not return now. 1:
+ * es_link_allow() gives it back later; 0: it was given back before. */
+static inline int es_link_stream_keep(struct es_link_stream *s)
+{
+    return s->link->ops->stream_keep(s);
+}
+static inline void es_link_allow(struct es_link *l, int dir)
+{
+    l->ops->allow(l, dir);
 }
 
 /* STOP_SENDING and RESET_STREAM with an application code. reset drops what is queued. Both harmless when too

@@ -152,6 +152,25 @@ static void pair_stream_done(struct es_link_stream *ls)
     opener->credit_due |= 1u << s->dir;
 }
 
+/* The pair gives nothing back by itself. */
+static int pair_stream_keep(struct es_link_stream *ls)
+{
+    struct pair_end *e = end_of(ls);
+
+    if (e->done || e->stream->opener == index_of(side_of(ls->link)))
+        return 0;
+    e->done = 1;
+    return 1;
+}
+
+static void pair_allow(struct es_link *l, int dir)
+{
+    struct pair_side *opener = &side_of(l)->pair->side[!index_of(side_of(l))];
+
+    opener->left[dir]++;
+    opener->credit_due |= 1u << dir;
+}
+
 static void pair_stop(struct es_link_stream *s, uint64_t app_code)
 {
     struct pair_end *e = end_of(s);
@@ -239,6 +258,7 @@ static void pair_peer_addr(struct es_link *l, char *buf, size_t n)
 }
 
 const struct es_link_ops es_pair_ops = {
-    pair_open, pair_write, pair_write_ref, pair_queued,   pair_priority, pair_credit, pair_stream_done,
-    pair_stop, pair_reset, pair_hold,      pair_datagram, pair_close,    pair_stats,  pair_peer_addr,
+    pair_open,        pair_write,       pair_write_ref, pair_queued,    pair_priority, pair_credit,
+    pair_stream_done, pair_stream_keep, pair_allow,     pair_stop,      pair_reset,    pair_hold,
+    pair_datagram,    pair_close,       pair_stats,     pair_peer_addr,
 };

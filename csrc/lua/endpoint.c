@@ -42,6 +42,7 @@ void es_lua_transport_config(lua_State *L, int idx, struct es_transport_config *
                                          "memory_cap",
                                          "enable_0rtt",
                                          "key_update_packets",
+                                         "stall_timeout",
                                          NULL};
     static const char *const ccs[] = {"cubic", "bbr", "newreno", NULL};
     if (lua_isnoneornil(L, idx))
@@ -50,6 +51,7 @@ void es_lua_transport_config(lua_State *L, int idx, struct es_transport_config *
     es_lua_check_fields(L, idx, fields);
     es_lua_opt_seconds(L, idx, "idle_timeout", &c->idle_timeout);
     es_lua_opt_seconds(L, idx, "handshake_timeout", &c->handshake_timeout);
+    es_lua_opt_seconds(L, idx, "stall_timeout", &c->stall_timeout);
     if (lua_getfield(L, idx, "keep_alive") == LUA_TBOOLEAN)
         c->keep_alive = lua_toboolean(L, -1) ? ES_KEEP_ALIVE_AUTO : 0;
     else

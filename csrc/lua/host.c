@@ -92,13 +92,15 @@ static void read_limits(lua_State *L, int idx, struct es_limits *l)
     if (es_lua_opt_integer(L, idx, "max_pending", 0, 1 << 30, &v))
         l->max_pending = (uint32_t)v;
     es_lua_opt_seconds(L, idx, "request_timeout", &l->request_timeout);
+    es_lua_opt_seconds(L, idx, "assembly_timeout", &l->assembly_timeout);
 }
 
 static int core_host(lua_State *L)
 {
-    static const char *const fields[] = {"max_message", "max_metadata",    "max_calls", "max_named_streams",
-                                         "max_pending", "request_timeout", "agent",     "hooks",
-                                         "compress",    "checksum",        NULL};
+    static const char *const fields[] = {"max_message",       "max_metadata", "max_calls",
+                                         "max_named_streams", "max_pending",  "request_timeout",
+                                         "assembly_timeout",  "agent",        "hooks",
+                                         "compress",          "checksum",     NULL};
     static const char *const hooks[] = {"open", "accept", "closed", "goaway", "idle", "moved", NULL};
     struct es_lloop *lp = es_lua_check_loop(L, 1);
     luaL_checktype(L, 2, LUA_TTABLE);

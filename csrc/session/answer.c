@@ -102,6 +102,8 @@ void call_in_end(struct es_call *c)
         s->n_running--;
         c->method->running--;
     }
+    if (c->owes && session_may_send(s))
+        es_link_allow(s->link, ES_DIR_BIDI);
     if (delivered) {
         s->n_calls_in--;
         s->host->stats.calls_in_running--;
@@ -124,7 +126,7 @@ void call_in_refuse(struct es_call *c, const struct es_failure *f, uint64_t stop
 }
 
 /* Nobody waits for the answer, but the stream has to end. */
-static void end_unwanted(struct es_call *c)
+void call_in_end_unwanted(struct es_call *c)
 {
     int timed_out = c->cancel_code == ES_APP_DEADLINE;
     struct es_failure f;
@@ -165,7 +167,7 @@ int es_call_admit(struct es_call *c)
     struct es_failure f;
 
     if (!is_wanted(c)) {
-        end_unwanted(c);
+        call_in_end_unwanted(c);
         return ES_ERR_CLOSED;
     }
     if (c->method->ref == ES_NO_REF) {
@@ -187,6 +189,8 @@ int es_call_admit(struct es_call *c)
         call_in_refuse(c, &f, ES_APP_NO_MORE_WANTED);
         return ES_ERR_LIMIT;
     }
+    if (call_in_must_wait(s))
+        return call_in_postpone(c);
     c->admitted = 1;
     c->method->calls++;
     return 0;
@@ -244,7 +248,7 @@ int es_call_respond(struct es_call *c, int codec, const uint8_t *payload, size_t
     int rc;
 
     if (!is_wanted(c)) {
-        end_unwanted(c);
+        call_in_end_unwanted(c);
         return ES_ERR_CLOSED;
     }
     if (codec_out(s, (uint64_t)codec, &wire) != 0) {
@@ -277,7 +281,7 @@ int es_call_fail(struct es_call *c, const struct es_failure *f)
 
     c->method->errors++;
     if (!is_wanted(c)) {
-        end_unwanted(c);
+        call_in_end_unwanted(c);
         return ES_ERR_CLOSED;
     }
     with.trailers = &trailers;

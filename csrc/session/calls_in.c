@@ -14,6 +14,8 @@ void call_in_opened(struct es_session *s, struct es_link_stream *ls)
         return;
     }
     strand_init(&c->st, ES_STRAND_CALL_IN, s, ls, session_max_body(s));
+    c->opened_at = session_now(s);
+    sweep_start(s);
     es_list_init(&c->node);
     es_list_push(&s->fresh, &c->node);
 }
@@ -364,6 +366,12 @@ void call_in_reset(struct es_call *c, uint64_t code)
         return;
     }
     refuse_with(c, ES_STATUS_CANCELLED, "cancelled before it was let in", code);
+}
+
+void call_in_too_slow(struct es_call *c)
+{
+    session_glitch(c->st.session, 4, "too many requests that do not become whole");
+    refuse_with(c, ES_STATUS_TIMEOUT, "the request did not come whole in time", ES_APP_DEADLINE);
 }
 
 void call_in_cancel(struct es_call *c, uint64_t code)

@@ -196,6 +196,8 @@ void channel_free(struct es_channel *c)
     struct es_session *s = c->st.session;
 
     channel_uncount(c);
+    if (c->owes && session_may_send(s))
+        es_link_allow(s->link, ES_DIR_BIDI);
     if (c->in_map)
         es_idmap_remove(&s->by_id, c->request_id);
     for (int i = 0; i < 4; i++) {

@@ -332,6 +332,7 @@ void channel_accept(struct es_call *c, const struct es_request *r)
     ch->st.received = c->st.received;
     ch->st.credited = c->st.credited;
     ch->deadline = c->deadline;
+    sweep_start(s);
     c->st.ls = NULL; /* the channel's now */
     if (fill_channel(ch, r, m) != 0) {
         session_oom(s);

@@ -31,8 +31,9 @@ enum es_strand_kind {
     ES_STRAND_UNI_IN, /* its first varint has not come */
     ES_STRAND_CONTROL_OUT,
     ES_STRAND_LANE_OUT,
-    ES_STRAND_HELLO_TIMER,  /* no stream: the peer's HELLO must come */
-    ES_STRAND_STARVED_TIMER /* no stream: look again at frames that wait for room */
+    ES_STRAND_HELLO_TIMER,   /* no stream: the peer's HELLO must come */
+    ES_STRAND_STARVED_TIMER, /* no stream: look again at frames that wait for room */
+    ES_STRAND_SWEEP_TIMER    /* no stream: look for requests and messages that do not become whole */
 };
 
 struct es_strand {
@@ -53,7 +54,8 @@ struct es_strand {
 
 struct es_call {
     struct es_strand st;
-    struct es_list node; /* in session->calls_out, pending, calls_in, parked or fresh */
+    struct es_list node; /* in session->calls_out, pending, calls_in, parked, fresh or postponed */
+    uint64_t opened_at;  /* ns; incoming */
     void *user;          /* borrowed: the binding's */
     uint64_t request_id;
     uint64_t deadline; /* ns; ES_NEVER: none */
@@ -77,8 +79,10 @@ struct es_call {
     uint8_t parked;      /* waits for HELLO or es_session_accept() */
     uint8_t delivered;   /* ES_EV_REQUEST was appended: the call holds a reference to the session */
     uint8_t admitted, running, cancelled;
-    uint8_t in_map;  /* session->by_id points here */
-    uint8_t limited; /* `deadline` is the method's own limit, which its caller does not know */
+    uint8_t owes;      /* its stream is gone: the end of the handler gives the peer's allowance back */
+    uint8_t postponed; /* `stash` has the payload, until the peer takes the answers it has */
+    uint8_t in_map;    /* session->by_id points here */
+    uint8_t limited;   /* `deadline` is the method's own limit, which its caller does not know */
     uint64_t cancel_code;
     struct es_method *method;          /* used */
     struct es_ev_message *rec_request; /* borrowed: in the queue */
@@ -122,6 +126,9 @@ struct es_block { /* received messages of a channel, one after another */
 
 struct es_channel {
     struct es_strand st;
+    /* The message under way when the sweep saw one first: 0: none. */
+    uint64_t partial_since, partial_received, partial_message;
+    uint8_t owes;        /* as in es_call */
     struct es_list node; /* in session->channels */
     void *user;          /* borrowed: the binding's */
     uint64_t request_id;
@@ -207,7 +214,7 @@ struct es_session {
     char agent[64];                 /* the peer's */
 
     struct es_strand control_out;
-    struct es_strand hello_timer, starved_timer;
+    struct es_strand hello_timer, starved_timer, sweep_timer;
     struct es_strand *control_in;                /* borrowed: one of unis */
     struct es_list unis;                         /* of es_uni_in.node, owned */
     struct es_lane_out *lanes_out[ES_MAX_LANES]; /* owned */
@@ -216,6 +223,7 @@ struct es_session {
     uint64_t datagram_seq;
 
     struct es_list calls_out, pending, calls_in, parked; /* of es_call.node */
+    struct es_list postponed;  /* of es_call.node: calls_in that wait until the peer takes answers */
     struct es_list fresh;      /* of es_call.node: streams of the peer whose REQUEST has not come */
     struct es_list channels;   /* of es_channel.node */
     struct es_list starved;    /* of es_strand.starved */
@@ -368,6 +376,16 @@ void call_in_reset(struct es_call *c, uint64_t code);
 void call_in_expired(struct es_call *c);
 void call_in_cancel(struct es_call *c, uint64_t code);
 void call_in_let_in(struct es_call *c);
+void call_in_too_slow(struct es_call *c); /* its REQUEST does not become whole */
+/* postpone.c */
+int call_in_must_wait(const struct es_session *s); /* the peer takes no answers */
+int call_in_postpone(struct es_call *c);           /* 0, or ES_ERR_NOMEM */
+void postponed_run(struct es_session *s);          /* there may be room */
+void postponed_drop(struct es_session *s);         /* the session is dead */
+void call_in_end_unwanted(struct es_call *c);      /* nobody waits for the answer; c is gone after */
+/* sweep.c */
+void sweep_start(struct es_session *s);
+void sweep_run(struct es_session *s);
 int call_in_report(struct es_call *c); /* the session is dead; 0 or ES_ERR_NOMEM */
 void call_in_free(struct es_call *c);
 void session_glitch_refusal(struct es_session *s, const struct es_failure *f);

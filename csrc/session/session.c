@@ -23,6 +23,7 @@ static void session_free(struct es_session *s)
     assert(es_list_empty(&s->calls_out) && es_list_empty(&s->calls_in) && es_list_empty(&s->channels));
     es_wheel_remove(&h->wheel, &s->hello_timer.deadline);
     es_wheel_remove(&h->wheel, &s->starved_timer.deadline);
+    es_wheel_remove(&h->wheel, &s->sweep_timer.deadline);
     es_buf_free(&s->credentials);
     es_buf_free(&s->peer_credentials);
     es_idmap_free(&s->by_id);
@@ -62,6 +63,7 @@ static void session_lists_init(struct es_session *s)
     es_list_init(&s->pending);
     es_list_init(&s->calls_in);
     es_list_init(&s->parked);
+    es_list_init(&s->postponed);
     es_list_init(&s->fresh);
     es_list_init(&s->channels);
     es_list_init(&s->starved);
@@ -103,6 +105,7 @@ static int attach(struct es_app *app, struct es_link *link, void *arg)
     strand_init(&s->control_out, ES_STRAND_CONTROL_OUT, s, NULL, 0);
     strand_init(&s->hello_timer, ES_STRAND_HELLO_TIMER, s, NULL, 0);
     strand_init(&s->starved_timer, ES_STRAND_STARVED_TIMER, s, NULL, 0);
+    strand_init(&s->sweep_timer, ES_STRAND_SWEEP_TIMER, s, NULL, 0);
     if (dial != NULL && dial->instance != NULL) {
         memcpy(s->instance, dial->instance, sizeof s->instance);
         s->shared_ids = 1;
@@ -213,6 +216,7 @@ void session_bury(struct es_session *s)
 {
     es_wheel_remove(&s->host->wheel, &s->hello_timer.deadline);
     es_wheel_remove(&s->host->wheel, &s->starved_timer.deadline);
+    es_wheel_remove(&s->host->wheel, &s->sweep_timer.deadline);
     strand_detach(&s->control_out);
     for (int i = 0; i < ES_MAX_LANES; i++) {
         if (s->lanes_out[i] != NULL)
@@ -223,6 +227,7 @@ void session_bury(struct es_session *s)
     es_list_foreach(it, &s->unis) uni_free(es_container_of(it, struct es_uni_in, node));
     es_list_foreach(it, &s->fresh) call_in_free(es_container_of(it, struct es_call, node));
     es_list_foreach(it, &s->parked) call_in_free(es_container_of(it, struct es_call, node));
+    postponed_drop(s);
     es_list_foreach(it, &s->calls_in) strand_detach(&es_container_of(it, struct es_call, node)->st);
     es_list_foreach(it, &s->calls_out) strand_detach(&es_container_of(it, struct es_call, node)->st);
     es_list_foreach(it, &s->channels) strand_detach(&es_container_of(it, struct es_channel, node)->st);

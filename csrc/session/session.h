@@ -255,7 +255,8 @@ const uint8_t *es_call_metadata(const struct es_call *c, size_t *len);
 /* The binding calls it when it gets ES_EV_REQUEST, before it runs the handler. 0: run it. Else it must not be
  * run and the pointer is dead: ES_ERR_LIMIT (limits.max_calls handlers of this session are suspended already;
  * it was answered resource_exhausted, processed no), ES_ERR_CLOSED (cancelled, expired or lost while it was
- * queued; no CALL_CANCELLED comes). A burst of requests is not refused for standing in the queue: only
+ * queued; no CALL_CANCELLED comes). ES_ERR_AGAIN: not now, the peer does not take the answers it has; another
+ * ES_EV_REQUEST comes. A burst of requests is not refused for standing in the queue: only
  * suspended handlers count, see es_call_started. */
 int es_call_admit(struct es_call *c);
 /* The handler did not finish at once but waits for something: from now to its end it counts against

@@ -168,6 +168,7 @@ static void on_sent(void *user, struct es_link_stream *ls)
     else if (st != NULL && st->kind == ES_STRAND_CHANNEL)
         ((struct es_channel *)st)->fin_acked = 1;
     pending_run(s);
+    postponed_run(s);
 }
 
 static void on_stream_closed(void *user, struct es_link_stream *ls)
@@ -183,6 +184,7 @@ static void on_stream_closed(void *user, struct es_link_stream *ls)
         break;
     case ES_STRAND_CALL_IN: /* both directions over before the answer: the peer gave up */
         if (((struct es_call *)st)->delivered) {
+            ((struct es_call *)st)->owes = es_link_stream_keep(ls) != 0;
             call_in_cancel((struct es_call *)st, ES_APP_CANCELLED);
             strand_detach(st);
         } else {
@@ -190,6 +192,7 @@ static void on_stream_closed(void *user, struct es_link_stream *ls)
         }
         break;
     case ES_STRAND_CHANNEL:
+        ((struct es_channel *)st)->owes = !((struct es_channel *)st)->ours && es_link_stream_keep(ls);
         channel_stream_closed((struct es_channel *)st);
         break;
     case ES_STRAND_CONTROL_OUT:
@@ -228,6 +231,7 @@ static void on_stream_credit(void *user, int dir)
 static void on_hold_low(void *user)
 {
     pending_run(session_of(user));
+    postponed_run(session_of(user));
 }
 
 static void on_moved(void *user, const struct es_link_move *move)
@@ -291,7 +295,12 @@ void session_expired(struct es_deadline *d)
         if (!s->closing) {
             session_feed_starved(s);
             pending_run(s);
+            postponed_run(s);
         }
+        break;
+    case ES_STRAND_SWEEP_TIMER:
+        if (!s->closing)
+            sweep_run(s);
         break;
     default:
         break;

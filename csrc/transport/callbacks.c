@@ -367,6 +367,13 @@ static int on_stream_acked(ngtcp2_conn *nc, int64_t id, uint64_t offset, uint64_
 /* The last word about a stream; its memory comes back at the end of the flush. */
 static void stream_over(struct es_conn *c, struct es_qstream *s)
 {
+    /* An acknowledged FIN whose frame was merged with data on its way is noticed only here. */
+    if (s->fin_sent && s->unacked == 0 && !s->did_reset && !s->shut) {
+        tell_sent(c, s);
+    }
+    if (listening(c)) {
+        up(c)->stream_closed(c->link.user, &s->s);
+    }
     if (s->remote && !s->done) {
         s->done = 1;
         if (s->uni) {
@@ -374,13 +381,6 @@ static void stream_over(struct es_conn *c, struct es_qstream *s)
         } else {
             c->credit_bidi++;
         }
-    }
-    /* An acknowledged FIN whose frame was merged with data on its way is noticed only here. */
-    if (s->fin_sent && s->unacked == 0 && !s->did_reset && !s->shut) {
-        tell_sent(c, s);
-    }
-    if (listening(c)) {
-        up(c)->stream_closed(c->link.user, &s->s);
     }
     es_qstream_retire(s);
 }

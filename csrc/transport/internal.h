@@ -228,8 +228,11 @@ struct es_conn {
     uint64_t key_tried;   /* ns: when that was tried last */
     uint32_t key_updates; /* keys prepared; the first ones are not an update */
 
-    ngtcp2_mem mem;    /* the library's allocator for this connection */
-    uint64_t lib_held; /* bytes it has of it */
+    uint64_t outstanding;   /* bytes of all streams, waiting or not acknowledged */
+    uint64_t moved_at;      /* ns: when there were fewer of them last */
+    uint64_t moved_packets; /* packets_in then */
+    ngtcp2_mem mem;         /* the library's allocator for this connection */
+    uint64_t lib_held;      /* bytes it has of it */
     struct es_watch watch;
     struct es_tls_walk walk[2]; /* of the handshake's level, of the initial one */
     struct es_buf ticket;       /* a NewSessionTicket being collected (client) */
@@ -431,6 +434,10 @@ void es_conn_mem_init(struct es_conn *c);
 
 /* frames.c: points for the frames of a packet, and of what kind the dearest is */
 uint32_t es_frames_cost(const uint8_t *p, size_t n, const char **what);
+
+/* stall.c */
+void es_conn_queued(struct es_conn *c, int64_t delta); /* bytes queued, or given up or acknowledged */
+void es_conn_end_if_stalled(struct es_conn *c);
 
 /* watch.c */
 void es_watch_init(struct es_conn *c);

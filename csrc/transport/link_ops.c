@@ -121,6 +121,30 @@ static void op_stream_done(struct es_link_stream *ls)
     es_conn_mark(c); /* by itself the credit would make no packet */
 }
 
+static int op_stream_keep(struct es_link_stream *ls)
+{
+    struct es_qstream *s = es_qstream_of(ls);
+    int kept = s->remote && !s->done;
+
+    s->done = 1;
+    return kept;
+}
+
+static void op_allow(struct es_link *l, int dir)
+{
+    struct es_conn *c = es_conn_of(l);
+
+    if (c->state >= ES_CONN_ENDED) {
+        return;
+    }
+    if (dir == ES_DIR_UNI) {
+        c->credit_uni++;
+    } else {
+        c->credit_bidi++;
+    }
+    es_conn_mark(c);
+}
+
 static void op_stop(struct es_link_stream *ls, uint64_t app_code)
 {
     struct es_qstream *s = es_qstream_of(ls);
@@ -258,6 +282,8 @@ const struct es_link_ops es_conn_link_ops = {
     .priority = op_priority,
     .credit = op_credit,
     .stream_done = op_stream_done,
+    .stream_keep = op_stream_keep,
+    .allow = op_allow,
     .stop = op_stop,
     .reset = op_reset,
     .hold = op_hold,

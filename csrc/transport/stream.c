@@ -105,7 +105,7 @@ static void drop_chunks(struct es_qstream *s)
         es_chunk_put(c->ep, k);
     }
     c->unsent -= s->unsent;
-    es_conn_held(c, -(int64_t)s->unacked);
+    es_conn_queued(c, -(int64_t)s->unacked);
     s->head = s->tail = s->send = NULL;
     s->send_off = s->head_off = s->unsent = s->unacked = 0;
 }
@@ -176,7 +176,7 @@ static void queued_more(struct es_qstream *s, size_t n, int fin)
     s->unsent += n;
     s->unacked += n;
     c->unsent += n;
-    es_conn_held(c, (int64_t)n);
+    es_conn_queued(c, (int64_t)n);
     s->fin |= fin != 0;
     if (s->unsent > ES_LINK_HIGH) {
         s->was_high = 1;
@@ -329,7 +329,7 @@ void es_qstream_acked(struct es_qstream *s, uint64_t n)
 
     assert(n <= s->unacked - s->unsent);
     s->unacked -= (size_t)n;
-    es_conn_held(c, -(int64_t)n);
+    es_conn_queued(c, -(int64_t)n);
     while (s->head != NULL) {
         struct es_chunk *k = s->head;
         size_t left = k->len - s->head_off;
@@ -359,7 +359,7 @@ void es_qstream_drop_unsent(struct es_qstream *s)
     es_list_remove(&s->ready);
     c->unsent -= s->unsent;
     s->unacked -= s->unsent;
-    es_conn_held(c, -(int64_t)s->unsent);
+    es_conn_queued(c, -(int64_t)s->unsent);
     s->unsent = 0;
     s->was_high = 0;
     if (s->send == NULL) {

@@ -494,6 +494,7 @@ int es_conn_flush(struct es_conn *c)
     if (c->state < ES_CONN_ENDED) {
         deliver_due(c);
         end_if_stuck(c);
+        es_conn_end_if_stalled(c);
     }
     es_qstream_sweep(c);
     if (c->tls_due && c->tls != NULL && c->state == ES_CONN_OPEN && !waits_for_ticket(c)) {

@@ -34,7 +34,8 @@ struct hostile {
 
     uint8_t inject[CARRIER]; /* replaces the next 1-RTT packet */
     size_t inject_n;
-    int injecting, reserved_bits, at_end, deaf;
+    int injecting, reserved_bits, at_end, deaf, hushed;
+    int no_window;
     int64_t carrier; /* stream whose data make room; -1: none yet */
 
     int64_t hello; /* stream of hostile_hello; -1: none */
@@ -87,6 +88,8 @@ static int on_encrypt(uint8_t *dest, const ngtcp2_crypto_aead *aead, const ngtcp
         }
     } else if (level == HOSTILE_1RTT && h->silent) {
         memset(copy, 0, n);
+    } else if (level == HOSTILE_1RTT && h->hushed) {
+        hostile_hush(copy, n);
     } else if (level == h->level && level != HOSTILE_1RTT && h->planned.n > 0 && !h->is_tail) {
         hostile_append(&h->planned, copy, n);
         if (h->reserved_bits && h->planned.done) {
@@ -275,6 +278,9 @@ static int make_conn(struct hostile *h, const ngtcp2_pkt_hd *hd)
     ngtcp2_transport_params_default(&p);
     p.initial_max_stream_data_bidi_local = p.initial_max_stream_data_bidi_remote = 1 << 20;
     p.initial_max_stream_data_uni = p.initial_max_data = 1 << 20;
+    if (h->no_window) {
+        p.initial_max_data = 0;
+    }
     p.initial_max_streams_bidi = p.initial_max_streams_uni = 100;
     random_cid(&scid, 17);
     random_cid(&dcid, 18);
@@ -317,6 +323,7 @@ struct hostile *hostile_new(const struct hostile_plan *plan, const struct sockad
     h->level = plan->level;
     h->is_tail = plan->tail != NULL;
     h->silent = plan->unconfirmed;
+    h->no_window = plan->no_window;
     h->carrier = h->hello = -1;
     snprintf(h->alpn, sizeof h->alpn, "%s", plan->alpn);
     if (text != NULL && plan->level != HOSTILE_1RTT) {
@@ -531,6 +538,11 @@ int hostile_inject(struct hostile *h, const char *packets)
 void hostile_reserved_bits(struct hostile *h)
 {
     h->reserved_bits = 1;
+}
+
+void hostile_stop_acks(struct hostile *h)
+{
+    h->hushed = 1;
 }
 
 void hostile_deafen(struct hostile *h)

@@ -30,6 +30,7 @@ struct hostile_plan {
     /* A server keeps HANDSHAKE_DONE and everything else of 1-RTT to itself until something is injected: the
      * client's handshake is complete but not confirmed. */
     int unconfirmed;
+    int no_window;     /* its peer may send no stream data at all */
     int reserved_bits; /* set in the header of the packet that carries `frames` */
 };
 
@@ -52,6 +53,8 @@ int hostile_inject_bytes(struct hostile *h, const uint8_t *frames, size_t n);
 /* Sets the two reserved bits in the header of the next injected packet, or of the one with what is planned.
  */
 void hostile_reserved_bits(struct hostile *h);
+/* From now on it acknowledges nothing. */
+void hostile_stop_acks(struct hostile *h);
 /* From now on it hears of what the peer sends nothing but acknowledgements and the end. For cases whose
  * answers would confuse its own library. */
 void hostile_deafen(struct hostile *h);

@@ -104,6 +104,19 @@ void hostile_mute(uint8_t *p, size_t n)
     }
 }
 
+void hostile_hush(uint8_t *p, size_t n)
+{
+    size_t i = 0, end;
+
+    while (i < n && p[i] == 0x00) {
+        i++;
+    }
+    if (i < n && (p[i] == 0x02 || p[i] == 0x03)) {
+        end = skip_ack(p, i + 1, p[i] == 0x03);
+        memset(p + i, 0, end - i);
+    }
+}
+
 /* The CRYPTO frame that holds byte `at` of a packet of the handshake (only ACK, PING, CRYPTO and PADDING come
  * before it) is made to end there. Returns where that is in the CRYPTO stream. */
 static uint64_t shorten_crypto(uint8_t *p, size_t at)

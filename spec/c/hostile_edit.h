@@ -27,4 +27,7 @@ void hostile_append(struct hostile_bytes *h, uint8_t *p, size_t n);
  * the connection, becomes padding. */
 void hostile_mute(uint8_t *p, size_t n);
 
+/* The acknowledgements at the head of a packet that goes out become padding. */
+void hostile_hush(uint8_t *p, size_t n);
+
 #endif

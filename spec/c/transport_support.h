@@ -32,6 +32,7 @@ struct side {
     uint8_t last_datagram[2048];
     size_t last_datagram_len;
     void (*on_data)(struct side *, struct es_link_stream *, const uint8_t *, size_t, int fin);
+    void (*on_stream_closed)(struct side *, struct es_link_stream *);
     void *user;
 };
 
@@ -109,7 +110,12 @@ static void s_sent(void *u, struct es_link_stream *st)
 }
 static void s_stream_closed(void *u, struct es_link_stream *st)
 {
-    ((struct side *)u)->stream_closed++;
+    struct side *s = u;
+
+    s->stream_closed++;
+    if (s->on_stream_closed != NULL) {
+        s->on_stream_closed(s, st);
+    }
 }
 static void s_datagram(void *u, const uint8_t *p, size_t n)
 {

@@ -132,7 +132,7 @@ local host = {}
 ---@field idle? fun(session) after session_ud:goaway(): nothing is under way any more
 
 ---@param loop echostream.core.loop
----@param options { max_message?: integer, max_metadata?: integer, max_calls?: integer, max_named_streams?: integer, max_pending?: integer, request_timeout?: number, agent?: string, hooks: echostream.core.hooks }
+---@param options { max_message?: integer, max_metadata?: integer, max_calls?: integer, max_named_streams?: integer, max_pending?: integer, request_timeout?: number, assembly_timeout?: number, agent?: string, hooks: echostream.core.hooks }
 ---@return echostream.core.host
 function core.host(loop, options) end
 --- kind: "rpc", "event", "stream". For "rpc": fn(session, ...) -> results; for "event": fn(session, ...); for "stream": fn(session, channel_ud).
@@ -207,6 +207,8 @@ function core.random(n) end
 ---@field max_datagram? integer
 ---@field glitch_budget? integer
 ---@field memory_cap? integer
+---@field hold_cap? integer
+---@field stall_timeout? number
 ---@field congestion_control? "cubic"|"bbr"|"newreno"
 ---@field version? 1|2
 ---@field enable_0rtt? boolean

@@ -8,6 +8,7 @@
 ---@field max_metadata? integer  bytes; the most metadata that is accepted, never above 16 KiB (default: 16 KiB)
 ---@field max_calls? integer  handlers that run at once for a session; more calls get `resource_exhausted` (default: 100)
 ---@field max_named_streams? integer  streams that a session may have open at once; more get `resource_exhausted` (default: 256)
+---@field assembly_timeout? number  seconds that requests and messages of the peer may take to come whole, and one more for every 64 bytes that came; then they end with `timeout`; 0: as long as they like (default: 30)
 ---@field max_pending? integer  own calls that wait for the peer's allowance; more get `resource_exhausted` (default: 16,384)
 ---@field compress? boolean|table  `true` or `{ threshold = 1024, level = 3 }`: payloads from so many bytes on are sent zstd-compressed, when the peer can read that and it helps. What is asked compressed is answered so too, unless this is said to be `false` (default: false)
 ---@field checksum? boolean  payloads are sent with a CRC-32C of their frame; one that was damaged ends its call or stream with `data_loss` (default: false)
@@ -66,6 +67,8 @@
 ---@field max_datagram? integer  bytes of the largest datagram that is taken; 0: none (default: 65,535)
 ---@field glitch_budget? integer  how much of no use a peer may send: empty and tiny frames, PINGs, unknown methods, malformed requests … count one or two each; a sixteenth of the budget comes back each second; beyond it the peer is closed with code 5; 0: no matter what (default: 4,096)
 ---@field memory_cap? integer  bytes that following what one peer sends may need, beyond twice the connection's window; beyond it the peer is closed with code 5 (default: 32 MiB)
+---@field hold_cap? integer  bytes that a connection holds at most: what was received and not handled, what was sent and not acknowledged; beyond it the peer gets no more credit, and its calls wait until it takes the answers it has (default: 8 MiB)
+---@field stall_timeout? number  seconds that a peer may acknowledge nothing while it goes on talking, or take nothing while `hold_cap` bytes wait for it; then it is closed with code 5; 0: any (default: 60)
 ---@field congestion_control? "cubic"|"bbr"|"newreno"  (default: "cubic")
 ---@field mtu_discovery? boolean  larger packets are tried, up to 1,452 bytes. When full packets vanish later, their size falls to 1,200 until they pass again (default: true)
 ---@field preferred_address? string|string[]  servers: also listens here, and asks clients to move here once they are connected (RFC 9000 §9.6); an IPv4 address, an IPv6 one, or a list of one each

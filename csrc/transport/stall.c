@@ -1,0 +1,42 @@
+/* Peers that hold our memory hostage: what was sent to them stays until they acknowledge it, and what waits
+ * for their windows stays too. A peer that acknowledges nothing while it goes on talking, or that lets as
+ * much as the cap of held bytes wait without taking any, is cut after a while. One that is merely slow, or
+ * pauses a stream whose queue is below the cap, is not. */
+#include <string.h>
+#include "internal.h"
+
+#define TALKS 8 /* packets of the peer's: its network works */
+
+void es_conn_queued(struct es_conn *c, int64_t delta)
+{
+    if (delta < 0 || c->outstanding == 0) {
+        c->moved_at = es_conn_now(c);
+        c->moved_packets = c->packets_in;
+    }
+    c->outstanding += (uint64_t)delta;
+    es_conn_held(c, delta);
+}
+
+void es_conn_end_if_stalled(struct es_conn *c)
+{
+    static const char deaf[] = "the peer acknowledges nothing",
+                      slow[] = "the peer takes nothing of what it asked for";
+    uint64_t still = es_conn_now(c) - c->moved_at;
+    const char *why;
+
+    if (c->outstanding == 0 || c->cfg.stall_timeout == 0 || still < c->cfg.stall_timeout || !c->established) {
+        return;
+    }
+    if (still < c->cfg.stall_timeout + 3 * ngtcp2_conn_get_pto(c->nc)) {
+        return;
+    }
+    if (c->outstanding > c->unsent && c->packets_in - c->moved_packets >= TALKS) {
+        why = deaf;
+    } else if (c->link.held >= c->link.hold_cap) {
+        why = slow;
+    } else {
+        return;
+    }
+    es_conn_set_info(c, ES_CLOSE_LOCAL, ES_ERR_LIMIT, 1, c->link.glitch_code, why, strlen(why));
+    es_conn_end(c, 1);
+}
