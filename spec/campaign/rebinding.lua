@@ -5,7 +5,7 @@
 package.path = "./?.lua;" .. package.path
 
 local echo = require "echostream"
-local nat = require "spec.support.nat"
+local impair = require "spec.support.impair"
 local rebinding = require "spec.support.rebinding"
 
 local seeds, seconds = tonumber(arg[1]) or 25, tonumber(arg[2]) or 60
@@ -60,10 +60,10 @@ echo.spawn(function()
     local server = echo.server { bind = "127.0.0.1:0", quiet = true }
     local moves = rebinding.prepare(server)
     assert(server:start())
-    local between = nat.new(server.address)
+    local between = impair.new { to = server.address, rebind_address = kind == "address" and 1 or 0 }
     local client = assert(echo.connect(between.address, { pin = server.pin }))
-    local figures = rebinding.run { client = client, seconds = seconds, rebind = function(n)
-      between:rebind(kind == "address" and ("127.0.%d.%d"):format(n // 200 + 1, n % 200 + 1) or nil)
+    local figures = rebinding.run { client = client, seconds = seconds, rebind = function()
+      between:rebind()
     end }
     report(("over sockets, %s"):format(kind), figures, #moves)
     client:close()

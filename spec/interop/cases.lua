@@ -124,6 +124,21 @@ local function gone(seconds)
   end
 end
 
+local function rebinding(t)
+  local client = assert(t:connect { timeout = 60 })
+  local file = echo.spawn(download, client, "file", 3000000)
+  local rebinds = 0
+  repeat
+    echo.sleep(1)
+    t:rebind()
+    rebinds = rebinds + 1
+    one_call(client)
+  until file:status() == "done" or file:status() == "failed"
+  local ok, err = file:wait()
+  check(err == nil, "%s %s", ok, err)
+  return ("%d rebinds during 3 MB"):format(rebinds)
+end
+
 return {
   { name = "handshake", network = { delay = 0.015 }, run = handshakes(5) },
   { name = "transfer", bulk = true, run = function(t) return transfer(t, 1000000) end },
@@ -188,6 +203,32 @@ return {
     local rate = 10000000 * 8 / (echo.now() - began) / 1e6
     check(rate >= 9.0, "%.2f of 10 Mbit/s", rate)
     return ("%.2f of 10 Mbit/s"):format(rate)
+  end },
+  -- The NAT gives the client another port, then another each second; the same with addresses. The runner's files, and small calls
+  -- beside them: none may fail.
+  { name = "rebind-port", bulk = true, limit = 120, run = function(t) return rebinding(t) end },
+  { name = "rebind-addr", bulk = true, network = { rebind_address = 1 }, only = "real", limit = 120,
+    run = function(t) return rebinding(t) end },
+  { name = "connectionmigration", bulk = true, limit = 120, run = function(t)
+    local client = assert(t:connect { timeout = 60 })
+    local files = echo.spawn(download, client, "file", 3000000)
+    for i = 1, 5 do
+      echo.sleep(0.3)
+      local ok, err = client:migrate(t.kind == "real" and { bind = ("127.0.0.%d:0"):format(i + 1) } or nil)
+      check(ok, "the %dth migration: %s", i, err)
+      one_call(client)
+    end
+    local ok, err = files:wait()
+    check(err == nil, "%s %s", ok, err)
+    check(client:stats().migrations == 5, "%d migrations", client:stats().migrations)
+    return "5 migrations during 3 MB"
+  end },
+  { name = "ecn", network = { delay = 0.015 }, only = "sim", run = function(t)
+    local client = assert(t:connect())
+    download(client, "file", 300000)
+    local stats = client:stats()
+    check(stats.ecn == "capable" and stats.ecn_received > 0, "ECN is %s, %d packets came marked", stats.ecn, stats.ecn_received)
+    return ("%d packets acknowledged as marked, %d received"):format(stats.ecn_acked, stats.ecn_received)
   end },
   { name = "gone for 2 s", network = { delay = 0.015 }, limit = 30, run = gone(2) },
   { name = "gone for 10 s", network = { delay = 0.015 }, limit = 60, run = gone(10) },
