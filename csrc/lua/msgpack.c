@@ -225,12 +225,12 @@ static int put_table(struct encoder *e, const struct es_path *path, int idx, int
     lua_Integer n = 0;
     int rc, type;
 
-    if (depth >= ES_CODEC_MAX_DEPTH)
-        rc = refuse(e, path, ES_ERR_LIMIT, "tables nest more than 64 deep (or contain themselves)");
-    else if (!lua_checkstack(e->L, 6))
+    if (!lua_checkstack(e->L, 6))
         rc = no_memory(e);
-    else if (es_ext_of(e->L, idx, &type))
+    else if (es_ext_of(e->L, idx, &type)) /* no container on the wire, so it may stand at the deepest place */
         rc = put_ext(e, path, idx, type);
+    else if (depth >= ES_CODEC_MAX_DEPTH)
+        rc = refuse(e, path, ES_ERR_LIMIT, "tables nest more than 64 deep (or contain themselves)");
     else if (es_value_shape(e->L, idx, &n) == ES_SHAPE_ARRAY)
         rc = put_array(e, path, idx, n, depth + 1);
     else

@@ -537,6 +537,12 @@ describe("MessagePack's extension types", function()
 end)
 
 describe("timestamps", function()
+  it("may stand where no table may any more, both ways", function()
+    local bytes = ("\x91"):rep(64) .. unhex "d6ff01020304"
+    assert.equal(hex(bytes), hex(assert(msgpack.pack((msgpack.unpack(bytes))))))
+    fails("more than 64 deep", msgpack.unpack("\x91" .. bytes))
+  end)
+
   local stamp = codec.timestamp
 
   it("go there and back in the shortest form", function()
