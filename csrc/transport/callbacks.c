@@ -64,6 +64,22 @@ static int on_encrypt(uint8_t *dest, const ngtcp2_crypto_aead *aead, const ngtcp
     return ngtcp2_crypto_encrypt_cb(dest, aead, ctx, plaintext, n, nonce, nonce_n, head, head_n);
 }
 
+/* The library answers it and tells nobody. */
+static void on_stop_sending(void *user, int64_t id, uint64_t code)
+{
+    struct es_conn *c = user;
+
+    for (struct es_list *l = c->streams.next; l != &c->streams; l = l->next) {
+        struct es_qstream *s = es_container_of(l, struct es_qstream, all);
+        if (s->s.id == id) {
+            if (!s->fin_sent && !(s->uni && s->remote)) {
+                es_qstream_stopped(s, code);
+            }
+            return;
+        }
+    }
+}
+
 static int on_decrypt(uint8_t *dest, const ngtcp2_crypto_aead *aead, const ngtcp2_crypto_aead_ctx *ctx,
                       const uint8_t *ciphertext, size_t n, const uint8_t *nonce, size_t nonce_n,
                       const uint8_t *head, size_t head_n)
@@ -76,6 +92,7 @@ static int on_decrypt(uint8_t *dest, const ngtcp2_crypto_aead *aead, const ngtcp
             return rv;
         }
         es_acks_received(&crypting->acks, dest, n - AEAD_TAG, es_conn_now(crypting));
+        es_frames_stops(dest, n - AEAD_TAG, on_stop_sending, crypting);
     }
     return rv;
 }

@@ -1,5 +1,6 @@
-/* What the frames of a 1-RTT packet cost the peer: see watch.c. Only the shapes are looked at; whether a
- * frame is allowed at all is ngtcp2's to say. */
+/* A look at the frames of a 1-RTT packet: what they cost the peer (see watch.c), and with what codes it stops
+ * streams, which ngtcp2 does not tell. Only the shapes are looked at; whether a frame is allowed at all is
+ * ngtcp2's to say. */
 #include "internal.h"
 
 #define RANGES_FREE  64  /* of an ACK: what honest stacks send at most, under loss and reordering */
@@ -189,4 +190,23 @@ uint32_t es_frames_cost(const uint8_t *p, size_t n, const char **what)
         *what = dearest == 0 ? "tiny STREAM" : *what;
     }
     return cost;
+}
+
+void es_frames_stops(const uint8_t *p, size_t n, void (*stop)(void *, int64_t id, uint64_t code), void *arg)
+{
+    struct walk w = {p, p + n, 0, 0, 0};
+    const char *name;
+
+    while (w.p < w.end) {
+        unsigned type = *w.p++;
+
+        if (type == 0x05) {
+            uint64_t id = number(&w), code = number(&w);
+            if (w.p <= w.end) {
+                stop(arg, (int64_t)id, code);
+            }
+        } else if (type > 0x01) {
+            (void)one(&w, type, &name);
+        }
+    }
 }

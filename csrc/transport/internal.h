@@ -77,6 +77,7 @@ struct es_qstream {
     uint64_t round;         /* bytes consumed since round_at */
     uint64_t round_at;      /* ns */
     uint64_t reset_code, stop_code;
+    uint64_t stopped_code; /* the peer's STOP_SENDING */
     uint8_t prio;
     unsigned fin : 1; /* FIN is queued */
     unsigned fin_sent : 1;
@@ -324,6 +325,8 @@ size_t es_qstream_vec(const struct es_qstream *s, ngtcp2_vec *v, size_t max, siz
 void es_qstream_advance(struct es_qstream *s, size_t n); /* n bytes went into a packet */
 void es_qstream_acked(struct es_qstream *s, uint64_t n);
 void es_qstream_drop_unsent(struct es_qstream *s);
+/* The peer sent STOP_SENDING, which ngtcp2 answers with a reset: nothing more can be written. */
+void es_qstream_stopped(struct es_qstream *s, uint64_t code);
 void es_qstream_op(struct es_qstream *s);                      /* something of it is due at the next flush */
 struct es_chunk *es_chunk_get(struct es_endpoint *ep);         /* pooled, with ES_CHUNK_BYTES of room */
 void es_chunk_put(struct es_endpoint *ep, struct es_chunk *k); /* a ref's release is put off */
@@ -434,6 +437,8 @@ void es_conn_mem_init(struct es_conn *c);
 
 /* frames.c: points for the frames of a packet, and of what kind the dearest is */
 uint32_t es_frames_cost(const uint8_t *p, size_t n, const char **what);
+/* Calls stop() for each STOP_SENDING of a packet. */
+void es_frames_stops(const uint8_t *p, size_t n, void (*stop)(void *, int64_t id, uint64_t code), void *arg);
 
 /* stall.c */
 void es_conn_queued(struct es_conn *c, int64_t delta); /* bytes queued, or given up or acknowledged */

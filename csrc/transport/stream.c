@@ -389,3 +389,14 @@ void es_qstream_drop_unsent(struct es_qstream *s)
         es_chunk_put(c->ep, k);
     }
 }
+
+void es_qstream_stopped(struct es_qstream *s, uint64_t code)
+{
+    es_qstream_drop_unsent(s);
+    if (!s->shut) {
+        s->shut = 1;
+        s->want_stopped = 1;
+        s->stopped_code = code;
+        es_qstream_op(s);
+    }
+}

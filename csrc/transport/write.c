@@ -120,18 +120,6 @@ static void after_write(struct es_qstream *s, size_t n, size_t offered, int with
     }
 }
 
-/* The stream cannot be written to any more: the peer sent STOP_SENDING, and ngtcp2 answered it with a reset.
- */
-static void shut_by_peer(struct es_qstream *s)
-{
-    es_qstream_drop_unsent(s);
-    if (!s->shut) {
-        s->shut = 1;
-        s->want_stopped = 1;
-        es_qstream_op(s);
-    }
-}
-
 static void drop_datagram(struct es_conn *c)
 {
     struct es_chunk *k = c->dgram_head;
@@ -270,7 +258,7 @@ static ngtcp2_ssize write_packet(struct es_conn *c, ngtcp2_path *path, ngtcp2_pk
             break;
         case NGTCP2_ERR_STREAM_SHUT_WR:
         case NGTCP2_ERR_STREAM_NOT_FOUND:
-            shut_by_peer(s);
+            es_qstream_stopped(s, 0); /* stopped before it was opened here: the code was not kept */
             break;
         default:
             return n;
@@ -406,7 +394,7 @@ static void deliver_due(struct es_conn *c)
             c->ep->p->again = 1;
         }
         if (stopped && !c->refused) {
-            c->link.events->stream_stopped(c->link.user, &s->s, 0);
+            c->link.events->stream_stopped(c->link.user, &s->s, s->stopped_code);
         } else if (writable && !s->shut && !c->refused) {
             c->link.events->writable(c->link.user, &s->s);
         }

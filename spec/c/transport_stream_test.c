@@ -284,7 +284,15 @@ TEST(a_reset_reaches_the_peer_with_its_code)
     rig_close(&r);
 }
 
-TEST(a_stopped_writer_learns_of_it_and_the_stream_closes)
+static void stop_at_the_window(struct side *s, struct es_link_stream *st, const uint8_t *p, size_t n, int fin)
+{
+    if (s->received >= 256 * 1024) {
+        es_link_stop(st, 0x77);
+        es_link_stream_done(st);
+    }
+}
+
+TEST(a_writer_without_credit_learns_that_it_was_stopped_and_the_stream_closes)
 {
     struct rig r;
     struct rig_options o;
@@ -297,11 +305,14 @@ TEST(a_stopped_writer_learns_of_it_and_the_stream_closes)
     REQUIRE(c != NULL);
     r.s[0].echo = 0;
     r.s[0].hold_each = 1;
+    r.s[0].on_data = stop_at_the_window;
     REQUIRE(es_link_open(c->link, ES_DIR_UNI, c, &st) == 0);
     es_link_write(st, big, sizeof big, 0);
-    CHECK(UNTIL(&r, 5, r.s[0].received >= 256 * 1024));
-    int64_t queued = (int64_t)es_link_queued(st);
-    CHECK_INT(queued, >, 1000000);
+    CHECK(UNTIL(&r, 5, c->stops == 1));
+    CHECK_INT(c->stop_code, ==, 0x77);
+    CHECK_INT(es_link_queued(st), ==, 0); /* what waited to be sent is gone */
+    CHECK(UNTIL(&r, 5, c->stream_closed == 1));
+    CHECK_INT(c->link->held, ==, 0);
     rig_close(&r);
 }
 
@@ -327,6 +338,7 @@ TEST(stop_sending_ends_the_peers_writing)
     REQUIRE(es_link_open(c->link, ES_DIR_BIDI, c, &st) == 0);
     es_link_write(st, big, sizeof big, 0);
     CHECK(UNTIL(&r, 5, c->stops == 1));
+    CHECK_INT(c->stop_code, ==, 0x13);
     CHECK(UNTIL(&r, 5, c->stream_closed == 1 && r.s[0].stream_closed == 1));
     CHECK_INT(c->fins, ==, 1);
     CHECK_INT(c->received, ==, 2);

@@ -23,7 +23,7 @@ struct side {
     int opened, resets, stops, stream_closed, sent, credit_events, datagrams, writables;
     int moves;
     struct es_link_move move; /* the last */
-    uint64_t reset_code;
+    uint64_t reset_code, stop_code;
     uint64_t received;
     size_t fins;
     struct es_buf bytes; /* of all streams, when keep is set */
@@ -99,6 +99,7 @@ static void s_reset(void *u, struct es_link_stream *st, uint64_t code)
 static void s_stopped(void *u, struct es_link_stream *st, uint64_t code)
 {
     ((struct side *)u)->stops++;
+    ((struct side *)u)->stop_code = code;
 }
 static void s_writable(void *u, struct es_link_stream *st)
 {
