@@ -142,7 +142,8 @@ local function expect(expected, got)
 end
 
 local function dial(address)
-  local connection = assert(echo.quic.connect(address, { alpn = { ALPN }, skip_verification = true, timeout = PATIENCE }))
+  local connection = assert(echo.quic.connect(address, { alpn = { ALPN }, skip_verification = true, timeout = PATIENCE,
+    session_cache = true }))
   -- js-quic resets the streams that come in one datagram with the end of the handshake: only what it answers counts.
   for _ = 1, 50 do
     if pcall(ask, connection, "seen stop") then
@@ -260,9 +261,12 @@ local function run_checks(address)
   for _, c in ipairs(checks) do
     check(c[1], c[2], connection)
   end
-  check("resumption", function()
-    expect("yes", ask(dial(address), "resumed"))
-  end)
+  local resumed = ask(dial(address), "resumed")
+  if resumed == "never" then
+    say "skipped resumption: the acceptor resumes nothing"
+  else
+    check("resumption", expect, "yes", resumed)
+  end
   dial(address):close(43, "done")
   say "ok close arrives" -- the acceptor says whether it did
   return failed

@@ -160,7 +160,8 @@ const commands = {
     await answer(stream, String(seen[argument] ?? 'none'));
   },
   async resumed({ peer, stream }) {
-    await answer(stream, peer.connection.conn.isResumed() ? 'yes' : 'no');
+    // The binding makes a TLS context for each connection, with a ticket key of its own: no ticket holds twice.
+    await answer(stream, peer.connection.conn.isResumed() ? 'yes' : 'never');
   },
   async close({ peer, argument }) {
     const [, code, why] = /^(\d+) (.*)$/.exec(argument);
