@@ -241,6 +241,11 @@ static struct es_lloop *enter(lua_State *L)
     return lp;
 }
 
+static int is_alive(struct es_lloop *lp)
+{
+    return !es_list_empty(&lp->endpoints) || lp->n_timers > 0 || lp->n_tasks > 0 || has_work(lp);
+}
+
 static int loop_step(lua_State *L)
 {
     lua_Integer budget = luaL_optinteger(L, 2, 64);
@@ -255,7 +260,9 @@ static int loop_step(lua_State *L)
         }
     }
     n += run_ready(L, lp);
-    return finish_step(L, lp, n);
+    finish_step(L, lp, n);
+    lua_pushboolean(L, is_alive(lp));
+    return 2;
 }
 
 static int loop_flush(lua_State *L)
@@ -282,8 +289,7 @@ static int loop_next(lua_State *L)
 
 static int loop_alive(lua_State *L)
 {
-    struct es_lloop *lp = es_lua_check_loop(L, 1);
-    lua_pushboolean(L, !es_list_empty(&lp->endpoints) || lp->n_timers > 0 || lp->n_tasks > 0 || has_work(lp));
+    lua_pushboolean(L, is_alive(es_lua_check_loop(L, 1)));
     return 1;
 }
 

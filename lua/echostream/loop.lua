@@ -71,8 +71,10 @@ local function record(ud, sim)
 end
 
 -- Keeps luv running exactly while the core has something to wait for.
-local function settle()
-  local alive = core_alive(core_loop)
+local function settle(alive)
+  if alive == nil then
+    alive = core_alive(core_loop)
+  end
   if alive ~= real.poll_referenced then
     real.poll_referenced = alive
     if alive then
@@ -100,12 +102,12 @@ local function on_readable()
     return -- somebody runs luv inside a handler; the step that is on the stack goes on afterwards
   end
   real.stepping = true
-  local ok, err = pcall(core_step, core_loop)
+  local ok, done, alive = pcall(core_step, core_loop)
   real.stepping = false
   if not ok then
-    log.write("error", "the loop's step failed: " .. tostring(err))
+    log.write("error", "the loop's step failed: " .. tostring(done))
   end
-  settle()
+  settle(alive)
 end
 
 local function on_idle_at_prompt()

@@ -38,6 +38,7 @@ function loop:wall() end
 --- Raises only for misuse (called from inside itself).
 ---@param budget? integer
 ---@return integer n how much was done; 0 = nothing was there (in a simulation: nothing will ever happen)
+---@return boolean alive as alive()
 function loop:step(budget) end
 --- Sends what is queued and runs ready tasks' writes; cheap when nothing is.
 function loop:flush() end
