@@ -159,7 +159,9 @@ static void draw_more(struct world *w, struct es_sim_config *c)
     if (chance_more(w, 30))
         p->corrupt_span = 0;
     if (chance_more(w, 7)) {
-        p->on = ES_SECOND + es_sim_rand_below(&w->more, 10 * ES_SECOND);
+        /* Long enough for a probe and its acknowledgement: else every one that passes may find its way back
+         * dark. */
+        p->on = 2 * ES_SECOND + 6 * w->rtt + es_sim_rand_below(&w->more, 10 * ES_SECOND);
         p->off = es_sim_rand_below(&w->more, p->on / 2);
         w->blackout = 1;
     }

@@ -3,7 +3,9 @@
 local cases = require "spec.interop.cases"
 local harness = require "spec.interop.harness"
 
-local quick = { handshake = true, ipv6 = true, multiplexing = true, chacha20 = true }
+local quick = {
+  handshake = true, ipv6 = true, multiplexing = true, chacha20 = true, retry = true, resumption = true, ecn = true,
+}
 
 describe("the interop case", function()
   for _, case in ipairs(cases) do

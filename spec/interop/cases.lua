@@ -6,6 +6,8 @@
 --   bulk      true: behind the runner's usual line (10 Mbit/s, 15 ms one way, 25 packets), with `network` on top
 --   server    options of the server
 --   env       of the server's process, or a function of a directory that gives them (only "real")
+--   needs     a version of ngtcp2, "1.0", without which it is left out
+--   direct    true: no proxy in between (it wipes ECN marks)
 --   only      "real" or "sim" where the other makes no sense
 --   limit     seconds (of virtual time in the simulator; default 60)
 --   ipv6      true
@@ -13,7 +15,8 @@
 --               t.kind, t.address (to connect to), t.pin
 --               t:connect(opts)   a connected client; nil, err where it fails
 --               t:set(settings)   changes the network: what is not named stays
---               t:rebind()        the server sees every client at another port; t:gone(seconds): nothing passes
+--               t:rebind()        the server sees every client at another port; t:rebind(true): at another address too
+--               t:gone(seconds)   nothing passes
 --               t:traffic()       bytes so far: { up_sent, up_arrived, down_sent, down_arrived }
 --               t:lost()          datagrams that were lost so far
 
@@ -129,19 +132,51 @@ local function gone(seconds)
   end
 end
 
-local function rebinding(t)
+-- While a download of some seconds is under way, `act` is done again and again.
+local function during_download(t, size, each, act)
   local client = assert(t:connect { timeout = 60 })
-  local file = echo.spawn(download, client, "file", 3000000)
-  local rebinds = 0
-  repeat
-    echo.sleep(1)
-    t:rebind()
-    rebinds = rebinds + 1
+  local over, times, failed = false, 0, nil
+  local task = echo.spawn(function()
+    download(client, "file", size)
+    over = true
+  end)
+  while true do
+    local ended, err = task:wait(each)
+    if over then break end
+    check(err and err.code == "timeout", "%s %s", ended, err)
+    times = times + 1
+    failed = failed or act(client)
+    check(not failed, "%s", failed)
     one_call(client)
-  until file:status() == "done" or file:status() == "failed"
-  local ok, err = file:wait()
-  check(err == nil, "%s %s", ok, err)
-  return ("%d rebinds during 3 MB"):format(rebinds)
+  end
+  check(times > 0, "the download was over at once")
+  return client, times
+end
+
+local function rebinding(with_address)
+  return function(t)
+    local first
+    local client, times = during_download(t, 3000000, 1, function(client)
+      first = first or client:request "where"
+      t:rebind(with_address)
+    end)
+    local last = client:request "where"
+    check(first and last ~= first, "the server still sees %s", last)
+    if with_address then
+      check(last:match "^(.*):" ~= first:match "^(.*):", "the server still sees %s", last)
+    end
+    return ("%d times, from %s to %s"):format(times, first, last)
+  end
+end
+
+-- One client for the ticket, another one that uses it.
+local function resumed(t, opts)
+  local first = assert(t:connect(opts))
+  one_call(first)
+  check(not first:stats().resumed, "the first handshake was no whole one")
+  echo.sleep(0.2) -- the ticket comes after the handshake
+  first:close()
+  return assert(t:connect(opts))
 end
 
 return {
@@ -209,11 +244,6 @@ return {
     check(rate >= 9.0, "%.2f of 10 Mbit/s", rate)
     return ("%.2f of 10 Mbit/s"):format(rate)
   end },
-  -- The NAT gives the client another port, then another each second; the same with addresses. The runner's files, and small calls
-  -- beside them: none may fail.
-  { name = "rebind-port", bulk = true, limit = 120, run = function(t) return rebinding(t) end },
-  { name = "rebind-addr", bulk = true, network = { rebind_address = 1 }, only = "real", limit = 120,
-    run = function(t) return rebinding(t) end },
   { name = "connectionmigration", bulk = true, limit = 120, run = function(t)
     local client = assert(t:connect { timeout = 60 })
     local files = echo.spawn(download, client, "file", 3000000)
@@ -228,16 +258,70 @@ return {
     check(client:stats().migrations == 5, "%d migrations", client:stats().migrations)
     return "5 migrations during 3 MB"
   end },
-  { name = "ecn", network = { delay = 0.015 }, only = "sim", run = function(t)
-    local client = assert(t:connect())
-    download(client, "file", 300000)
-    local stats = client:stats()
-    check(stats.ecn == "capable" and stats.ecn_received > 0, "ECN is %s, %d packets came marked", stats.ecn, stats.ecn_received)
-    return ("%d packets acknowledged as marked, %d received"):format(stats.ecn_acked, stats.ecn_received)
-  end },
   { name = "gone for 2 s", network = { delay = 0.015 }, limit = 30, run = gone(2) },
   { name = "gone for 10 s", network = { delay = 0.015 }, limit = 60, run = gone(10) },
   { name = "gone for 40 s", network = { delay = 0.015 }, limit = 120, run = gone(40) },
+  { name = "retry", network = { delay = 0.015 }, server = { retry = "always" }, run = function(t)
+    local client = assert(t:connect())
+    one_call(client)
+    local stats = client:request "endpoint_stats"
+    check(stats.retries >= 1 and stats.tokens_accepted >= 1, "%d retries, %d tokens", stats.retries, stats.tokens_accepted)
+    check(client:stats().handshake_time >= 0.06, "the handshake took %.3f s", client:stats().handshake_time)
+    return ("%d sent, %d tokens accepted"):format(stats.retries, stats.tokens_accepted)
+  end },
+  { name = "resumption", network = { delay = 0.015 }, run = function(t)
+    local client = resumed(t, { session_cache = true })
+    one_call(client)
+    check(client:stats().resumed, "the second handshake was a whole one")
+    download(client, "file", 100000)
+  end },
+  { name = "0-RTT", network = { delay = 0.1 }, server = { transport = { enable_0rtt = true } }, run = function(t)
+    local began
+    local client = resumed(t, { session_cache = true, transport = { enable_0rtt = true } })
+    began = echo.now()
+    local got, err = client:with { idempotent = true }:request("early", "x")
+    local took = echo.now() - began
+    check(got == "x", "%s", err)
+    check(client:stats().early_data == "accepted", "early data: %s", client:stats().early_data)
+    check(took < 0.3, "the first answer took %.3f s", took) -- one round trip is 0.2 s, two are 0.4
+    one_call(client)
+    return ("connected and answered within %.0f ms, the round trip is 200 ms"):format(took * 1e3)
+  end },
+  { name = "key update", bulk = true, run = function(t)
+    local client, times = during_download(t, 3000000, 0.5, function(client)
+      local ok, err = client.session:update_key()
+      return not ok and err.code ~= "failed_precondition" and tostring(err) or nil
+    end)
+    check(client:stats().key_updates >= 1, "no key was changed")
+    return ("%d asked for, %d done"):format(times, client:stats().key_updates)
+  end },
+  { name = "v2", needs = "1.0", network = { delay = 0.015 }, run = function(t)
+    local client = assert(t:connect { transport = { version = 2 } })
+    one_call(client)
+    check(client:stats().quic_version == 2, "version %d", client:stats().quic_version)
+  end },
+  { name = "ecn", direct = true, run = function(t)
+    local client = assert(t:connect())
+    download(client, "file", 500000)
+    local mine, theirs = client:stats(), client:request "session_stats"
+    check(mine.ecn == "capable" and theirs.ecn == "capable", "ECN is %s here, %s there", mine.ecn, theirs.ecn)
+    check(theirs.ecn_acked > 0 and mine.ecn_received > 0, "nothing was marked")
+    return ("%d of %d marked packets arrived so"):format(theirs.ecn_acked, theirs.ecn_sent)
+  end },
+  { name = "ecn congestion", only = "sim", network = { rate = 1e7, delay = 0.015, queue_bytes = 100000, mark = 30000 }, run = function(t)
+    local client = assert(t:connect { timeout = 60 })
+    local began = echo.now()
+    download(client, "file", 5000000)
+    local rate = 40 / (echo.now() - began)
+    local theirs = client:request "session_stats"
+    check(theirs.ecn_ce_acked > 0, "no mark came")
+    check(t:lost() == 0, "%d datagrams were lost", t:lost())
+    check(rate >= 8.5, "%.2f Mbit/s", rate)
+    return ("%d marks, nothing lost, %.2f Mbit/s"):format(theirs.ecn_ce_acked, rate)
+  end },
+  -- The NAT gives the client another port or address each second, under a download; small calls beside it: none may fail.
+  { name = "rebind-port", bulk = true, run = rebinding(false) },
+  { name = "rebind-addr", bulk = true, run = rebinding(true) },
   { name = "chacha20", only = "real", network = { delay = 0.015 },
     -- The server's TLS library is told to offer no AES.
     env = function(dir)

@@ -55,8 +55,9 @@ function M.verify(stream, name, size)
 end
 
 --- Registers everything on a server. `download`: a stream whose first message is "name size" and whose answer is that many
---- bytes; `echo`: its arguments; `ledger(n)`: counts n, and says how often it came; `ledger_counts`: how many numbers came
---- once, and how many more often; `where`: the caller's address; event `note`: kept, `notes` returns how many came in order.
+--- bytes; `echo` and, idempotent, `early`: their arguments; `ledger(n)`: counts n, and says how often it came; `ledger_counts`: how many numbers came
+--- once, and how many more often; `where`: the caller's address;
+--- `endpoint_stats`, `session_stats`: the server's figures; event `note`: kept, `notes` returns how many came in order.
 function M.install(server)
   server:add_stream("download", function(_, stream)
     local frame = stream:recv()
@@ -85,6 +86,15 @@ function M.install(server)
   end)
   server:add_rpc("where", function(session)
     return session.peer_addr
+  end)
+  server:add_rpc("early", function(_, x)
+    return x
+  end, { idempotent = true })
+  server:add_rpc("endpoint_stats", function()
+    return server:stats().endpoint
+  end)
+  server:add_rpc("session_stats", function(session)
+    return session:stats()
   end)
   local notes, disorder = 0, 0
   server:add_event("note", function(_, n)

@@ -81,9 +81,11 @@ local function simulated(case, seed)
   end
   return echo.sim.run({ seed = seed, trace = true, limit = case.limit or 60 }, function(net)
     function t.apply() apply_to(net) end
-    function t:rebind()
+    local hosts = 0
+    function t:rebind(with_address)
       for _, client in ipairs(self.clients) do
-        net:rebind(client)
+        hosts = hosts + 1
+        assert(net:rebind(client, with_address and ("10.200.0.%d:0"):format(hosts) or nil))
       end
     end
     function t:gone(seconds) net:blackout(0, seconds) end -- luacheck: ignore self
@@ -92,7 +94,7 @@ local function simulated(case, seed)
     handlers.install(server)
     assert(server:start())
     t.address, t.pin = server.address, server.pin
-    function t.lost() return net:stats().lost end
+    function t.lost() return net:stats().lost + net:stats().queue_dropped end
     local bytes = { up_sent = 0, up_arrived = 0, down_sent = 0, down_arrived = 0 }
     function t.traffic()
       for _, record in ipairs(net:trace()) do
@@ -124,9 +126,12 @@ local function real(case, seed)
     process.quote(text_of(case.server or {}))), { seconds = limit + 20, env = env })
   local address, pin = server:expect "^listening on (%S+)", server:expect "^pin (%S+)"
   local proxy = impair.new(merge({ to = address, seed = seed }, t.settings))
-  t.address, t.pin = proxy.address, pin
+  t.address, t.pin = case.direct and address or proxy.address, pin
   function t.apply(_, settings) proxy:set(settings) end
-  function t.rebind() proxy:rebind() end
+  function t.rebind(_, with_address)
+    proxy:set { rebind_address = with_address and 1 or 0 }
+    proxy:rebind()
+  end
   function t.gone(_, seconds) proxy:gone(seconds) end
   function t.lost() return proxy:stats().up.lost + proxy:stats().down.lost end
   function t.traffic()
@@ -160,9 +165,16 @@ function M.run(case, kind, seed)
   return true, results[3] or ""
 end
 
---- Does the case exist for that kind?
+-- Is this ngtcp2 at least of version `wanted`?
+local function has_version(wanted)
+  local major, minor = echo.libraries.ngtcp2:match "^(%d+)%.(%d+)"
+  local a, b = wanted:match "^(%d+)%.(%d+)"
+  return tonumber(major) * 1000 + tonumber(minor) >= tonumber(a) * 1000 + tonumber(b)
+end
+
+--- Does the case exist for that kind, and with this library?
 function M.has(case, kind)
-  return not case.only or case.only == kind
+  return (not case.only or case.only == kind) and (not case.needs or has_version(case.needs))
 end
 
 return M
