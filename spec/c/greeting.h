@@ -161,7 +161,7 @@ static size_t greeting_packet(struct greeting *g, uint8_t *out, size_t cap)
     return n > 0 ? (size_t)n : 0;
 }
 
-static void greeting_read(struct greeting *g, const uint8_t *data, size_t n)
+__attribute__((unused)) static void greeting_read(struct greeting *g, const uint8_t *data, size_t n)
 {
     ngtcp2_path path = {{(ngtcp2_sockaddr *)&g->local, sizeof g->local},
                         {(ngtcp2_sockaddr *)&g->remote, sizeof g->remote},

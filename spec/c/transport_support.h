@@ -332,7 +332,7 @@ static struct side *rig_dial(struct rig *r, const struct rig_options *o)
     return rv == 0 ? s : NULL;
 }
 
-static void turn(struct rig *r)
+__attribute__((unused)) static void turn(struct rig *r)
 {
     es_poller_wait(r->p, es_poller_now(r->p) + 20 * ES_MILLI);
     es_poller_step(r->p, 64);
