@@ -248,12 +248,12 @@ static int on_crypto(ngtcp2_conn *nc, ngtcp2_encryption_level level, uint64_t of
     return level == LEVEL_INITIAL && c->link.is_server ? after_greeting(c, nc, rv) : rv;
 }
 
-/* For the client's next connection. Without one it may have to answer a Retry then: no reason to fail now. */
+/* For the client's next connection. Without one it may have to answer a Retry then: no reason to fail now.
+ * The library's idea of the address may be masked (path.c), ours is not. */
 static void give_token(struct es_conn *c, ngtcp2_conn *nc)
 {
     uint8_t token[ES_TOKEN_MAX];
-    const union es_addr *remote = (const union es_addr *)(const void *)ngtcp2_conn_get_path(nc)->remote.addr;
-    size_t n = es_tokens_make_address(&c->ep->tokens, token, remote, es_poller_wall(c->ep->p));
+    size_t n = es_tokens_make_address(&c->ep->tokens, token, &c->remote, es_poller_wall(c->ep->p));
 
     if (n > 0) {
         (void)ngtcp2_conn_submit_new_token(nc, token, n);
