@@ -236,6 +236,12 @@ function Listener:accept(timeout, callback)
   return connections.either("listener:accept", timeout, callback, accept, self)
 end
 
+--- Figures of the socket and of all its connections.
+---@return echostream.endpoint_stats? stats, echostream.error? err  once it is closed
+function Listener:stats()
+  return self._endpoint:stats()
+end
+
 --- Stops listening and closes every connection it accepted. Harmless twice.
 ---@return true
 function Listener:close()

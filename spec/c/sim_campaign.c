@@ -226,7 +226,8 @@ static int death_is_excused(const struct peer *p)
         return info->code == ES_APP_HELLO && hello_may_be_late(w);
     if (info->cause == ES_CLOSE_IDLE)
         return w->rebinds_drawn || w->lossy > 0.25 || w->bursty;
-    return w->rebinds_drawn && info->code == NO_VIABLE_PATH;
+    /* The library found no path. That one was there and stood still is no excuse. */
+    return w->rebinds_drawn && info->code == NO_VIABLE_PATH && strncmp(info->reason, "nothing", 7) != 0;
 }
 
 static void on_closed(struct world *w, struct es_session *s, struct es_ev_closed *e)

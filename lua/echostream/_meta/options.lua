@@ -170,3 +170,30 @@
 ---@field streams_bidi_left integer  two-way streams that may still be opened now
 ---@field streams_uni_left integer  one-way ones
 ---@field quic_version integer  1 or 2
+
+---@class echostream.endpoint_stats  of a UDP socket and everything on it: `server:stats().endpoint`, `listener:stats()`
+---@field connections integer  now
+---@field accepted integer  connections of clients, in all
+---@field dialled integer  connections made from here
+---@field refused integer  connections that were not let in
+---@field half_open integer  connections whose handshake is under way now
+---@field retries integer  Retry packets: newcomers that had to show their address
+---@field retrying boolean  newcomers have to, now
+---@field tokens_accepted integer  addresses shown by a token of Retry or of an earlier connection
+---@field tokens_rejected integer  of another address, too old, or forged
+---@field version_negotiations integer  newcomers with a version of QUIC that is not spoken here
+---@field resets_sent integer  stateless resets: packets of connections that nobody here knows
+---@field forgotten integer  newcomers whose first packet was nothing
+---@field datagrams_in integer
+---@field datagrams_out integer
+---@field bytes_in integer  of UDP payload
+---@field bytes_out integer
+---@field batches_in integer  system calls that brought datagrams
+---@field batches_out integer  system calls that sent some
+---@field dropped_datagrams integer  those for which the kernel had no room: more buffer helps (`net.core.rmem_max`)
+---@field rcvbuf integer  bytes of the kernel's receive buffer, as obtained
+---@field sndbuf integer  bytes of its send buffer
+---@field gso boolean  several datagrams are sent at once (UDP_SEGMENT)
+---@field gro boolean  several are received at once (UDP_GRO)
+---@field ecn boolean  congestion marks are sent and read
+---@field pktinfo boolean  the local address of each datagram is known, on sockets bound to every address
