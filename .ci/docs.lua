@@ -8,6 +8,7 @@
 --   {{options CLASS}}           a table of the fields of an annotated class, with their defaults
 --   {{fields CLASS}}            the same without defaults and without functions
 --   {{methods CLASS name}}      its functions, as `name:function(…)`
+--   {{types}}                   the classes that the document mentions and does not show elsewhere
 --   {{rest}}                    a chapter for each module with public functions that no line above names
 --
 -- Public is what check-public.lua calls so: what stands under a doc comment and is reached by users. Options are what the schemas
@@ -105,8 +106,10 @@ for name, module, fn in sources.init:gmatch "\nM%.([%w_]+) = ([%w_]+)%.([%w_]+)"
 -- A doc comment: its text, parameters and results.
 local function parse(doc)
   local text, params, returns = {}, {}, {}
+  local goes_on -- what a line without a tag belongs to, once there was one
   for _, line in ipairs(doc) do
     local tag, rest = line:match "^@(%a+)%s*(.*)$"
+    if tag then goes_on = tag end
     if tag == "param" then
       local name, kind = rest:match "^(%S+)%s*(.*)$"
       params[#params + 1] = { name = name, kind = kind }
@@ -118,6 +121,10 @@ local function parse(doc)
         params[#params + 1] = { name = name, kind = kind }
       end
       if results ~= "" then returns[1] = results end
+    elseif not tag and goes_on == "param" then
+      params[#params].kind = params[#params].kind .. " " .. line
+    elseif not tag and goes_on == "return" then
+      returns[#returns] = returns[#returns] .. " " .. line
     elseif not tag then
       text[#text + 1] = line
     end
@@ -192,8 +199,10 @@ end
 
 -- Options ------------------------------------------------------------------------------------------------------
 
--- The fields of an annotated class, in order, and the class it comes from.
-local function class(name)
+local displayed = {} -- classes
+
+-- The fields of an annotated class, in order; nil when there is none of that name.
+local function class_of(name)
   for _, module in ipairs(sources) do
     local text = "\n" .. sources[module]
     local from, to, rest = text:find("\n%-%-%-@class " .. name:gsub("%p", "%%%0") .. "(:?[^\n]*)")
@@ -203,6 +212,8 @@ local function class(name)
       for line in text:sub(to + 1):gmatch "\n([^\n]*)" do
         local field, kind = line:match "^%-%-%-@field ([%w_]+)%??%s+(.*)$"
         if not field and not line:find "^%-%-%-" then break end
+        local more = not field and line:match "^%-%-%-%s*([^@%s].*)$"
+        if more and #fields > 0 then fields[#fields].text = (fields[#fields].text .. " " .. more):match "^%s*(.*)$" end
         if field then
           local type_, words = split_type(kind)
           if kind:find "^fun%(" then type_, words = (kind .. "  "):match "^(.-)%s%s+(.-)%s*$" end
@@ -214,8 +225,13 @@ local function class(name)
       return fields
     end
   end
-  complain("no class %s is annotated in lua/echostream/", name)
-  return {}
+end
+
+local function class(name)
+  displayed[name] = true
+  local fields = class_of(name)
+  if not fields then complain("no class %s is annotated in lua/echostream/", name) end
+  return fields or {}
 end
 
 local function fields_of(name)
@@ -248,6 +264,47 @@ local function options(name)
     out[#out + 1] = ("| `%s` | %s | %s | %s |"):format(field.name, code(field.type), cell(field.default or ""), cell(field.text))
   end
   return table.concat(out, "\n")
+end
+
+-- Types that have a chapter, or nothing in them that is for users.
+local chapters_of = {
+  ["echostream.server"] = "Servers", ["echostream.client"] = "Clients", ["echostream.stream"] = "Streams",
+  ["echostream.context"] = "Contexts", ["echostream.calls"] = "Sessions", ["echostream.host"] = "What servers and clients share",
+  ["echostream.quic.listener"] = "Raw QUIC", ["echostream.quic.connection"] = "Raw QUIC", ["echostream.quic.stream"] = "Raw QUIC",
+  ["echostream.sim.net"] = "Simulation", ["echostream.frame"] = "Codecs and frames",
+  ["echostream.loop"] = "Who may wait where",
+}
+
+local function types(text)
+  local out, found, again = {}, {}, true
+  while again do
+    again = false
+    for name in text:gmatch "echostream%.[%l_.]*[%l_]" do
+      local fields = not displayed[name] and not found[name] and not name:find "^echostream%.core" and not chapters_of[name] and class_of(name)
+      if fields then
+        displayed[name], found[name], again = true, true, true
+        out[#out + 1] = name
+        for _, field in ipairs(fields) do text = text .. " " .. field.type end
+      end
+    end
+  end
+  table.sort(out)
+  for i, name in ipairs(out) do
+    local fields, methods_there, fields_there = class(name), false, false
+    for _, field in ipairs(fields) do
+      local fn = field.type:find "^fun%("
+      methods_there, fields_there = methods_there or fn, fields_there or not fn
+    end
+    out[i] = ("### `%s`\n\n{{fields %s}}\n\n{{methods %s %s}}\n"):format(name, name, name, name:match "[^.]+$")
+    if not fields_there then out[i] = out[i]:gsub("{{fields [^}]*}}", "") end
+    if not methods_there then out[i] = out[i]:gsub("{{methods [^}]*}}", "") end
+  end
+  local known = {}
+  for name, chapter in pairs(chapters_of) do
+    known[#known + 1] = ("| `%s` | [%s](#%s) |"):format(name, chapter, chapter:lower():gsub(" ", "-"))
+  end
+  table.sort(known)
+  return "| | |\n|---|---|\n" .. table.concat(known, "\n") .. "\n\n" .. table.concat(out, "\n")
 end
 
 -- Every option that a schema takes is documented, and nothing else is.
@@ -313,8 +370,12 @@ for title in text:gmatch "\n## ([^\n]+)" do
   if title ~= "Contents" then chapters[#chapters + 1] = ("[%s](#%s)"):format(title, anchor(title)) end
 end
 text = text:gsub("{{contents}}", function() return table.concat(chapters, " ·\n") end)
-text = text:gsub("{{functions ([^}]*)}}", functions):gsub("{{options (%S+)}}", options):gsub("{{fields (%S+)}}", fields_of)
-  :gsub("{{methods (%S+) (%S+)}}", methods)
+local function expand(frame_text)
+  return (frame_text:gsub("{{functions ([^}]*)}}", functions):gsub("{{options (%S+)}}", options):gsub("{{fields (%S+)}}", fields_of)
+    :gsub("{{methods (%S+) (%S+)}}", methods))
+end
+text = expand(text)
+text = text:gsub("{{types}}", function() return expand(types(text)) end)
 for strange in text:gmatch "{{[^}]*}}" do complain("docs/API.in.md: what is %s?", strange) end
 text = text:gsub("[ \t]+\n", "\n"):gsub("\n\n\n+", "\n\n"):gsub("\n*$", "\n")
 

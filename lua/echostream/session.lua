@@ -26,6 +26,7 @@ local current, take_trailers = core.current, core.take_trailers
 ---@field created_at number        seconds since 1970
 ---@field incoming boolean         the peer dialled
 ---@field metadata table<string, string>  the credentials the peer's HELLO carried
+---@field identity any             what `server:auth` returned for this peer
 ---@field server_ctx echostream.context   the context of the server (or client) it belongs to
 ---@field context echostream.context      its own store
 ---@field draining boolean         the peer said that it is about to stop

@@ -61,7 +61,7 @@ end
 function M.documented()
   local list = {}
   for line in io.lines "docs/API.md" do
-    if line == "## Names of the seed API" then break end
+    if line == "## Types" then break end
     local entry = line:match "^### `([%w_.:]+)%(" or line:match "^| `([%w_.:]+)%("
     local owner, separator, name = (entry or ""):match "^(.+)([.:])([%w_]+)$"
     if owner then
