@@ -360,9 +360,7 @@ static void run_rows(struct world *w, const struct row *rows, size_t n, int firs
 static void run_table(const struct row *rows, size_t n)
 {
     struct world w;
-    int rounds = getenv("HOSTILE_ROUNDS") != NULL ? atoi(getenv("HOSTILE_ROUNDS"))
-                 : w.slack > 10                   ? 3
-                                                  : ROUNDS;
+    int rounds;
     struct held second = {0}, last;
 
     REQUIRE(world_open(&w) == 0);
