@@ -328,3 +328,27 @@ describe("raw QUIC", function()
     listener:close()
   end)
 end)
+
+describe("the environment's SSLKEYLOGFILE", function()
+  it("gets the secrets too, and is warned of once", function()
+    local process = require "spec.support.process"
+    local dir = process.directory()
+    process.write(dir .. "/two.lua", [[
+      local echo = require "echostream"
+      local server = echo.server { quiet = true, state_dir = arg[1] }
+      server:add_rpc("hello", function() return "hello" end)
+      assert(server:start())
+      for _ = 1, 2 do
+        local client = assert(echo.connect(server.address, { pin = server.pin }))
+        assert(client:request("hello") == "hello")
+        client:close()
+      end
+      server:stop { grace = 0 }
+    ]])
+    local result = process.run(("exec lua5.4 %s/two.lua %s"):format(dir, dir), { env = { SSLKEYLOGFILE = dir .. "/keys" } })
+    assert.equal(0, result.code, result.err)
+    assert.equal(1, select(2, result.err:gsub("SSLKEYLOGFILE", "")), result.err)
+    assert.matches("CLIENT_TRAFFIC_SECRET_0 %x+ %x+\n", process.read(dir .. "/keys"))
+    process.remove(dir)
+  end)
+end)
