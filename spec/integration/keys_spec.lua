@@ -343,3 +343,57 @@ net.each(function(env)
     end)
   end)
 end)
+
+describe("early data over a bad network", function()
+  -- The second visit: forty calls at once, half of them early; every third server asks for proof of the address first, every
+  -- fifth was started anew meanwhile.
+  local function second_visit(net_, seed)
+    local early, ran = { enable_0rtt = true }, {}
+    local function run(_, i, ...)
+      ran[i] = (ran[i] or 0) + 1
+      return i, ...
+    end
+    local function start()
+      local server = echo.server { bind = "10.0.0.1:5000", quiet = true, transport = early, retry = seed % 3 == 0 and "always" or "never" }
+      server:add_rpc("safe", run, { idempotent = true })
+      server:add_rpc("unsafe", run)
+      return assert(server:start())
+    end
+    local server, ticket = start(), nil
+    local store = { get = function() return ticket end, put = function(_, _, value) ticket = value or ticket end }
+    local opts = { pin = server.pin, transport = early, session_cache = store, timeout = 100 }
+    local client = assert(echo.connect(server.address, opts))
+    echo.sleep(1)
+    client:close()
+    assert.truthy(ticket)
+    if seed % 5 == 0 then
+      server:stop { grace = 0 }
+      server = start()
+      opts.pin = server.pin
+    end
+    net_:path { loss = seed % 3 * 0.05, duplicate = 0.1, reorder = 0.1, delay = 0.02 }
+    client = assert(echo.connect(server.address, opts))
+    local tasks, payload = {}, ("x"):rep(seed % 4 * 3000)
+    for i = 1, 40 do
+      tasks[i] = echo.spawn(function()
+        local calls = i % 2 == 0 and client:with { idempotent = true } or client
+        local got, back = calls:request(i % 3 == 0 and "unsafe" or "safe", i, payload)
+        assert.equal(i, got)
+        assert.equal(payload, back)
+      end)
+    end
+    assert(echo.all(tasks))
+    for i = 1, 40 do
+      assert.equal(1, ran[i], "how often call " .. i .. " ran")
+    end
+    assert.equal(seed % 5 == 0 and "rejected" or "accepted", client:stats().early_data)
+    client:close()
+    server:stop { grace = 0 }
+  end
+
+  it("loses nothing and runs nothing twice", function()
+    for seed = 1, 30 do
+      echo.sim.run({ seed = seed, limit = 300, delay = 0.02 }, function(net_) second_visit(net_, seed) end)
+    end
+  end)
+end)
