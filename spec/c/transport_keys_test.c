@@ -137,7 +137,7 @@ TEST(early_data_that_is_refused_is_sent_again)
     REQUIRE(es_link_open(c->link, ES_DIR_BIDI, c, &given_up) == 0);
     CHECK_INT(es_link_write(given_up, "never mind", 10, 0), ==, 0);
     for (int i = 0; i < 20; i++) {
-        char text[8];
+        char text[16];
         snprintf(text, sizeof text, "call%03d", i);
         REQUIRE(es_link_open(c->link, ES_DIR_BIDI, c, &st[i]) == 0);
         CHECK_INT(es_link_write(st[i], text, 7, 1), ==, 0);
