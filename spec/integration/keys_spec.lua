@@ -360,8 +360,8 @@ describe("early data over a bad network", function()
       return assert(server:start())
     end
     local server, ticket = start(), nil
-    local store = { get = function() return ticket end, put = function(_, _, value) ticket = value or ticket end }
-    local opts = { pin = server.pin, transport = early, session_cache = store, timeout = 100 }
+    local one_ticket = { get = function() return ticket end, put = function(_, _, value) ticket = value or ticket end }
+    local opts = { pin = server.pin, transport = early, session_cache = one_ticket, timeout = 100 }
     local client = assert(echo.connect(server.address, opts))
     echo.sleep(1)
     client:close()
