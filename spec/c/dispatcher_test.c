@@ -118,6 +118,20 @@ TEST(a_removed_method_lives_until_its_last_use)
     CHECK(after.in_use < before.in_use);
 }
 
+TEST(a_method_has_the_urgency_of_its_caller_unless_told)
+{
+    struct es_host *h = host_new();
+
+    REQUIRE(es_host_add(h, ES_KIND_RPC, "m", 1, 1, 0, 0) == 0);
+    CHECK_INT(es_host_find(h, ES_KIND_RPC, "m", 1)->priority, ==, ES_CALLERS_PRIORITY);
+    CHECK_INT(es_host_prioritize(h, ES_KIND_RPC, "m", 1, 0), ==, 0);
+    CHECK_INT(es_host_find(h, ES_KIND_RPC, "m", 1)->priority, ==, 0);
+    CHECK_INT(es_host_prioritize(h, ES_KIND_RPC, "m", 1, 99), ==, 0);
+    CHECK_INT(es_host_find(h, ES_KIND_RPC, "m", 1)->priority, ==, ES_CALLERS_PRIORITY);
+    CHECK_INT(es_host_prioritize(h, ES_KIND_STREAM, "m", 1, 0), ==, ES_ERR_NOT_FOUND);
+    host_end(h);
+}
+
 TEST(without_memory_nothing_is_added_and_nothing_leaks)
 {
     for (uint64_t n = 1; n < 8; n++) {

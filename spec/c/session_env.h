@@ -183,6 +183,9 @@ static void env_log_failed(struct env_log *l, const struct es_ev_failed *f)
     l->len = f->details_len;
     memcpy(l->data, f->data + f->code_len + f->message_len,
            l->len < sizeof l->data ? l->len : sizeof l->data);
+    l->meta_len = f->trailers_len;
+    memcpy(l->meta, f->data + f->code_len + f->message_len + f->details_len,
+           l->meta_len < sizeof l->meta ? l->meta_len : sizeof l->meta);
 }
 
 static void env_log_event(struct env *e, int side, struct es_event *ev)
