@@ -150,6 +150,7 @@ int es_host_remove(struct es_host *h, enum es_kind kind, const char *name, size_
     m = es_map_remove(&h->methods[kind], name, len);
     if (m == NULL)
         return ES_ERR_NOT_FOUND;
+    h->recent[kind] = NULL;
     *ref = m->ref;
     m->ref = ES_NO_REF;
     if (m->uses == 0)
@@ -159,7 +160,14 @@ int es_host_remove(struct es_host *h, enum es_kind kind, const char *name, size_
 
 struct es_method *es_host_find(struct es_host *h, enum es_kind kind, const char *name, size_t len)
 {
-    return es_map_get(&h->methods[kind], name, len);
+    struct es_method *m = h->recent[kind];
+
+    if (m == NULL || m->name_len != len || memcmp(m->name, name, len) != 0) {
+        m = es_map_get(&h->methods[kind], name, len);
+        if (m != NULL)
+            h->recent[kind] = m;
+    }
+    return m;
 }
 
 void es_method_unuse(struct es_method *m)

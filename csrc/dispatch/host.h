@@ -14,8 +14,9 @@
 struct es_host {
     unsigned refs;
     struct es_host_config cfg;
-    struct es_map methods[ES_KINDS]; /* name -> struct es_method, owned */
-    struct es_map unhandled;         /* names of events that nobody handled: said once each */
+    struct es_map methods[ES_KINDS];    /* name -> struct es_method, owned */
+    struct es_method *recent[ES_KINDS]; /* borrowed: found last; calls in a row are often of one method */
+    struct es_map unhandled;            /* names of events that nobody handled: said once each */
     struct es_host_stats stats;
     struct es_wheel wheel; /* of every session's deadlines */
     /* What the wheel calls; set by session/ before the first deadline is added. */

@@ -36,6 +36,7 @@ enum helper {
     H_RESULTS,  /* results(response) -> ... */
     H_FINISH,   /* finish(call, response) -> ...: the same of outgoing calls */
     H_EITHER,   /* either(chain, ...): with a callback */
+    H_UD,       /* "_ud": the field of a session or client that has the core's session */
     H_LAST
 };
 static const char *const helper_names[] = {
@@ -45,7 +46,7 @@ static const char *const helper_names[] = {
     [H_TRACED] = "traced",      [H_RAISED] = "raised",       [H_MISUSED] = "misused",
     [H_FAILED] = "failed",      [H_SETTLE] = "settle",       [H_RESULTS] = "results",
     [H_FINISH] = "finish_out",  [H_EITHER] = "either",       [H_OPEN_OUT] = "open_out",
-    [H_KEEP] = "keep_response", [H_CAME] = "came",
+    [H_KEEP] = "keep_response", [H_CAME] = "came",           [H_UD] = "ud",
 };
 
 #define UP_HELPERS lua_upvalueindex(1)
@@ -92,7 +93,7 @@ static void push_call(lua_State *L, enum helper mt, const struct places *from)
     lua_setiuservalue(L, call, CALL_OWNER);
     lua_pushvalue(L, from->name);
     lua_setiuservalue(L, call, CALL_NAME);
-    if (from->options) {
+    if (from->options && !lua_isnil(L, from->options)) {
         lua_pushvalue(L, from->options);
         lua_setiuservalue(L, call, CALL_OPTIONS);
     }
@@ -295,7 +296,8 @@ static int push_request(lua_State *L)
 {
     lua_pushcfunction(L, es_lsession_request);
     lua_getiuservalue(L, 1, CALL_OWNER);
-    lua_getfield(L, -1, "_ud");
+    push_helper(L, H_UD);
+    lua_rawget(L, -2);
     if (!lua_isuserdata(L, -1)) {
         lua_settop(L, 1);
         return 0;

@@ -14,8 +14,16 @@
 #define TASK_MT  "echostream.task"
 #define MAX_IDLE 256
 
+/* The innermost task that this thread is resuming, so that it need not be looked up by its coroutine. */
+static _Thread_local struct {
+    lua_State *co;
+    struct es_task *task; /* borrowed: it lives while it is resumed */
+} running;
+
 struct es_task *es_task_current(lua_State *L)
 {
+    if (running.co == L)
+        return running.task;
     struct es_lua *lua = es_lua_get(L);
     return lua ? es_idmap_get(&lua->tasks, (uint64_t)(uintptr_t)L) : NULL;
 }
@@ -193,7 +201,13 @@ void es_task_run(lua_State *L, struct es_task *t, int nargs)
     es_list_remove(&t->node);
     t->state = ES_TASK_RUNNING;
     lp->current = t;
+    lua_State *outer_co = running.co;
+    struct es_task *outer = running.task;
+    running.co = t->co;
+    running.task = t;
     int status = lua_resume(t->co, L, nargs, &nres);
+    running.co = outer_co;
+    running.task = outer;
     lp->current = before;
     uint64_t now = es_clock_coarse(), held = now - lp->stamp;
     lp->stamp = now;

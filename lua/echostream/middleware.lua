@@ -430,6 +430,7 @@ ends = core.middleware {
   results = results,
   finish_out = finish_out,
   either = task.either,
+  ud = "_ud",
 }
 
 --- What an outgoing call is sent by, for the functions that do it.
