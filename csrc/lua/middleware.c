@@ -7,11 +7,12 @@
 #include "binding.h"
 #include "errors.h"
 
-/* A call is a userdata of nothing but user values: one allocation, where a table needs two. These, then, for
- * outgoing calls, the options, then the arguments. STATE is nil, then the last response, until the call is
- * opened up: then it is a table of middleware.lua, which knows the same order, and everything is left to it.
+/* A call is a userdata of nothing but user values: one allocation, where a table needs two. These, then the
+ * arguments; with one it fits into the largest block that malloc has a fast list for. STATE is nil, then the
+ * last response, until the call is opened up: then it is a table of middleware.lua, which knows the same
+ * order, and everything is left to it.
  */
-enum { CALL_FN = 1, CALL_OWNER, CALL_NAME, CALL_STATE, CALL_OPTIONS, CALL_IN = CALL_OPTIONS, CALL_OUT };
+enum { CALL_FN = 1, CALL_OWNER, CALL_NAME, CALL_STATE, CALL_FIRST };
 #define MANY_ARGUMENTS 200 /* from here on they are in a table at once */
 
 /* What middleware.lua gives us, and its place in the table that is the first upvalue of everything here. */
@@ -70,22 +71,22 @@ static void run_helper(lua_State *L, enum helper h, int first, int nresults)
 
 /* The values of a call object: `from` says where they are on the stack. */
 struct places {
-    int fn, owner, name, options; /* options 0: an incoming call, which has none */
-    int first;                    /* of the arguments, which go up to the top */
+    int fn, owner, name;
+    int first; /* of the arguments, which go up to the top */
 };
 
 /* Pushes the call object. */
 static void push_call(lua_State *L, enum helper mt, const struct places *from)
 {
-    int n = lua_gettop(L) - from->first + 1, at = from->options ? CALL_OUT : CALL_IN, call;
+    int n = lua_gettop(L) - from->first + 1, call;
 
     if (n > LUA_MINSTACK / 2)
         luaL_checkstack(L, LUA_MINSTACK, "a call");
-    lua_newuserdatauv(L, 0, at - 1 + n);
+    lua_newuserdatauv(L, 0, CALL_FIRST - 1 + n);
     call = lua_gettop(L);
     for (int i = 0; i < n; i++) {
         lua_pushvalue(L, from->first + i);
-        lua_setiuservalue(L, call, at + i);
+        lua_setiuservalue(L, call, CALL_FIRST + i);
     }
     lua_pushvalue(L, from->fn);
     lua_setiuservalue(L, call, CALL_FN);
@@ -93,10 +94,6 @@ static void push_call(lua_State *L, enum helper mt, const struct places *from)
     lua_setiuservalue(L, call, CALL_OWNER);
     lua_pushvalue(L, from->name);
     lua_setiuservalue(L, call, CALL_NAME);
-    if (from->options && !lua_isnil(L, from->options)) {
-        lua_pushvalue(L, from->options);
-        lua_setiuservalue(L, call, CALL_OPTIONS);
-    }
     push_helper(L, mt);
     lua_setmetatable(L, call);
 }
@@ -203,12 +200,12 @@ static int is_untouched(lua_State *L, enum helper rpc, enum helper other, int *i
     return yes;
 }
 
-/* Pushes the arguments, the values from `at` on; returns how many. */
-static int push_arguments(lua_State *L, int at)
+/* Pushes the arguments; returns how many. */
+static int push_arguments(lua_State *L)
 {
     int n = 0;
 
-    while (lua_getiuservalue(L, 1, at + n) != LUA_TNONE)
+    while (lua_getiuservalue(L, 1, CALL_FIRST + n) != LUA_TNONE)
         if (++n % 8 == 0)
             luaL_checkstack(L, LUA_MINSTACK, "too many arguments");
     lua_pop(L, 1);
@@ -251,7 +248,7 @@ static int next_in(lua_State *L)
     push_helper(L, H_TRACED);
     lua_getiuservalue(L, 1, CALL_FN);
     lua_getiuservalue(L, 1, CALL_OWNER);
-    n = push_arguments(L, CALL_IN);
+    n = push_arguments(L);
     return handled(L, lua_pcallk(L, n + 1, LUA_MULTRET, 2, 0, handled), 0);
 }
 
@@ -304,7 +301,7 @@ static int push_request(lua_State *L)
     }
     lua_replace(L, -2);
     lua_getiuservalue(L, 1, CALL_NAME);
-    lua_getiuservalue(L, 1, CALL_OPTIONS);
+    lua_pushnil(L); /* a call with options is open from the beginning */
     return 1;
 }
 
@@ -323,7 +320,7 @@ static int next_out(lua_State *L)
         lua_getiuservalue(L, 1, CALL_FN);
         lua_pushvalue(L, 1);
     }
-    push_arguments(L, CALL_OUT);
+    push_arguments(L);
     return sent(L, lua_pcallk(L, lua_gettop(L) - 2, LUA_MULTRET, 0, (lua_KContext)t, sent), (lua_KContext)t);
 }
 
@@ -357,7 +354,7 @@ static int incoming(lua_State *L)
         lua_replace(L, 1);
         run_helper(L, H_OPEN, 1, 1);
     } else {
-        static const struct places from = {.fn = 5, .owner = 2, .name = 3, .options = 0, .first = 6};
+        static const struct places from = {.fn = 5, .owner = 2, .name = 3, .first = 6};
         push_call(L, kind == ES_JOB_CALL ? H_RPC_IN : H_EVENT_IN, &from);
         lua_replace(L, 1);
     }
@@ -399,7 +396,7 @@ static int outgoing_over(lua_State *L, int status, lua_KContext ctx)
  * sending of everything but requests; with a function as last argument (the callback) all runs in a task. */
 static int outgoing(lua_State *L)
 {
-    static const struct places from = {.fn = 3, .owner = 1, .name = 4, .options = 5, .first = 6};
+    static const struct places from = {.fn = 3, .owner = 1, .name = 4, .first = 6};
     const char *kind = luaL_checkstring(L, 2);
 
     if (lua_gettop(L) > 5 && lua_isfunction(L, -1)) {
@@ -413,7 +410,7 @@ static int outgoing(lua_State *L)
     }
     if (lua_gettop(L) < 5)
         lua_settop(L, 5);
-    if (lua_gettop(L) > MANY_ARGUMENTS) {
+    if (lua_toboolean(L, 5) || lua_gettop(L) > MANY_ARGUMENTS) {
         run_helper(L, H_OPEN_OUT, 1, 1);
     } else {
         push_call(L, kind[0] == 'r' ? H_RPC_OUT : kind[0] == 'e' ? H_EVENT_OUT : H_STREAM_OUT, &from);
@@ -450,21 +447,19 @@ static int make_outgoing(lua_State *L)
     return chain_end(L, outgoing);
 }
 
-/* new(metatable, fn, owner, name, body [, options]): a call object that was opened up from the beginning. */
+/* new(metatable, fn, owner, name, body): a call object that is open from the beginning. */
 static int new_call(lua_State *L)
 {
-    int out = !lua_isnoneornil(L, 6);
-
     luaL_checktype(L, 1, LUA_TTABLE);
     luaL_checktype(L, 5, LUA_TTABLE);
-    lua_settop(L, 6);
-    lua_newuserdatauv(L, 0, out ? CALL_OUT - 1 : CALL_IN - 1);
-    for (int i = CALL_FN; i <= (out ? CALL_OPTIONS : CALL_STATE); i++) {
+    lua_settop(L, 5);
+    lua_newuserdatauv(L, 0, CALL_STATE);
+    for (int i = CALL_FN; i <= CALL_STATE; i++) {
         lua_pushvalue(L, 1 + i);
-        lua_setiuservalue(L, 7, i);
+        lua_setiuservalue(L, 6, i);
     }
     lua_pushvalue(L, 1);
-    lua_setmetatable(L, 7);
+    lua_setmetatable(L, 6);
     return 1;
 }
 

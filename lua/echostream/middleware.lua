@@ -55,9 +55,10 @@ local methods = {
 }
 
 -- A call is made for every call, so it is small: a userdata of the core (csrc/lua/middleware.c) whose values are these, in this
--- order, and then the arguments; outgoing ones have their options before those. STATE is nil, then the last response; once
--- something was asked for or changed that needs more, it is a table: `response`, `args` (whose `n` is their number), `metadata` …
-local FN <const>, OWNER <const>, NAME <const>, STATE <const>, OPTIONS <const> = 1, 2, 3, 4, 5
+-- order, and then the arguments. STATE is nil, then the last response; once something was asked for or changed that needs more,
+-- or from the beginning when the call has options, it is a table: `response`, `args` (whose `n` is their number), `metadata`,
+-- `options`, `touched` (somebody looked at what may be changed) …
+local FN <const>, OWNER <const>, NAME <const>, STATE <const> = 1, 2, 3, 4
 local get, set = debug.getuservalue, debug.setuservalue
 local lazy = {}
 
@@ -68,21 +69,27 @@ local function opened(call)
 end
 
 -- The table. From now on the core leaves this call to the functions below.
-local function open_up(call)
+local function whole(call)
   local state = get(call, STATE)
   if state ~= nil and getmetatable(state) ~= Response then
     return state
   end
-  local first, n, args = call.direction == "out" and OPTIONS + 1 or STATE + 1, 0, {}
-  local value, there = get(call, first)
+  local n, args = 0, {}
+  local value, there = get(call, STATE + 1)
   while there do
     n = n + 1
     args[n] = value
-    value, there = get(call, first + n)
+    value, there = get(call, STATE + 1 + n)
   end
   args.n = n
   local body = { args = args, response = state }
   set(call, body, STATE)
+  return body
+end
+
+local function open_up(call)
+  local body = whole(call)
+  body.touched = true
   return body
 end
 
@@ -110,18 +117,18 @@ end
 
 function lazy.metadata(call)
   local metadata = {}
-  local given = call.direction == "out" and get(call, OPTIONS)
-  for key, value in pairs(given and given.metadata or metadata) do
+  local body = open_up(call)
+  for key, value in pairs(body.options and body.options.metadata or metadata) do
     metadata[key] = value
   end
-  open_up(call).metadata = metadata
+  body.metadata = metadata
   return metadata
 end
 
 function lazy.deadline(call)
   if call.direction == "out" then
-    local opts = get(call, OPTIONS)
-    local timeout = opts and opts.timeout
+    local body = opened(call)
+    local timeout = body and body.options and body.options.timeout
     if timeout == nil then
       timeout = get(call, OWNER)._timeout
     end
@@ -193,6 +200,9 @@ local function make_class(direction, kind)
     local body = opened(call)
     value = body and body[key]
     if value ~= nil then
+      if lazy[key] then
+        body.touched = true -- what it gets can be changed
+      end
       return value
     end
     make = lazy[key]
@@ -335,7 +345,7 @@ end
 -- The innermost link of incoming calls: the handler. The core has its own for calls that nobody touched.
 local function handle(call)
   check_call(call)
-  local body = open_up(call)
+  local body = whole(call)
   if body.metadata then
     core.set_call_metadata(body.metadata) -- what echo.call() shows
   end
@@ -347,7 +357,7 @@ end
 
 -- The innermost link of outgoing calls: what sends. What it raises is misuse by the caller and is raised there.
 local function misused(call, raised)
-  open_up(call)._misuse = { raised }
+  whole(call)._misuse = { raised }
   return failed(call, errors.new("invalid_argument", errors.from(raised).message))
 end
 
@@ -360,7 +370,7 @@ end
 
 local function send(call)
   check_call(call)
-  return sent(call, pcall(get(call, FN), call, unpack(arguments(open_up(call)))))
+  return sent(call, pcall(get(call, FN), call, unpack(arguments(whole(call)))))
 end
 
 local function results(response)
@@ -391,9 +401,9 @@ local function open(kind, session, name, metadata, handler, ...)
   return ends.new(metatables["in"][kind], handler, session, name, body)
 end
 
--- An outgoing one with many arguments.
+-- An outgoing one with options or many arguments.
 local function open_out(owner, kind, final, name, opts, ...)
-  return ends.new(metatables.out[kind], final, owner, name, { args = { n = select("#", ...), ... } }, opts)
+  return ends.new(metatables.out[kind], final, owner, name, { options = opts, args = { n = select("#", ...), ... } })
 end
 
 local function finish_out(call, response)
@@ -445,23 +455,25 @@ end
 ---@param came table<string, string>?
 function M.keep_trailers(call, came)
   if came or opened(call) then
-    open_up(call)._came = came
+    whole(call)._came = came
   end
 end
 
---- The per-call options it was made with, and whether nobody changed anything since.
+--- The per-call options it was made with, and whether nobody can have changed anything since.
 ---@param call echostream.middleware.call
----@return table|false|nil options, boolean untouched
+---@return table? options, boolean untouched
 function M.made_with(call)
-  return get(call, OPTIONS), not opened(call)
+  local body = opened(call)
+  return body and body.options, not (body and body.touched)
 end
 
 --- The per-call options of an outgoing call, with what middleware changed.
 ---@param call echostream.middleware.call
 ---@return table?
 function M.options_of(call)
-  local opts, body = get(call, OPTIONS) or nil, opened(call)
-  if not body then
+  local body = opened(call)
+  local opts = body and body.options
+  if not body or not body.touched then
     return opts -- nobody changed anything
   end
   local metadata, deadline = body.metadata, body.deadline

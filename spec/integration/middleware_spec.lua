@@ -126,6 +126,22 @@ net.each(function(env)
       end
     end)
 
+    env.it("sees the options an outgoing call was made with, and leaves them alone", function()
+      local seen = {}
+      local _, client = pair()
+      client:middleware(function(call, next)
+        if call.name ~= "args" then seen = { call.deadline, call.metadata.token, call.args.n } end
+        return next(call)
+      end)
+      assert.equal("mine", client:with { timeout = 3, metadata = { token = "mine" } }:request("token"))
+      assert.same({ 3, "mine", 0 }, seen)
+      assert.equal(3, client:with { timeout = 4 }:request("add", 1, 2))
+      assert.same({ 4, nil, 2 }, seen)
+      assert.equal(7, client:request("add", 3, 4))
+      assert.same({ 30, nil, 2 }, seen)
+      assert.same({ 1, 2 }, { client:with { timeout = 4 }:request("args", 1, 2) })
+    end)
+
     env.it("keeps what it was given: a call and a response outlive it", function()
       local calls, responses = {}, {}
       local _, client = pair(function(server)
