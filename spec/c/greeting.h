@@ -17,7 +17,7 @@ struct greeting {
     ngtcp2_crypto_conn_ref ref;
     struct sockaddr_in local, remote;
     const char *alpn, *server_name, *priority;
-    /* changes the greeting before it is sent; may make it shorter */
+    /* changes the greeting before it is sent; it may grow to 4,096 bytes */
     void (*edit)(uint8_t *hello, size_t *n);
     uint64_t now;
     int closed; /* the server closed: with this code */

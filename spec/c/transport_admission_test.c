@@ -439,6 +439,55 @@ TEST(a_first_packet_that_comes_to_nothing_leaves_no_trace_and_the_genuine_one_is
     down();
 }
 
+/* Adds the padding extension (RFC 7685), so that the greeting needs two datagrams. */
+static void pad(uint8_t *hello, size_t *n)
+{
+    enum { PAD = 1000 };
+    size_t at = 4 + 2 + 32, more = 4 + PAD, len = *n - 4 + more, all;
+
+    at += 1 + hello[at];                                /* session id */
+    at += 2 + ((size_t)hello[at] << 8 | hello[at + 1]); /* ciphers */
+    at += 1 + hello[at];                                /* compression */
+    all = ((size_t)hello[at] << 8 | hello[at + 1]) + more;
+    hello[at] = (uint8_t)(all >> 8);
+    hello[at + 1] = (uint8_t)all;
+    hello[2] = (uint8_t)(len >> 8);
+    hello[3] = (uint8_t)len;
+    memcpy(hello + *n, (uint8_t[]){0, 21, PAD >> 8, PAD & 0xff}, 4);
+    memset(hello + *n + 4, 0, PAD);
+    *n += more;
+}
+
+/* The first datagram holds the second half of a long greeting: the library would have to keep it for whoever.
+ */
+TEST(a_greeting_that_begins_in_the_middle_is_asked_for_a_retry)
+{
+    struct rig_options o;
+    struct greeting g = {.edit = pad};
+    uint8_t first[1500], second[1500];
+    union es_addr from, server;
+
+    rig_options(&o);
+    REQUIRE(start(&o) == 0);
+    es_addr_parse(&server, SERVER ":443");
+    es_addr_parse(&from, "10.0.0.9:99");
+    REQUIRE(greeting_start(&g, NGTCP2_PROTO_VER_V1) == 0);
+    REQUIRE(greeting_packet(&g, first, 1200) == 1200);
+    REQUIRE(greeting_packet(&g, second, 1200) == 1200);
+    es_endpoint_input(rig.server, &server, &from, 0, second, 1200);
+    es_poller_flush(rig.p);
+    CHECK_INT(es_endpoint_connections(rig.server), ==, 0);
+    CHECK_INT(stats().forgotten, ==, 1);
+    CHECK_INT(stats().retries, ==, 1);
+    es_endpoint_input(rig.server, &server, &from, 0, first, 1200);
+    es_endpoint_input(rig.server, &server, &from, 0, second, 1200);
+    es_poller_flush(rig.p);
+    CHECK_INT(stats().accepted, ==, 1);
+    CHECK_INT(stats().half_open, ==, 1);
+    greeting_end(&g);
+    down();
+}
+
 /* ---- stateless reset ---- */
 
 TEST(after_a_restart_with_the_same_secret_clients_learn_within_one_round_trip)
