@@ -42,7 +42,7 @@ static const struct flood floods[] = {
     {"STREAM_DATA_BLOCKED", OURS_SERVER, "15 00 00", 0, 0, 0, NULL},
     {"STREAMS_BLOCKED", OURS_BOTH, "16 00", 0, 0, 0, NULL},
     {"STOP_SENDING", OURS_SERVER, "05 00 00", 0, 1, 0, NULL},
-    {"RESET_STREAM of one stream", OURS_SERVER, "04 00 00 00", 0, 0, 0, NULL},
+    {"RESET_STREAM of one stream", OURS_SERVER, "04 00 00 00", 0, 1, 0, NULL},
     {"HANDSHAKE_DONE", OURS_CLIENT, "1e", 0, 0, 0, NULL},
     {"NEW_TOKEN", OURS_CLIENT, "07 04 01020304", 0, 0, 0, NULL},
 };
