@@ -271,9 +271,6 @@ end
 ---@param name? string
 ---@return table|nil description, echostream.error? err
 function M.describe(calls, name)
-  if name ~= nil then
-    options.argument("describe", "name", name, "string", 3)
-  end
   local answer, err
   if name then
     answer, err = calls:request("rpc.describe", name)

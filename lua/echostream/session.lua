@@ -422,10 +422,19 @@ end
 --- What the other side offers: a list of `{ name, kind, doc, deprecated }`, or everything about one name. `tostring` makes text
 --- of both. The other side may have turned it off (`introspection = false`).
 ---@param name? string
+---@param callback? fun(description: table?, err: echostream.error?)  instead of waiting
 ---@return table|nil description, echostream.error? err  `not_found`, `method_not_found`
-function shared:describe(name)
-  local description, err = services.describe(self, name)
-  return description, err
+function shared:describe(name, callback)
+  if type(name) == "function" then
+    name, callback = nil, name
+  end
+  if name ~= nil then
+    options.argument("describe", "name", name, "string")
+  end
+  if callback ~= nil then
+    return task.call_back(callback, services.describe, self, name)
+  end
+  return services.describe(self, name)
 end
 
 --- Figures of the connection.

@@ -271,22 +271,7 @@ function M.either(fn, ...)
   return block(fn, ...)
 end
 
---- Waits until every task has ended.
----@param tasks echostream.task[]
----@param timeout? number seconds for all together
----@return table|nil results  the first result of each task, in order (`n` is their number); `task:wait()` gives the others
----@return echostream.error? err  of the first task in the list that failed; the others go on. Or `timeout`
-function M.all(tasks, timeout)
-  options.argument("echo.all", "tasks", tasks, "table")
-  if timeout ~= nil then
-    options.argument("echo.all", "timeout", timeout, "seconds")
-  end
-  for i = 1, #tasks do
-    local mt = debug.getmetatable(tasks[i])
-    if type(tasks[i]) ~= "userdata" or mt == nil or mt.__name ~= "echostream.task" then
-      error(("echo.all: tasks[%d] wants a task, got %s"):format(i, errors.show(tasks[i])), 2)
-    end
-  end
+local function wait_for_all(tasks, timeout)
   local deadline = timeout and loop.now() + timeout
   local results = { n = #tasks }
   for i = 1, #tasks do
@@ -305,6 +290,32 @@ function M.all(tasks, timeout)
     results[i] = value
   end
   return results
+end
+
+--- Waits until every task has ended.
+---@param tasks echostream.task[]
+---@param timeout? number seconds for all together
+---@param callback? fun(results: table?, err: echostream.error?)  instead of waiting
+---@return table|nil results  the first result of each task, in order (`n` is their number); `task:wait()` gives the others
+---@return echostream.error? err  of the first task in the list that failed; the others go on. Or `timeout`
+function M.all(tasks, timeout, callback)
+  if type(timeout) == "function" then
+    timeout, callback = nil, timeout
+  end
+  options.argument("echo.all", "tasks", tasks, "table")
+  if timeout ~= nil then
+    options.argument("echo.all", "timeout", timeout, "seconds")
+  end
+  for i = 1, #tasks do
+    local mt = debug.getmetatable(tasks[i])
+    if type(tasks[i]) ~= "userdata" or mt == nil or mt.__name ~= "echostream.task" then
+      error(("echo.all: tasks[%d] wants a task, got %s"):format(i, errors.show(tasks[i])), 2)
+    end
+  end
+  if callback then
+    return M.call_back(callback, wait_for_all, tasks, timeout)
+  end
+  return wait_for_all(tasks, timeout)
 end
 
 local function sleep_in_task(seconds)

@@ -140,6 +140,19 @@ describe("a task", function()
 end)
 
 describe("echo.all", function()
+  it("has a callback form", function()
+    local got = {}
+    local function note(results, err) got[#got + 1] = results or err end
+    local tasks = { echo.spawn(function() return 1 end), echo.spawn(function() echo.sleep(0.01) return 2 end) }
+    echo.all(tasks, note):wait(2)
+    echo.all(tasks, 1, note):wait(2)
+    echo.all({ echo.spawn(echo.sleep, 60) }, 0.01, note):wait(2)
+    assert.same({ n = 2, 1, 2 }, got[1])
+    assert.same({ n = 2, 1, 2 }, got[2])
+    assert.equal("timeout", got[3].code)
+    assert.has_error(function() echo.all(tasks, 1, "callback") end)
+  end)
+
   it("waits for every task and gives the first results", function()
     sim.run(function(net)
       local results = echo.all {
