@@ -232,8 +232,11 @@ struct es_conn {
     uint64_t outstanding;   /* bytes of all streams, waiting or not acknowledged */
     uint64_t moved_at;      /* ns: when there were fewer of them last */
     uint64_t moved_packets; /* packets_in then */
-    ngtcp2_mem mem;         /* the library's allocator for this connection */
-    uint64_t lib_held;      /* bytes it has of it */
+    uint64_t probed_at;     /* ns: when something was sent that is not acknowledged; 0: not looked at yet */
+    uint64_t probed_packets, probed_bytes; /* packets_in and bytes in flight then */
+    uint32_t probes;                       /* how often before, with packets of the peer's in between */
+    ngtcp2_mem mem;                        /* the library's allocator for this connection */
+    uint64_t lib_held;                     /* bytes it has of it */
     struct es_watch watch;
     struct es_tls_walk walk[2]; /* of the handshake's level, of the initial one */
     struct es_buf ticket;       /* a NewSessionTicket being collected (client) */

@@ -304,6 +304,7 @@ static int make_host(struct world *w, int server)
     c.wall = w->poller->io.wall;
     c.ctx = w->poller->io.ctx;
     es_limits_default(&c.limits);
+    c.limits.assembly_timeout = 1200 * ES_SECOND; /* peers that dawdle on purpose are elsewhere */
     if (w->small_limits && chance(w, 50)) {
         c.limits.max_calls = (uint32_t)(1 + below(w, 5));
         c.limits.max_named_streams = (uint32_t)(1 + below(w, 5));

@@ -212,6 +212,17 @@ static int hello_may_be_late(const struct world *w)
     return !w->must_survive || w->blackout || w->rebinds_drawn || w->lossy > 0.15;
 }
 
+/* One of the two may have cut the other: what it sent was lost as often as a deaf peer would leave it
+ * unanswered. */
+static int may_be_cut(const struct peer *p, const struct es_close_info *info)
+{
+    const struct world *w = p->w;
+
+    return info->app && info->code == ES_APP_EXCESSIVE_LOAD && strstr(info->reason, "acknowledges nothing") &&
+           (!w->must_survive || w->blackout || w->bursty || w->lossy > 0.15 || p->other->closed ||
+            p->other->close_asked);
+}
+
 /* Is there a reason why this session may have died by itself? */
 static int death_is_excused(const struct peer *p)
 {
@@ -223,7 +234,7 @@ static int death_is_excused(const struct peer *p)
     if (!p->other->opened && (w->blackout || w->lossy > 0.15)) /* its end is not ours to see */
         return 1;
     if (info->app)
-        return info->code == ES_APP_HELLO && hello_may_be_late(w);
+        return (info->code == ES_APP_HELLO && hello_may_be_late(w)) || may_be_cut(p, info);
     if (info->cause == ES_CLOSE_IDLE)
         return w->rebinds_drawn || w->lossy > 0.25 || w->bursty;
     /* The library found no path. That one was there and stood still is no excuse. */
@@ -253,6 +264,7 @@ static void on_closed(struct world *w, struct es_session *s, struct es_ev_closed
                       (unsigned long long)e->info.code, e->info.reason);
     }
     if (e->info.app && e->info.code != ES_APP_NONE && e->info.code != ES_APP_USER &&
+        !may_be_cut(p, &e->info) &&
         !(e->info.code == ES_APP_HELLO &&
           (hello_may_be_late(w) || p->other->closed || p->other->close_asked)))
         violation(w, "the %s's session was closed with application code %llu: %s",
