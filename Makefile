@@ -79,7 +79,7 @@ rebinding: all deps-test  ## a NAT that changes a client's address each second, 
 	@.ci/env $(LUA) spec/campaign/rebinding.lua $(RUNS)
 
 hostile: deps-build  ## peers that break every rule: each case ten times, then floods, slow ones and a million resets
-	@HOSTILE_FULL=1 spec/c/run.sh hostile
+	@BUILD=$(BUILD) spec/c/hostile.sh
 
 CASES    ?=
 interop: all deps-test  ## the cases of quic-interop-runner, simulated and between processes; CASES='real handshake' to choose
