@@ -21,8 +21,10 @@ struct es_conn;
 struct es_early;
 struct es_ticket;
 
-#define ES_EARLY_SALT     32
+#define ES_EARLY_SALT 32
+#ifndef ES_EARLY_SEEN_MAX
 #define ES_EARLY_SEEN_MAX 65536 /* hellos remembered, about 5 MiB */
+#endif
 
 /* ---- the memory of a server ---- */
 
