@@ -157,7 +157,7 @@ static int make_key(const struct es_conn *c, uint8_t out[KEY_LEN])
     gnutls_datum_t info = {about, sizeof about};
 
     memset(about, 0, sizeof about);
-    memcpy(about, t->own_spki, 32);
+    memcpy(about, t->identity, 32);
     about[32] = (uint8_t)t->trust;
     about[33] = t->client_optional != 0;
     if (c->ep->early != NULL) {

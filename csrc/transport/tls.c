@@ -75,6 +75,26 @@ static int load_own(struct es_tls *t, const struct es_tls_config *cfg, char *err
         return fail(err, n, ES_ERR_TLS, "cannot read the certificate's public key", NULL, rv);
     }
     t->has_own = 1;
+    memcpy(t->identity, t->own_spki, sizeof t->identity);
+    return 0;
+}
+
+/* Adds a name and its key to what tickets are bound to, in whatever order they come. */
+static int add_identity(struct es_tls *t, const struct es_tls_other *o)
+{
+    uint8_t text[256 + 32], whole[32], sum[32];
+    size_t n = strlen(o->name);
+    gnutls_datum_t der;
+
+    memcpy(text, o->name, n);
+    if (gnutls_certificate_get_crt_raw(o->cred, 0, 0, &der) < 0 ||
+        es_cert_hashes(der.data, der.size, text + n, whole) != 0 ||
+        gnutls_hash_fast(GNUTLS_DIG_SHA256, text, n + 32, sum) != 0) {
+        return ES_ERR_TLS;
+    }
+    for (size_t i = 0; i < sizeof sum; i++) {
+        t->identity[i] ^= sum[i];
+    }
     return 0;
 }
 
@@ -193,6 +213,9 @@ static int load_others(struct es_tls *t, const struct es_tls_config *cfg, char *
         if ((rv = load_pair(o->cred, &cfg->more[i], err, n)) != 0 ||
             (rv = load_authorities(o->cred, cfg, err, n)) != 0) {
             return rv;
+        }
+        if (add_identity(t, o) != 0) {
+            return fail(err, n, ES_ERR_TLS, "cannot read the public key for", o->name, 0);
         }
     }
     return 0;

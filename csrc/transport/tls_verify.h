@@ -29,6 +29,7 @@ struct es_tls {
     size_t name_ip_len;
     int has_own;
     uint8_t own_spki[32], own_der[32];
+    uint8_t identity[32];     /* of all names and public keys that we show: tickets are good for no other */
     struct es_keylog *keylog; /* owned; NULL: none */
 };
 

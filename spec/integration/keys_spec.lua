@@ -108,6 +108,21 @@ net.each(function(env)
       assert.is_false(client:stats().resumed)
     end)
 
+    env.it("has no tickets left when the key of one of several names changes", function()
+      local certs = require "spec.support.certs"
+      local a, b, c = certs.issue(nil, {}), certs.issue(nil, {}), certs.issue(nil, {})
+      local names = { ["a.example"] = { a.cert, a.key }, ["b.example"] = { b.cert, b.key } }
+      local server = env.server { certs = names }
+      local opts = { session_cache = store(), pin = a.pin, server_name = "a.example" }
+      visit(server, opts)
+      assert.is_true(server:set_certificate { certs = { ["b.example"] = names["b.example"], ["a.example"] = names["a.example"] } })
+      assert.is_true(visit(server, opts).resumed) -- the same, in whatever order
+      assert.is_true(server:set_certificate { certs = { ["a.example"] = { c.cert, c.key }, ["b.example"] = names["b.example"] } })
+      local _, err = env.client(nil, opts):connect(server.address)
+      assert.equal("unauthenticated", err.code)
+      assert.truthy(err.message:find(c.pin, 1, true))
+    end)
+
     env.it("that says nonsense costs a whole handshake and no more", function()
       local server = env.server()
       local cache = store()
