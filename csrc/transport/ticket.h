@@ -1,9 +1,9 @@
 /* Session tickets: what makes the next handshake with the same server shorter.
  *
- * A server seals its tickets with a key derived from the endpoint's secret, from its names and public keys and from
- * what it asks of clients, so that tickets survive a restart with the same secret and none survives a change
- * of identity. GnuTLS turns that key over with the wall clock and still opens what the key before it sealed.
- * Where early data is on, a part of the key is new with every start (early.h).
+ * A server seals its tickets with a key derived from the endpoint's secret, from its names and public keys
+ * and from what it asks of clients, so that tickets survive a restart with the same secret and none survives
+ * a change of identity. GnuTLS turns that key over with the wall clock and still opens what the key before it
+ * sealed. Where early data is on, a part of the key is new with every start (early.h).
  *
  * A client gets a ticket as a block of bytes that it may keep anywhere, and gives it back when it dials the
  * same server anew, once. What the block says is checked again then: a wrong, old or foreign one only means a
