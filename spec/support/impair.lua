@@ -366,12 +366,12 @@ local function main(arguments)
     os.exit(2)
   end
   io.stdout:setvbuf "line"
-  print("listening on " .. proxy.address)
   uv.new_signal():start("sigterm", function()
     print_stats(proxy)
     proxy:close()
     os.exit(0)
   end)
+  print("listening on " .. proxy.address) -- whoever reads it may send the signal at once
   local input, rest = uv.new_pipe(false), ""
   if uv.guess_handle(0) == "pipe" and input:open(0) then -- anything else cannot be waited for everywhere
     input:read_start(function(_, data)
