@@ -149,6 +149,9 @@ static void end_by_peer(struct es_conn *c)
         set_text(c, cause, err, app, e.error_code, text);
     } else if (!app && e.error_code == NGTCP2_CONNECTION_REFUSED) {
         set_text(c, cause, err, app, e.error_code, "the peer accepts no connections now");
+    } else if (!app && e.error_code == NGTCP2_INVALID_TOKEN) {
+        set_text(c, cause, err, app, e.error_code,
+                 "our answer to the server's Retry came too late or changed");
     } else {
         set_text(c, cause, err, app, e.error_code, "");
     }

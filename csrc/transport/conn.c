@@ -289,6 +289,7 @@ int es_conn_change_version(struct es_conn *c)
 
     assert(!c->link.is_server && !c->established);
     c->version_changed = 1;
+    c->tls_reason[0] = '\0';
     es_timer_stop(&c->ep->p->timers, &c->timer); /* it is set anew with the next flush */
     while (c->n_cids > 0) {
         struct es_cid cid = c->cids[c->n_cids - 1];

@@ -397,6 +397,30 @@ TEST(forged_greetings_do_not_shut_an_address_out)
     down();
 }
 
+TEST(an_answer_to_a_retry_that_comes_too_late_is_told_so)
+{
+    struct es_endpoint_config cfg;
+    struct rig_options o;
+    struct side *c;
+
+    rig_options(&o);
+    REQUIRE(start(&o) == 0);
+    es_endpoint_config_default(&cfg);
+    cfg.retry = ES_RETRY_ALWAYS;
+    restart(&cfg);
+    path.delay = 5100 * ES_MILLI; /* there and back is longer than the token holds */
+    es_sim_set_path(sim, NULL, NULL, &path);
+    c = rig_dial(&rig, &o);
+    CHECK(UNTIL(&rig, 29, c->closed));
+    CHECK_INT(c->info.cause, ==, ES_CLOSE_HANDSHAKE);
+    CHECK_INT(c->info.code, ==, 0x0b); /* INVALID_TOKEN */
+    CHECK_STR(c->info.reason, "our answer to the server's Retry came too late or changed");
+    CHECK_INT(stats().accepted, ==, 0);
+    CHECK_INT(stats().tokens_rejected, >, 0);
+    CHECK_INT(es_endpoint_connections(rig.server), ==, 0);
+    down();
+}
+
 /* ---- newcomers that are nothing ---- */
 
 TEST(a_first_packet_that_comes_to_nothing_leaves_no_trace_and_the_genuine_one_is_new)

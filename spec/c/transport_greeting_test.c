@@ -380,6 +380,7 @@ TEST(a_client_that_begins_with_version_2_gets_it_or_another_one_and_is_not_talke
     CHECK_INT(c->established, ==, 0);
     CHECK_INT(c->closed, ==, 1);
     CHECK_INT(c->info.code, ==, 0x11); /* VERSION_NEGOTIATION_ERROR */
+    CHECK(strstr(c->info.reason, "none of our versions") == NULL);
     rig_close(&r);
 }
 
