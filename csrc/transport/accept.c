@@ -114,8 +114,8 @@ void es_half_open_end(struct es_conn *c)
     }
 }
 
-/* Half-open connections cost 60 to 110 KiB each, and anybody can make them in anybody's name: from retry_above
- * on newcomers prove their address first, until half of those are gone. */
+/* Half-open connections cost 60 to 110 KiB each, and anybody can make them in anybody's name: from
+ * retry_above on newcomers prove their address first, until half of those are gone. */
 static int wants_retry(struct es_endpoint *ep)
 {
     int on;

@@ -1,6 +1,5 @@
 -- A ClientHello without QUIC transport parameters: GnuTLS does not miss them and hands out keys, ngtcp2 (0.12 and 1.11)
 -- then asserted that it knew the version, which it takes from them. One datagram from anybody ended the process.
-local echo = require "echostream"
 local net = require "spec.support.net"
 local uv = require "luv"
 
