@@ -1,5 +1,5 @@
 -- A bad network between real processes: a UDP proxy that loses, delays, repeats, reorders and damages datagrams, limits the
--- rate, goes away, and changes the address that the server sees, as a NAT does. The options are those of echo.sim (seconds,
+-- rate, goes away, and changes the address that the server sees, as a NAT does. The options are those of echo.sim but for ECN marks (seconds,
 -- bits per second, probabilities); the seed fixes the fate of the nth datagram in each direction, but not when it comes.
 --
 --   lua5.4 spec/support/impair.lua --help
