@@ -88,6 +88,9 @@ static struct side *begin_flood(struct world *w, const struct flood *f, enum our
                                 .level = HOSTILE_1RTT};
     struct side *s = begin(w, &plan);
 
+    if (s != NULL && ours == OURS_CLIENT) { /* before that it has given no second connection id out */
+        (void)WAIT(w, 2, s->closed || ((struct es_conn *)s->link)->confirmed);
+    }
     for (int i = 0; i < 3; i++) {
         turns(w);
     }
