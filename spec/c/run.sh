@@ -1,7 +1,7 @@
 #!/bin/sh
 # Builds every spec/c/*_test.c into build/spec/c and runs it.
 #
-#   spec/c/run.sh [word...]        only the files whose name contains a word
+#   spec/c/run.sh [word...]        only the files whose name contains a word; -word: only those without it
 #   SAN=1 spec/c/run.sh            with the address and undefined behaviour sanitizers
 #   VALGRIND=1 spec/c/run.sh       under valgrind, leaks are failures
 #   CC=clang-14 CFLAGS=-O3 ...     as usual
@@ -37,11 +37,14 @@ failed=0
 for src in spec/c/*_test.c; do
     name=$(basename "$src" .c)
     if [ $# -gt 0 ]; then
-        wanted=0
+        words=0 wanted=0 unwanted=0
         for word in "$@"; do
-            case $name in *"$word"*) wanted=1 ;; esac
+            case $word in
+            -*) case $name in *"${word#-}"*) unwanted=1 ;; esac ;;
+            *) words=1 && case $name in *"$word"*) wanted=1 ;; esac ;;
+            esac
         done
-        [ $wanted = 1 ] || continue
+        [ $unwanted = 0 ] && [ $words = $wanted ] || continue
     fi
     files=""
     for need in $(sed -n 's|^// needs:||p' "$src"); do
