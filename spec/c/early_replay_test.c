@@ -7,7 +7,7 @@
 /* A client's early flight is recorded and played to the server again, very often: nothing runs twice, and
  * nothing runs early that is not harmless when it does.
  *
- * REPLAYS in the environment says how often; 2,000 by default, 300 under valgrind. Only the flight as it was
+ * REPLAYS in the environment says how often; 2,000 by default, 60 under valgrind. Only the flight as it was
  * can be replayed: its packets are sealed with the connection id that they carry, so a replay counts only
  * once the server has forgotten the one before. */
 #include <stdlib.h>
@@ -282,7 +282,7 @@ static size_t replays(void)
 {
     const char *text = getenv("REPLAYS");
 
-    return text != NULL ? (size_t)strtoull(text, NULL, 10) : getenv("RELAXED") != NULL ? 300 : 2000;
+    return text != NULL ? (size_t)strtoull(text, NULL, 10) : getenv("RELAXED") != NULL ? 60 : 2000;
 }
 
 static void play(size_t times)
