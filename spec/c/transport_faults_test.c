@@ -3,6 +3,7 @@
 // pkgs: libngtcp2 libngtcp2_crypto_gnutls gnutls
 //
 // What the machine does to us: memory that cannot be had, sockets that are full, peers that are gone.
+#include <unistd.h>
 #include "test.h"
 #include "transport_support.h"
 
@@ -210,4 +211,42 @@ TEST(the_nth_allocation_may_fail_wherever_it_is)
         es_mem_stats(&b);
         CHECK_INT(b.in_use, ==, a.in_use);
     }
+}
+
+/* ---- more datagrams than a step may take ---- */
+
+TEST(a_step_takes_no_more_datagrams_than_its_budget_empty_ones_included)
+{
+    static const size_t sizes[] = {0, 1, 30};
+    struct es_endpoint_stats st;
+    struct rig_options o;
+    union es_addr addr;
+    struct rig r;
+    int fd;
+
+    rig_options(&o);
+    REQUIRE(rig_open(&r, &o) == 0);
+    es_endpoint_address(r.server, &addr);
+    fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    REQUIRE(fd >= 0 && connect(fd, &addr.sa, es_addr_len(&addr)) == 0);
+    for (size_t k = 0; k < 3; k++) {
+        uint64_t before, seen, steps = 0;
+        es_endpoint_stats_get(r.server, &st);
+        before = seen = st.datagrams_in;
+        for (int i = 0; i < 100; i++) {
+            CHECK_INT(send(fd, "Abcdefghijklmnopqrstuvwxyz0123", sizes[k], 0), ==, sizes[k]);
+        }
+        while (seen < before + 100 && steps < 100) {
+            es_poller_step(r.p, 10);
+            es_poller_flush(r.p);
+            es_endpoint_stats_get(r.server, &st);
+            CHECK_INT(st.datagrams_in - seen, <=, 10);
+            seen = st.datagrams_in;
+            steps++;
+        }
+        CHECK_INT(seen, ==, before + 100);
+        CHECK_INT(steps, >=, 10);
+    }
+    close(fd);
+    rig_close(&r);
 }
