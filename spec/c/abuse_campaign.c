@@ -362,8 +362,9 @@ static void slow_readers(double seconds)
         }
         idle(0.01);
     }
-    double each = (double)(sh->max_in_use - before) / SLOW / 1e6; /* what they cost while they are borne: */
-    phase("");
+    double each = (double)(sh->max_in_use - before) / SLOW / 1e6;
+    printf("\n");
+    phase("    while they are borne");
     idle(seconds > 4 ? seconds : 4);
     for (int i = 0; i < SLOW; i++) {
         cut += p[i].closed && p[i].info.app && p[i].info.code == ES_APP_EXCESSIVE_LOAD;
