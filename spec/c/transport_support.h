@@ -123,7 +123,7 @@ static void s_datagram(void *u, const uint8_t *p, size_t n)
     struct side *s = u;
     s->datagrams++;
     s->last_datagram_len = n;
-    if (n <= sizeof s->last_datagram) {
+    if (n > 0 && n <= sizeof s->last_datagram) {
         memcpy(s->last_datagram, p, n);
     }
     if (s->echo) {
