@@ -39,7 +39,7 @@ static void send_frames(struct rig *r, struct side *from, const void *frames, si
     if (from->link == NULL) {
         return;
     }
-    UNTIL(r, 0.05, 0); /* whatever was under way has arrived */
+    UNTIL(r, 0.05 * patience(), 0); /* whatever was under way has arrived */
     if (from->link == NULL || es_link_open(from->link, ES_DIR_BIDI, from, &st) != 0) {
         return;
     }
