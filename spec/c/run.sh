@@ -9,6 +9,7 @@
 # The head of a test file says what it is made of; nothing else is linked, which proves the layering:
 #   // needs: csrc/base csrc/framing/varint.c      rooms (every .c in them) or single files; may be repeated
 #   // libs: -lgnutls                              extra flags for the linker (a source of a room may say so too)
+#   // defines: -DLIMIT=8                        for what it is made of too, which is then compiled for it alone
 #   // pkgs: libngtcp2 gnutls                      pkg-config names, for compiling and linking
 # Headers are included by relative path. A program prints "N passed, N failed" as its last line.
 # The last line here is the sum; the exit status is 1 when anything failed, crashed or did not build.
@@ -32,34 +33,65 @@ if [ -n "${VALGRIND:-}" ]; then
 fi
 mkdir -p "$out"
 
-passed=0
-failed=0
-for src in spec/c/*_test.c; do
-    name=$(basename "$src" .c)
-    if [ $# -gt 0 ]; then
-        words=0 wanted=0 unwanted=0
-        for word in "$@"; do
-            case $word in
-            -*) case $name in *"${word#-}"*) unwanted=1 ;; esac ;;
-            *) words=1 && case $name in *"$word"*) wanted=1 ;; esac ;;
-            esac
-        done
-        [ $unwanted = 0 ] && [ $words = $wanted ] || continue
-    fi
-    files=""
-    for need in $(sed -n 's|^// needs:||p' "$src"); do
-        case $need in
-        *.c) files="$files $need" ;;
-        *) files="$files $(echo "$need"/*.c)" ;;
+wanted() { # NAME WORD...
+    name=$1 words=0 hits=0
+    shift
+    for word in "$@"; do
+        case $word in
+        -*) case $name in *"${word#-}"*) return 1 ;; esac ;;
+        *) words=1 && case $name in *"$word"*) hits=1 ;; esac ;;
         esac
     done
-    libs=$(sed -n 's|^// libs:||p' "$src" $files)
-    pkgs=$(sed -n 's|^// pkgs:||p' "$src")
-    if [ -n "$pkgs" ]; then
-        libs="$libs $(pkg-config --libs $pkgs)"
-        files="$(pkg-config --cflags $pkgs) $files"
-    fi
-    if ! ${CC:-cc} $flags -o "$out/$name" "$src" $files ${LDFLAGS:-} $libs; then
+    [ $words = $hits ]
+}
+
+compile() { # DIR [FLAGS]: the rule for objects in DIR
+    printf '%s\n' "$1/%.o: %.c $out/flags" "	@mkdir -p \$(@D)" "	\$(CC) $flags ${2:-} -MMD -MP -c -o \$@ \$<"
+}
+
+# Every source is compiled once, whatever tests need it, on every processor.
+tests=""
+rules=$out/tests.mk
+for src in spec/c/*_test.c; do
+    wanted "$(basename "$src" .c)" "$@" || continue
+    tests="$tests $src"
+done
+flags="$flags $(pkg-config --cflags $(sed -n 's|^// pkgs:||p' spec/c/*_test.c))"
+{
+    echo "CC = ${CC:-cc}"
+    echo "all:"
+    compile "$out/obj"
+    for src in $tests; do
+        files=$src
+        for need in $(sed -n 's|^// needs:||p' "$src"); do
+            case $need in
+            *.c) files="$files $need" ;;
+            *) files="$files $(echo "$need"/*.c)" ;;
+            esac
+        done
+        libs=$(sed -n 's|^// libs:||p' $files)
+        own=$(sed -n 's|^// pkgs:||p' "$src")
+        [ -z "$own" ] || libs="$libs $(pkg-config --libs $own)"
+        program=$out/$(basename "$src" .c) objects="" dir=$out/obj
+        defines=$(sed -n 's|^// defines:||p' "$src")
+        if [ -n "$defines" ]; then
+            dir=$out/obj-$(basename "$src" .c)
+            compile "$dir" "$defines"
+        fi
+        for file in $files; do objects="$objects $dir/${file%.c}.o"; done
+        printf '%s\n' "all: $program" "$program:$objects" "	\$(CC) $flags -o \$@ \$^ ${LDFLAGS:-} $(echo $libs)"
+    done
+    echo "-include \$(shell find $out -name '*.d' 2>/dev/null)"
+} >"$rules"
+echo "${CC:-cc} $flags" | cmp -s - "$out/flags" || echo "${CC:-cc} $flags" >"$out/flags"
+unset MAKEFLAGS MFLAGS # of a make that runs this
+make -s -k -j"$(nproc)" -f "$rules" all
+
+passed=0
+failed=0
+for src in $tests; do
+    name=$(basename "$src" .c)
+    if ! make -s -q -f "$rules" "$out/$name"; then
         echo "$name: does not build"
         failed=$((failed + 1))
         continue

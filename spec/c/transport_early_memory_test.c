@@ -1,5 +1,6 @@
 // needs: csrc/base csrc/transport
-// libs: -lpthread -DES_EARLY_SEEN_MAX=8
+// libs: -lpthread
+// defines: -DES_EARLY_SEEN_MAX=8
 // pkgs: libngtcp2 libngtcp2_crypto_gnutls gnutls
 //
 // The memory of hellos, here of eight, is full: what it forgets must not open any more.
