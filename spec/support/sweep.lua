@@ -17,7 +17,7 @@ M.values = {
   { "maxinteger", function() return math.maxinteger end },
   { "mininteger", function() return math.mininteger end },
   { '""', function() return "" end },
-  { '":::"', function() return ":::" end },
+  { '"/dev/null/:::"', function() return "/dev/null/:::" end }, -- no address, and no path where anything could be left behind
   { "a long string", function() return ("x"):rep(70000) end },
   { "zeros", function() return ("\0"):rep(300) end },
   { "{}", function() return {} end },
