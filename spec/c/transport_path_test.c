@@ -105,9 +105,11 @@ TEST(a_client_moves_a_hundred_times_and_nothing_is_left_behind)
         es_addr_format(&at, from, sizeof from);
         CHECK_STR(from, c->move.to);
     }
-    es_link_peer_addr(r.s[0].link, peer, sizeof peer);
+    /* The server validates each path for itself, and one that the client has left before that is none. */
+    UNTIL(&r, 5, (es_link_peer_addr(r.s[0].link, peer, sizeof peer), strcmp(peer, from) == 0));
     CHECK_STR(peer, from);
-    CHECK_INT(r.s[0].moves, ==, 101);
+    CHECK_INT(r.s[0].moves, <=, 101);
+    CHECK_INT(r.s[0].moves, >=, 95);
     CHECK_INT(r.s[0].move.peer, ==, 1);
     UNTIL(&r, 8, open_files() <= files); /* late packets are waited for, three PTOs */
     CHECK_INT(open_files(), <=, files);
