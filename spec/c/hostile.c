@@ -125,6 +125,7 @@ static int continue_crypto(struct hostile *h, ngtcp2_conn *nc)
     h->submitted = 1;
     h->planned.done = h->is_tail;
     memset(dummy, HOSTILE_DUMMY, sizeof dummy);
+    memcpy(dummy, HOSTILE_START, sizeof HOSTILE_START - 1);
     return ngtcp2_conn_submit_crypto_data(nc,
                                           h->level == HOSTILE_INITIAL ? NGTCP2_ENCRYPTION_LEVEL_INITIAL
                                                                       : NGTCP2_ENCRYPTION_LEVEL_HANDSHAKE,

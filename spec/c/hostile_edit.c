@@ -150,12 +150,18 @@ static uint64_t shorten_crypto(uint8_t *p, size_t at)
 void hostile_append(struct hostile_bytes *h, uint8_t *p, size_t n)
 {
     size_t at = 0, run = 0;
+    uint8_t *start = memmem(p, n, HOSTILE_START, sizeof HOSTILE_START - 1);
     uint64_t end;
 
     while (at < n && run < RUN) {
         run = p[at++] == HOSTILE_DUMMY ? run + 1 : 0;
     }
-    if (run < RUN || n - (at -= RUN) < h->n) {
+    if (run < RUN) {
+        return;
+    }
+    at = start != NULL ? (size_t)(start - p)
+                       : at - RUN; /* without a start: the rest, in a packet of its own */
+    if (n - at < h->n) {
         return;
     }
     end = shorten_crypto(p, at);

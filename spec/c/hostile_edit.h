@@ -6,6 +6,8 @@
 #include <stdint.h>
 
 #define HOSTILE_DUMMY 0xd7 /* TLS bytes that are there only to be overwritten */
+#define HOSTILE_START                                                                                        \
+    "\x5a\xd1\x0c\x97\x3e\xb8\x46\xf2" /* what they begin with: Finished before them may end in anything */
 
 struct hostile_bytes {
     uint8_t b[256];
