@@ -247,7 +247,7 @@ TEST(a_refusal_is_not_repeated_for_tiny_datagrams_beyond_three_bytes_for_one)
 {
     struct rig_options o;
     struct greeting g = {.alpn = "other/9"};
-    uint8_t buf[1500], tiny[32];
+    uint8_t buf[1500], tiny[32] = {0};
     size_t n;
     union es_addr from, server;
     ngtcp2_version_cid vc;
