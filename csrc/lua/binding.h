@@ -195,6 +195,12 @@ struct es_lhost *es_lhost_ref(struct es_lhost *h);
 void es_lhost_unref(lua_State *L, struct es_lhost *h); /* L NULL: the state is closing */
 void es_lua_open_host(lua_State *L, int core);
 
+/* ---- histogram.c ---- */
+struct es_histogram;
+void es_lua_open_histogram(lua_State *L, int core);
+/* Pushes a copy, or an empty one for NULL. */
+void es_lua_push_histogram(lua_State *L, const struct es_histogram *h);
+
 /* ---- session.c ---- */
 struct es_lsession { /* userdata "echostream.session" points here; es_session_user() too */
     unsigned refs;

@@ -24,6 +24,7 @@ local task = require "echostream.task"
 ---@field codec table                   MessagePack and JSON (loaded on first use)
 ---@field frame table                   frames of the wire protocol (loaded on first use)
 ---@field session_cache table           where clients keep session tickets (loaded on first use)
+---@field metrics table                 counters, gauges and histograms (loaded on first use)
 local M = {
   version = core.version,
   libraries = setmetatable(core.libraries, {
@@ -95,6 +96,7 @@ local parts = {
   codec = "echostream.codec",
   frame = "echostream.frame",
   session_cache = "echostream.session_cache",
+  metrics = "echostream.metrics",
   loop = "echostream.loop",
 }
 

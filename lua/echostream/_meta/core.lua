@@ -14,6 +14,28 @@
 ---@field error_mt table             metatable of error objects; errors.lua fills in __tostring and __index
 local core = {}
 
+-- Histograms ------------------------------------------------------------------------------------------------
+
+---@class echostream.core.histogram: userdata
+local histogram = {}
+
+--- An empty histogram of non-negative integers; a bucket is at most an eighth of its lower bound wide.
+---@return echostream.core.histogram
+function core.histogram() end
+---@param value number  below 0 counts as 0
+function histogram:add(value) end
+---@return integer count, integer sum, integer max
+function histogram:totals() end
+---@param share number  0 to 1
+---@return number
+function histogram:quantile(share) end
+--- How many values were at most `bound`; exact for powers of two.
+---@param bound integer
+---@return integer
+function histogram:at_most(bound) end
+---@param other echostream.core.histogram
+function histogram:merge(other) end
+
 -- Loop ------------------------------------------------------------------------------------------------------
 
 ---@class echostream.core.loop: userdata
