@@ -15,7 +15,7 @@
 #include <stdint.h>
 #include "../base/buf.h"
 #include "../base/err.h"
-#include "varint.h"
+#include "../base/varint.h"
 
 enum es_frame_type {
     ES_FRAME_HELLO = 0x00,

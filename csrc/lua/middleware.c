@@ -227,15 +227,19 @@ static int run_slowly(lua_State *L, enum helper h)
     return pass_results(L, LUA_OK, 0);
 }
 
-static int handled(lua_State *L, int status, lua_KContext ctx)
+/* An error is on top: what h makes of it for the call at index 1. */
+static int failed(lua_State *L, enum helper h)
 {
-    if (status == LUA_OK || status == LUA_YIELD)
-        return gather(L, 3);
-    push_helper(L, H_RAISED);
+    push_helper(L, h);
     lua_pushvalue(L, 1);
     lua_pushvalue(L, -3);
     lua_call(L, 2, 1);
     return 1;
+}
+
+static int handled(lua_State *L, int status, lua_KContext ctx)
+{
+    return status == LUA_OK || status == LUA_YIELD ? gather(L, 3) : failed(L, H_RAISED);
 }
 
 /* next(call) -> response: runs the handler. */
@@ -280,11 +284,7 @@ static int sent(lua_State *L, int status, lua_KContext task)
             keep_trailers(L, (struct es_task *)task);
         return gather(L, 2);
     }
-    push_helper(L, H_MISUSED);
-    lua_pushvalue(L, 1);
-    lua_pushvalue(L, -3);
-    lua_call(L, 2, 1);
-    return 1;
+    return failed(L, H_MISUSED);
 }
 
 /* Pushes what sends the request at index 1, and what stands before its arguments; 0 and nothing pushed:

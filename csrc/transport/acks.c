@@ -2,6 +2,7 @@
 #include <string.h>
 #include "../base/mem.h"
 #include "../base/timer.h"
+#include "../base/varint.h"
 
 #define FIRST_CAP  64
 #define SKIP_MAX   256
@@ -166,24 +167,10 @@ void es_acks_moved(struct es_acks *a)
 
 static int varint(const uint8_t **p, const uint8_t *end, uint64_t *out)
 {
-    const uint8_t *s = *p;
-    size_t n;
-    uint64_t v;
+    size_t used = es_varint_get(*p, (size_t)(end - *p), out);
 
-    if (s == end) {
-        return 0;
-    }
-    n = (size_t)1 << (*s >> 6);
-    if ((size_t)(end - s) < n) {
-        return 0;
-    }
-    v = *s++ & 0x3f;
-    for (size_t i = 1; i < n; i++) {
-        v = v << 8 | *s++;
-    }
-    *p = s;
-    *out = v;
-    return 1;
+    *p += used;
+    return used != 0;
 }
 
 /* Returns 1 when one of them was new. */
@@ -226,10 +213,7 @@ void es_acks_received(struct es_acks *a, const uint8_t *p, size_t n, uint64_t no
     int new;
     uint8_t type;
 
-    while (p < end && *p <= 1) { /* PADDING, PING */
-        p++;
-    }
-    if (p == end || (*p != 2 && *p != 3) || a->cap == 0) {
+    if (n == 0 || (*p != 2 && *p != 3) || a->cap == 0) {
         return;
     }
     type = *p++;

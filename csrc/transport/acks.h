@@ -45,9 +45,9 @@ void es_acks_free(struct es_acks *a);
 
 /* A 1-RTT packet of `size` bytes is being sealed; `number` are the low `bytes` bytes of its number. */
 void es_acks_sent(struct es_acks *a, uint32_t number, unsigned bytes, size_t size, uint64_t now);
-/* The plaintext of a 1-RTT packet from the peer. Looks for an ACK frame at its head (everybody puts it there;
- * what is missed is made good by the next). Anything odd is left to the library to refuse. */
-void es_acks_received(struct es_acks *a, const uint8_t *frames, size_t n, uint64_t now);
+/* An ACK frame of a 1-RTT packet from the peer, from its type on; n bytes are left of the packet. Anything
+ * odd is left to the library to refuse. */
+void es_acks_received(struct es_acks *a, const uint8_t *frame, size_t n, uint64_t now);
 /* The loss timer is due: has the path fallen silent? `pto`: the library's, without backoff. */
 void es_acks_silence(struct es_acks *a, uint64_t now, uint64_t pto);
 /* Another path: nothing of this is known of it. */

@@ -67,7 +67,7 @@ static int on_encrypt(uint8_t *dest, const ngtcp2_crypto_aead *aead, const ngtcp
 /* The library answers it and tells nobody. */
 static void on_stop_sending(void *user, int64_t id, uint64_t code)
 {
-    struct es_conn *c = user;
+    struct es_conn *c = self(user);
 
     for (struct es_list *l = c->streams.next; l != &c->streams; l = l->next) {
         struct es_qstream *s = es_container_of(l, struct es_qstream, all);
@@ -80,6 +80,31 @@ static void on_stop_sending(void *user, int64_t id, uint64_t code)
     }
 }
 
+static void on_ack(void *user, const uint8_t *p, size_t n)
+{
+    struct es_conn *c = self(user);
+
+    es_acks_received(&c->acks, p, n, es_conn_now(c));
+}
+
+/* A packet of 1-RTT: what the library does not tell of it. */
+static int look(struct es_conn *c, const uint8_t *p, size_t n, const uint8_t *head, size_t head_n)
+{
+    static const struct es_frames_told told = {.ack = on_ack, .stop = on_stop_sending};
+    const char *what;
+    uint32_t cost;
+    int rv = es_watch_packet(c, head, head_n);
+
+    if (rv < 0) {
+        return rv;
+    }
+    cost = es_frames_look(p, n, &told, c, &what);
+    if (rv == 1) {
+        es_watch_charge(c, cost, what);
+    }
+    return 0;
+}
+
 static int on_decrypt(uint8_t *dest, const ngtcp2_crypto_aead *aead, const ngtcp2_crypto_aead_ctx *ctx,
                       const uint8_t *ciphertext, size_t n, const uint8_t *nonce, size_t nonce_n,
                       const uint8_t *head, size_t head_n)
@@ -87,12 +112,7 @@ static int on_decrypt(uint8_t *dest, const ngtcp2_crypto_aead *aead, const ngtcp
     int rv = ngtcp2_crypto_decrypt_cb(dest, aead, ctx, ciphertext, n, nonce, nonce_n, head, head_n);
 
     if (rv == 0 && crypting != NULL && !(head[0] & 0x80) && n > AEAD_TAG) {
-        rv = es_watch_packet(crypting, dest, n - AEAD_TAG, head, head_n);
-        if (rv != 0) {
-            return rv;
-        }
-        es_acks_received(&crypting->acks, dest, n - AEAD_TAG, es_conn_now(crypting));
-        es_frames_stops(dest, n - AEAD_TAG, on_stop_sending, crypting);
+        rv = look(crypting, dest, n - AEAD_TAG, head, head_n);
     }
     return rv;
 }

@@ -1,6 +1,7 @@
-/* A look at the frames of a 1-RTT packet: what they cost the peer (see watch.c), and with what codes it stops
- * streams, which ngtcp2 does not tell. Only the shapes are looked at; whether a frame is allowed at all is
- * ngtcp2's to say. */
+/* One walk over the frames of a 1-RTT packet: what they cost the peer (see watch.c), where its
+ * acknowledgements are (acks.c), and with what codes it stops streams, which ngtcp2 does not tell. Only the
+ * shapes are looked at; whether a frame is allowed at all is ngtcp2's to say. */
+#include "../base/varint.h"
 #include "internal.h"
 
 #define RANGES_FREE  64  /* of an ACK: what honest stacks send at most, under loss and reordering */
@@ -15,22 +16,14 @@ struct walk {
 
 static uint64_t number(struct walk *w)
 {
-    size_t width;
     uint64_t v;
+    size_t used = w->p < w->end ? es_varint_get(w->p, (size_t)(w->end - w->p), &v) : 0;
 
-    if (w->p >= w->end) {
+    if (used == 0) {
         w->p = w->end + 1;
         return 0;
     }
-    width = (size_t)1 << (*w->p >> 6);
-    if ((size_t)(w->end - w->p) < width) {
-        w->p = w->end + 1;
-        return 0;
-    }
-    v = *w->p++ & 0x3f;
-    while (--width > 0) {
-        v = v << 8 | *w->p++;
-    }
+    w->p += used;
     return v;
 }
 
@@ -159,7 +152,23 @@ static uint32_t one(struct walk *w, unsigned type, const char **what)
     }
 }
 
-uint32_t es_frames_cost(const uint8_t *p, size_t n, const char **what)
+/* The frames that somebody wants to hear of. `p` is behind the type. */
+static void tell(const struct walk *w, unsigned type, const struct es_frames_told *told, void *arg)
+{
+    struct walk at = *w;
+
+    if (type == 0x05) {
+        uint64_t id = number(&at), code = number(&at);
+        if (at.p <= at.end) {
+            told->stop(arg, (int64_t)id, code);
+        }
+    } else {
+        told->ack(arg, w->p - 1, (size_t)(w->end - w->p) + 1);
+    }
+}
+
+uint32_t es_frames_look(const uint8_t *p, size_t n, const struct es_frames_told *told, void *arg,
+                        const char **what)
 {
     struct walk w = {p, p + n, 0, 0, 0};
     uint32_t cost = 0, dearest = 0;
@@ -173,6 +182,9 @@ uint32_t es_frames_cost(const uint8_t *p, size_t n, const char **what)
 
         if (type == 0) {
             continue;
+        }
+        if (told != NULL && (type == 0x05 || (w.acks == 0 && (type == 0x02 || type == 0x03)))) {
+            tell(&w, type, told, arg);
         }
         frames++;
         points = one(&w, type, &name);
@@ -190,23 +202,4 @@ uint32_t es_frames_cost(const uint8_t *p, size_t n, const char **what)
         *what = dearest == 0 ? "tiny STREAM" : *what;
     }
     return cost;
-}
-
-void es_frames_stops(const uint8_t *p, size_t n, void (*stop)(void *, int64_t id, uint64_t code), void *arg)
-{
-    struct walk w = {p, p + n, 0, 0, 0};
-    const char *name;
-
-    while (w.p < w.end) {
-        unsigned type = *w.p++;
-
-        if (type == 0x05) {
-            uint64_t id = number(&w), code = number(&w);
-            if (w.p <= w.end) {
-                stop(arg, (int64_t)id, code);
-            }
-        } else if (type > 0x01) {
-            (void)one(&w, type, &name);
-        }
-    }
 }

@@ -438,10 +438,16 @@ void es_conn_forget_given_up(struct es_conn *c, struct es_qstream *s);
 extern const ngtcp2_callbacks es_conn_client_callbacks, es_conn_server_callbacks;
 void es_conn_mem_init(struct es_conn *c);
 
-/* frames.c: points for the frames of a packet, and of what kind the dearest is */
-uint32_t es_frames_cost(const uint8_t *p, size_t n, const char **what);
-/* Calls stop() for each STOP_SENDING of a packet. */
-void es_frames_stops(const uint8_t *p, size_t n, void (*stop)(void *, int64_t id, uint64_t code), void *arg);
+/* frames.c */
+struct es_frames_told {
+    void (*ack)(void *arg, const uint8_t *p,
+                size_t n); /* the first ACK, from its type on, and all behind it */
+    void (*stop)(void *arg, int64_t id, uint64_t code); /* STOP_SENDING */
+};
+/* Points for the frames of a packet; *what: of what kind the dearest is. Tells on the way; told: borrowed,
+ * may be NULL. */
+uint32_t es_frames_look(const uint8_t *p, size_t n, const struct es_frames_told *told, void *arg,
+                        const char **what);
 
 /* stall.c */
 void es_conn_queued(struct es_conn *c, int64_t delta); /* bytes queued, or given up or acknowledged */
@@ -449,8 +455,11 @@ void es_conn_end_if_stalled(struct es_conn *c);
 
 /* watch.c */
 void es_watch_init(struct es_conn *c);
-/* A packet of 1-RTT was decrypted. 0, or NGTCP2_ERR_DECRYPT: it is too late to be looked at. */
-int es_watch_packet(struct es_conn *c, const uint8_t *p, size_t n, const uint8_t *head, size_t head_n);
+/* A packet of 1-RTT was decrypted. 1: its frames are to be charged; 0: not; NGTCP2_ERR_DECRYPT: it is too
+ * late to be looked at. */
+int es_watch_packet(struct es_conn *c, const uint8_t *head, size_t head_n);
+/* cost, what: es_frames_look's */
+void es_watch_charge(struct es_conn *c, uint32_t cost, const char *what);
 
 /* endpoint.c, accept.c */
 void es_endpoint_new_cid(struct es_endpoint *ep, ngtcp2_cid *cid);

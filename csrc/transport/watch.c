@@ -72,11 +72,9 @@ static int is_chosen(const struct es_watch *w, uint64_t pn)
     return x >> (64 - ONE_IN_LOG) == 0;
 }
 
-static void charge(struct es_conn *c, const uint8_t *p, size_t n)
+void es_watch_charge(struct es_conn *c, uint32_t cost, const char *what)
 {
     struct es_watch *w = &c->watch;
-    const char *what;
-    uint32_t cost = es_frames_cost(p, n, &what);
     uint64_t bytes;
     char text[96];
 
@@ -90,7 +88,7 @@ static void charge(struct es_conn *c, const uint8_t *p, size_t n)
     (void)es_link_glitch(&c->link, es_conn_now(c), (uint64_t)cost * ONE_IN, text);
 }
 
-int es_watch_packet(struct es_conn *c, const uint8_t *p, size_t n, const uint8_t *head, size_t head_n)
+int es_watch_packet(struct es_conn *c, const uint8_t *head, size_t head_n)
 {
     struct es_watch *w = &c->watch;
     size_t len = (size_t)(head[0] & 3) + 1;
@@ -103,8 +101,5 @@ int es_watch_packet(struct es_conn *c, const uint8_t *p, size_t n, const uint8_t
     if (is_too_old(w, pn)) {
         return NGTCP2_ERR_DECRYPT;
     }
-    if (is_new(w, pn) && is_chosen(w, pn) && c->state == ES_CONN_OPEN) {
-        charge(c, p, n);
-    }
-    return 0;
+    return is_new(w, pn) && is_chosen(w, pn) && c->state == ES_CONN_OPEN;
 }

@@ -17,7 +17,6 @@ local address = require "echostream.address"
 local connections = require "echostream.quic_connection"
 local errors = require "echostream.errors"
 local host = require "echostream.host"
-local identity = require "echostream.identity"
 local loop = require "echostream.loop"
 local newcomers = require "echostream.newcomers"
 local options = require "echostream.options"
@@ -84,21 +83,9 @@ for _, fields in ipairs { newcomers.schema, tls.server_schema, tls.shared_schema
 end
 
 local function server_tls(self, opts)
-  if not opts.cert and not self._key then
-    local key, err
-    if self._rec.sim and not opts.key and not opts.state_dir then
-      key = core.key_generate() -- simulations leave nothing on disk
-    else
-      key, err = identity.key(opts.key, opts.state_dir)
-    end
-    if not key then
-      return nil, err
-    end
-    self._key = key
-  end
   local ip = self._ip
   local names = opts.names or (ip == "0.0.0.0" or ip == "::") and { "localhost" } or { "localhost", ip }
-  return tls.server("echo.quic.listen", opts, self._key, names)
+  return tls.identity("echo.quic.listen", self, opts, names)
 end
 
 -- In a task, for every connection whose handshake is over.
@@ -113,11 +100,6 @@ function Listener:_offer(conn, alpn)
   end
   self._queue[#self._queue + 1] = connection
   self._waiters:wake "connection"
-end
-
-local function take_tls(self, context)
-  local spki, der = context:pin()
-  self.pin, self.cert_hash = identity.pin_text(spki), identity.pin_text(der)
 end
 
 local function listen(name, port, opts, transport, extra)
@@ -163,7 +145,7 @@ local function listen(name, port, opts, transport, extra)
     return nil, err
   end
   self.address = self._endpoint:address()
-  take_tls(self, context)
+  tls.show(self, context)
   return self
 end
 
@@ -172,19 +154,8 @@ end
 ---@param opts? { cert?: string, key?: string, certs?: table<string, table> }  as the options of `echo.quic.listen`
 ---@return true|nil ok, echostream.error? err  then everything stays as it was
 function Listener:set_certificate(opts)
-  local new = tls.changed("listener:set_certificate", self._options, opts)
-  local context, err = server_tls(self, new)
-  if not context then
-    return nil, err
-  end
-  local ok
-  ok, err = self._endpoint:set_tls(context)
-  if not ok then
-    return nil, err
-  end
-  self._options = new
-  take_tls(self, context)
-  return true
+  local ok, err = tls.replace("listener:set_certificate", self, opts, server_tls)
+  return ok, err
 end
 
 --- Listens for connections of other protocols.

@@ -125,28 +125,8 @@ local function names_of(self)
   return names
 end
 
--- A TLS context with the given certificate, or with a new one for the made key.
 local function make_tls(self, opts)
-  if not opts.cert and not self._key then
-    local key, err
-    if self._rec.sim and not opts.key and not opts.state_dir then
-      key = core.key_generate() -- simulations leave nothing on disk
-    else
-      key, err = identity.key(opts.key, opts.state_dir)
-    end
-    if not key then
-      return nil, err
-    end
-    self._key = key
-  end
-  return tls.server("echo.server", opts, self._key, names_of(self))
-end
-
-local function take_tls(self, context)
-  local spki, der = context:pin()
-  self._tls = context
-  rawset(self, "pin", identity.pin_text(spki))
-  rawset(self, "cert_hash", identity.pin_text(der))
+  return tls.identity("echo.server", self, opts, names_of(self))
 end
 
 function Server:_identify()
@@ -157,7 +137,7 @@ function Server:_identify()
   if not context then
     return nil, err
   end
-  take_tls(self, context)
+  tls.show(self, context)
   return true
 end
 
@@ -166,21 +146,8 @@ end
 ---@param opts? { cert?: string, key?: string, certs?: table<string, table> }  as the options of `echo.server`
 ---@return true|nil ok, echostream.error? err  then everything stays as it was
 function Server:set_certificate(opts)
-  local new = tls.changed("server:set_certificate", self._options, opts)
-  local context, err = make_tls(self, new)
-  if not context then
-    return nil, err
-  end
-  if self._endpoint then
-    local ok
-    ok, err = self._endpoint:set_tls(context)
-    if not ok then
-      return nil, err
-    end
-  end
-  self._options = new
-  take_tls(self, context)
-  return true
+  local ok, err = tls.replace("server:set_certificate", self, opts, make_tls)
+  return ok, err
 end
 
 -- A made certificate outlives its days while the server runs: it is replaced, the key stays.

@@ -262,9 +262,11 @@ end
 ---@param where string
 ---@param opts table  checked
 ---@param change table?
+---@param level? integer  as for error(); default 3, who called the caller
 ---@return table
-function M.changed(where, opts, change)
-  change = options.check(where, change, M.certificate_schema, 3)
+function M.changed(where, opts, change, level)
+  level = level or 3
+  change = options.check(where, change, M.certificate_schema, level)
   local new = {}
   for name, value in pairs(opts) do
     new[name] = value
@@ -273,10 +275,68 @@ function M.changed(where, opts, change)
     new[name] = value
   end
   if change.cert and not new.key then
-    error(('%s: option "cert" needs "key"'):format(where), 3)
+    error(('%s: option "cert" needs "key"'):format(where), level)
   end
-  M.check_server(where, new, 3)
+  M.check_server(where, new, level)
   return new
+end
+
+-- What listens: a server or a listener of raw QUIC ---------------------------------------------------------------
+
+--- The context of what listens: with the certificate of its options, or with a new one for a key that it keeps.
+---@param where string
+---@param host table    has `_rec`; `_key` is the kept key
+---@param opts table    checked
+---@param names string[]?  of a made certificate
+---@return echostream.core.tls? tls, echostream.error? err
+function M.identity(where, host, opts, names)
+  if not opts.cert and not host._key then
+    local key, err
+    if host._rec.sim and not opts.key and not opts.state_dir then
+      key = core.key_generate() -- simulations leave nothing on disk
+    else
+      key, err = identity.key(opts.key, opts.state_dir)
+    end
+    if not key then
+      return nil, err
+    end
+    host._key = key
+  end
+  return M.server(where, opts, host._key, names)
+end
+
+--- From now on it shows this context's certificate: sets its `pin` and `cert_hash`.
+---@param host table
+---@param tls echostream.core.tls
+function M.show(host, tls)
+  local spki, der = tls:pin()
+  host._tls = tls
+  rawset(host, "pin", identity.pin_text(spki))
+  rawset(host, "cert_hash", identity.pin_text(der))
+end
+
+--- Replaces its certificates; misuse is raised at who called the caller.
+---@param where string
+---@param host table      has `_options` and, once it listens, `_endpoint`
+---@param change table?   new options
+---@param make fun(host: table, opts: table): echostream.core.tls?, echostream.error?
+---@return true|nil ok, echostream.error? err  then everything stays as it was
+function M.replace(where, host, change, make)
+  local new = M.changed(where, host._options, change, 4)
+  local tls, err = make(host, new)
+  if not tls then
+    return nil, err
+  end
+  if host._endpoint then
+    local ok
+    ok, err = host._endpoint:set_tls(tls)
+    if not ok then
+      return nil, err
+    end
+  end
+  host._options = new
+  M.show(host, tls)
+  return true
 end
 
 return M

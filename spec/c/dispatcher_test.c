@@ -1,4 +1,4 @@
-// needs: csrc/base csrc/framing/kv.c csrc/framing/varint.c csrc/framing/compress.c csrc/dispatch
+// needs: csrc/base csrc/framing/kv.c csrc/framing/compress.c csrc/dispatch
 #include <stddef.h>
 #include "../../csrc/base/err.h"
 #include "../../csrc/base/mem.h"

@@ -1,4 +1,4 @@
-// needs: csrc/base/mem.c csrc/base/buf.c csrc/framing
+// needs: csrc/base/mem.c csrc/base/buf.c csrc/base/varint.c csrc/framing
 /* Checksums against known answers; compression there and back, its caps, and bytes that lie. */
 #include "../../csrc/base/mem.h"
 #include "../../csrc/framing/compress.h"

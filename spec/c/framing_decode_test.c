@@ -1,4 +1,4 @@
-// needs: csrc/base/mem.c csrc/base/buf.c csrc/framing/varint.c
+// needs: csrc/base/mem.c csrc/base/buf.c csrc/base/varint.c
 // needs: csrc/framing/kv.c csrc/framing/decode.c csrc/framing/hello.c
 #include "test.h"
 #include "frames.h"

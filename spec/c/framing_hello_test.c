@@ -1,4 +1,4 @@
-// needs: csrc/base/mem.c csrc/base/buf.c csrc/framing
+// needs: csrc/base/mem.c csrc/base/buf.c csrc/base/varint.c csrc/framing
 #include "test.h"
 #include "../../csrc/base/mem.h"
 #include "../../csrc/framing/frame.h"

@@ -1,4 +1,4 @@
-// needs: csrc/base/mem.c csrc/base/buf.c csrc/framing/varint.c csrc/framing/kv.c
+// needs: csrc/base/mem.c csrc/base/buf.c csrc/base/varint.c csrc/framing/kv.c
 #include "test.h"
 #include "../../csrc/base/mem.h"
 #include "../../csrc/framing/frame.h"

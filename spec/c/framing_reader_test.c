@@ -1,4 +1,4 @@
-// needs: csrc/base/mem.c csrc/base/buf.c csrc/framing/varint.c csrc/framing/reader.c
+// needs: csrc/base/mem.c csrc/base/buf.c csrc/base/varint.c csrc/framing/reader.c
 #include "test.h"
 #include "frames.h"
 #include "../../csrc/base/mem.h"

@@ -7,7 +7,7 @@
 #   CC=clang-14 CFLAGS=-O3 ...     as usual
 #
 # The head of a test file says what it is made of; nothing else is linked, which proves the layering:
-#   // needs: csrc/base csrc/framing/varint.c      rooms (every .c in them) or single files; may be repeated
+#   // needs: csrc/base csrc/framing/kv.c      rooms (every .c in them) or single files; may be repeated
 #   // libs: -lgnutls                              extra flags for the linker (a source of a room may say so too)
 #   // defines: -DLIMIT=8                        for what it is made of too, which is then compiled for it alone
 #   // pkgs: libngtcp2 gnutls                      pkg-config names, for compiling and linking

@@ -37,25 +37,6 @@ static int small(int side)
     return rc;
 }
 
-/* The status of the RESPONSE at the end of what came on a stream; -1: none. */
-static int status_of(const struct raw_stream *r)
-{
-    struct es_raw_frame f = {0};
-    struct es_reader reader;
-    struct es_response out;
-    const uint8_t *p = r->in;
-    size_t n = r->n;
-    int status = -1;
-
-    es_reader_init(&reader, 1 << 20);
-    while (es_reader_feed(&reader, &p, &n, &f) == 1) {
-        if (f.type == ES_FRAME_RESPONSE && es_response_decode(&out, f.body, f.len, 0, NULL) == 0)
-            status = (int)out.status;
-    }
-    es_reader_free(&reader);
-    return status;
-}
-
 TEST(a_request_at_max_message_runs_and_one_byte_more_is_refused)
 {
     struct raw_stream *r;
@@ -63,10 +44,10 @@ TEST(a_request_at_max_message_runs_and_one_byte_more_is_refused)
     REQUIRE(small(SERVER) == 0);
     r = raw_open(ES_DIR_BIDI, "", 0);
     put(r, "02 43f3 00 00 01 04 6563686f 00 03 00", 1000, 1); /* 11 bytes before the payload */
-    CHECK_INT(status_of(r), ==, ES_STATUS_OK);
+    CHECK_INT(raw_status(r), ==, ES_STATUS_OK);
     r = raw_open(ES_DIR_BIDI, "", 0);
     put(r, "02 43f4 00 00 02 04 6563686f 00 03 00", 1001, 1);
-    CHECK_INT(status_of(r), ==, ES_STATUS_RESOURCE_EXHAUSTED);
+    CHECK_INT(raw_status(r), ==, ES_STATUS_RESOURCE_EXHAUSTED);
     CHECK(r->fin);
     CHECK_INT(env_count(&e, SERVER, ES_EV_REQUEST), ==, 1);
     CHECK(!raw.closed);
@@ -83,7 +64,7 @@ TEST(a_body_is_max_message_and_max_metadata_and_4_kib_at_most)
     CHECK_INT(r->n, ==, 0);
     r = raw_open(ES_DIR_BIDI, "02 544d", 0);
     env_pump(&e);
-    CHECK_INT(status_of(r), ==, ES_STATUS_RESOURCE_EXHAUSTED);
+    CHECK_INT(raw_status(r), ==, ES_STATUS_RESOURCE_EXHAUSTED);
     CHECK(r->fin && r->stopped);
     CHECK_INT(r->stop_code, ==, ES_APP_TOO_LARGE);
     CHECK(!raw.closed);
@@ -98,10 +79,10 @@ TEST(metadata_over_max_metadata_is_refused_in_a_request_and_drops_an_event)
     /* One pair, "k" and 97 or 98 bytes: 100 bytes with their lengths, and 101. */
     r = raw_open(ES_DIR_BIDI, "", 0);
     put(r, "02 406f 00 00 01 04 6563686f 00 03 01 01 6b 4060", 96, 1);
-    CHECK_INT(status_of(r), ==, ES_STATUS_OK);
+    CHECK_INT(raw_status(r), ==, ES_STATUS_OK);
     r = raw_open(ES_DIR_BIDI, "", 0);
     put(r, "02 4070 00 00 02 04 6563686f 00 03 01 01 6b 4061", 97, 1);
-    CHECK_INT(status_of(r), ==, ES_STATUS_RESOURCE_EXHAUSTED);
+    CHECK_INT(raw_status(r), ==, ES_STATUS_RESOURCE_EXHAUSTED);
     lane = raw_open(ES_DIR_UNI, "01", 0);
     put(lane, "0c 406c 00 00 00 03 6c6f67 01 01 6b 4060", 96, 0);
     CHECK_INT(env_count(&e, SERVER, ES_EV_EVENT), ==, 1);
@@ -129,7 +110,7 @@ TEST(names_of_257_bytes_and_17_kib_of_metadata_refuse_a_request)
         r = raw_open(ES_DIR_BIDI, "", 0);
         put(r, hex, name, 0);
         put(r, "00 03 00", 0, 1);
-        CHECK_INT(status_of(r), ==, over ? ES_STATUS_RESOURCE_EXHAUSTED : ES_STATUS_METHOD_NOT_FOUND);
+        CHECK_INT(raw_status(r), ==, over ? ES_STATUS_RESOURCE_EXHAUSTED : ES_STATUS_METHOD_NOT_FOUND);
         CHECK(!raw.closed);
         memset(zeros, 0, sizeof zeros);
         env_stop(&e);
@@ -138,7 +119,7 @@ TEST(names_of_257_bytes_and_17_kib_of_metadata_refuse_a_request)
     raw_open(ES_DIR_UNI, RAW_HELLO, 0);
     r = raw_open(ES_DIR_BIDI, "", 0);
     put(r, "02 80004411 00 00 01 04 6563686f 00 03 01 01 6b 80004400", 0x4400, 1);
-    CHECK_INT(status_of(r), ==, ES_STATUS_RESOURCE_EXHAUSTED);
+    CHECK_INT(raw_status(r), ==, ES_STATUS_RESOURCE_EXHAUSTED);
     CHECK(!raw.closed);
     env_stop(&e);
 }
@@ -150,9 +131,9 @@ TEST(a_message_of_a_named_stream_over_max_message_ends_the_stream)
     REQUIRE(small(SERVER) == 0);
     r = raw_open(ES_DIR_BIDI, "02 0c 03 00 01 05 617564696f 00 03 00", 0);
     put(r, "08 43ea 00 00", 1000, 0);
-    CHECK_INT(status_of(r), ==, -1);
+    CHECK_INT(raw_status(r), ==, -1);
     put(r, "08 43eb 00 00", 1001, 0);
-    CHECK_INT(status_of(r), ==, ES_STATUS_RESOURCE_EXHAUSTED);
+    CHECK_INT(raw_status(r), ==, ES_STATUS_RESOURCE_EXHAUSTED);
     CHECK(r->fin && r->stopped);
     CHECK_INT(r->stop_code, ==, ES_APP_TOO_LARGE);
     CHECK(!raw.closed);

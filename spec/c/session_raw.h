@@ -213,6 +213,24 @@ __attribute__((unused)) static struct raw_stream *raw_peer(int dir, size_t n)
     return NULL;
 }
 
+/* The status of the RESPONSE that came on a stream; -1: none. */
+__attribute__((unused)) static int raw_status(const struct raw_stream *r)
+{
+    struct es_raw_frame f = {0};
+    struct es_reader reader;
+    struct es_response out;
+    const uint8_t *p = r->in;
+    size_t n = r->n;
+    int rc;
+
+    es_reader_init(&reader, 1 << 20);
+    while ((rc = es_reader_feed(&reader, &p, &n, &f)) == 1 && f.type != ES_FRAME_RESPONSE)
+        ;
+    rc = rc == 1 && es_response_decode(&out, f.body, f.len, 0, NULL) == 0 ? (int)out.status : -1;
+    es_reader_free(&reader);
+    return rc;
+}
+
 #define CHECK_HEX(p, n, hex)                                                                                 \
     do {                                                                                                     \
         uint8_t want_[4096];                                                                                 \

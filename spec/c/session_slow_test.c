@@ -33,23 +33,6 @@ static int start(uint64_t assembly)
     return 0;
 }
 
-static int status_of(const struct raw_stream *r)
-{
-    struct es_raw_frame f = {0};
-    struct es_reader reader;
-    struct es_response out;
-    const uint8_t *p = r->in;
-    size_t n = r->n;
-    int rc;
-
-    es_reader_init(&reader, 1 << 20);
-    while ((rc = es_reader_feed(&reader, &p, &n, &f)) == 1 && f.type != ES_FRAME_RESPONSE)
-        ;
-    rc = rc == 1 && es_response_decode(&out, f.body, f.len, 0, NULL) == 0 ? (int)out.status : -1;
-    es_reader_free(&reader);
-    return rc;
-}
-
 TEST(a_request_that_does_not_become_whole_ends_alone)
 {
     struct raw_stream *empty, *begun, *whole;
@@ -62,11 +45,11 @@ TEST(a_request_that_does_not_become_whole_ends_alone)
     env_wait(&e, 29 * ES_SECOND);
     CHECK_INT(begun->n, ==, 0);
     env_wait(&e, 10 * ES_SECOND);
-    CHECK_INT(status_of(begun), ==, ES_STATUS_TIMEOUT);
+    CHECK_INT(raw_status(begun), ==, ES_STATUS_TIMEOUT);
     CHECK(begun->stopped && begun->fin);
     if (empty->ls == NULL ||
         empty->fin) /* a stream that nothing came of may not exist on the other side yet */
-        CHECK_INT(status_of(empty), ==, ES_STATUS_TIMEOUT);
+        CHECK_INT(raw_status(empty), ==, ES_STATUS_TIMEOUT);
     CHECK_INT(whole->n, ==, 0);
     CHECK_INT(e.n_held, ==, 1);
     CHECK(!raw.closed);
@@ -107,7 +90,7 @@ TEST(a_thin_line_is_not_too_slow)
     CHECK_INT(r->n, ==, 0);
     raw_write(r, hex, 0);
     env_wait(&e, ES_SECOND);
-    CHECK_INT(status_of(r), ==, ES_STATUS_OK);
+    CHECK_INT(raw_status(r), ==, ES_STATUS_OK);
     env_stop(&e);
 }
 
@@ -144,10 +127,10 @@ TEST(a_stream_between_two_messages_may_rest_and_within_one_it_may_not)
         CHECK_INT(es_channel_recv(e.channel[SERVER][0], &m), ==, 0);
         es_channel_consume(e.channel[SERVER][0]);
     }
-    CHECK_INT(status_of(r), ==, -1);
+    CHECK_INT(raw_status(r), ==, -1);
     raw_write(r, "08 04 00 00", 0);
     env_wait(&e, 60 * ES_SECOND);
-    CHECK_INT(status_of(r), ==, ES_STATUS_TIMEOUT);
+    CHECK_INT(raw_status(r), ==, ES_STATUS_TIMEOUT);
     CHECK(!raw.closed);
     env_stop(&e);
 }
@@ -176,7 +159,7 @@ TEST(calls_of_a_peer_that_takes_no_answers_wait_their_turn)
     CHECK_INT(e.log[e.n_log - 1].opened, ==, ES_ERR_AGAIN);
     env_wait(&e, 100 * ES_MILLI);
     for (int i = 0; i < 6; i++)
-        CHECK_INT(status_of(r[i]), ==, ES_STATUS_OK);
+        CHECK_INT(raw_status(r[i]), ==, ES_STATUS_OK);
     CHECK_INT(es_session_in_flight(e.s[SERVER]), ==, 0);
     env_stop(&e);
 }

@@ -13,24 +13,6 @@ static void methods(int side)
     env_add(&e, side, ES_KIND_STREAM, "audio", REF_QUIET, 0, 0);
 }
 
-/* The status of the RESPONSE that came on a stream; -1: none. */
-static int status_of(const struct raw_stream *r)
-{
-    struct es_raw_frame f = {0};
-    struct es_reader reader;
-    struct es_response out;
-    const uint8_t *p = r->in;
-    size_t n = r->n;
-    int rc;
-
-    es_reader_init(&reader, 1 << 20);
-    while ((rc = es_reader_feed(&reader, &p, &n, &f)) == 1 && f.type != ES_FRAME_RESPONSE)
-        ;
-    rc = rc == 1 && es_response_decode(&out, f.body, f.len, 0, NULL) == 0 ? (int)out.status : -1;
-    es_reader_free(&reader);
-    return rc;
-}
-
 TEST(the_first_stream_is_the_control_stream_with_hello)
 {
     struct raw_stream *c;
@@ -458,7 +440,7 @@ TEST(a_parked_call_expires_and_a_reset_one_is_forgotten)
     env_wait(&e, 90 * MS);
     CHECK_INT(r->n, ==, 0);
     env_wait(&e, 20 * MS);
-    CHECK_INT(status_of(r), ==, ES_STATUS_TIMEOUT);
+    CHECK_INT(raw_status(r), ==, ES_STATUS_TIMEOUT);
     CHECK(r->fin);
     raw_open(ES_DIR_UNI, RAW_HELLO, 0);
     env_pump(&e);
@@ -483,7 +465,7 @@ TEST(a_cancel_that_overtakes_its_request_refuses_it)
     r = raw_open(ES_DIR_BIDI, REQUEST_ADD, 1);
     env_pump(&e);
     CHECK_INT(env_count(&e, SERVER, ES_EV_REQUEST), ==, 1);
-    CHECK_INT(status_of(r), ==, ES_STATUS_CANCELLED);
+    CHECK_INT(raw_status(r), ==, ES_STATUS_CANCELLED);
     /* It was taken: the same id is a new call now. */
     r = raw_open(ES_DIR_BIDI, REQUEST_ADD, 1);
     env_pump(&e);
@@ -525,7 +507,7 @@ TEST(a_request_over_the_limit_is_refused_and_others_live_on)
     r = raw_open(ES_DIR_BIDI, "02 80100000 00 01", 0); /* 1 MiB is announced */
     ok = raw_open(ES_DIR_BIDI, REQUEST_ADD, 1);
     env_pump(&e);
-    CHECK_INT(status_of(r), ==, ES_STATUS_RESOURCE_EXHAUSTED);
+    CHECK_INT(raw_status(r), ==, ES_STATUS_RESOURCE_EXHAUSTED);
     CHECK(r->fin && r->stopped);
     CHECK_INT(r->stop_code, ==, ES_APP_TOO_LARGE);
     CHECK_HEX(ok->in, ok->n, "04 07 00 01 00 00 920a14");
@@ -604,7 +586,7 @@ TEST(a_request_id_in_use_is_refused)
     env_pump(&e);
     r = raw_open(ES_DIR_BIDI, "02 0b 00 01 01 04 686f6c64 00 03 00", 1);
     env_pump(&e);
-    CHECK_INT(status_of(r), ==, ES_STATUS_ALREADY_EXISTS);
+    CHECK_INT(raw_status(r), ==, ES_STATUS_ALREADY_EXISTS);
     CHECK_INT(e.n_held, ==, 1);
     env_stop(&e);
 }

@@ -3,36 +3,12 @@
 //
 /* Who may begin a handshake, what it may cost, and how long: over the simulated network. */
 #include "test.h"
-
-#include "../../csrc/sim/sim.h"
-#include "../../csrc/transport/poller.h"
-
-/* The rig makes its poller itself: here it gets the simulator's. */
-static struct es_sim *sim;
-static struct es_sim_path path;
-
-static int sim_poller_new(struct es_poller **out)
-{
-    struct es_sim_config c;
-    int rc;
-
-    es_sim_config_default(&c);
-    c.seed = 7;
-    path = c.path;
-    rc = es_sim_new(&sim, &c);
-    *out = rc == 0 ? es_sim_poller(sim) : NULL;
-    return rc;
-}
-#define es_poller_new sim_poller_new
-#include "transport_support.h"
-#undef es_poller_new
+#include "sim_rig.h"
 #include "greeting.h"
 
 #include <gnutls/x509.h>
 
 #define SERVER "10.0.0.1"
-
-static struct rig rig;
 
 static int start(struct rig_options *o)
 {
@@ -62,12 +38,6 @@ static void restart(struct es_endpoint_config *cfg)
     if (es_endpoint_new(rig.p, cfg, &rig.server, err, sizeof err) != 0) {
         test_fail(__FILE__, __LINE__, "%s", err);
     }
-}
-
-static void down(void)
-{
-    rig_close(&rig);
-    es_sim_del(sim);
 }
 
 static struct es_endpoint_stats stats(void)

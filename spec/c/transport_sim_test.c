@@ -4,31 +4,7 @@
 
 /* Connections over the simulated network: what happens when just the wrong packets are lost. */
 #include "test.h"
-
-#include "../../csrc/sim/sim.h"
-#include "../../csrc/transport/poller.h"
-
-/* The rig makes its poller itself: here it gets the simulator's. */
-static struct es_sim *sim;
-static struct es_sim_path path;
-
-static int sim_poller_new(struct es_poller **out)
-{
-    struct es_sim_config c;
-    int rc;
-
-    es_sim_config_default(&c);
-    c.seed = 7;
-    path = c.path;
-    rc = es_sim_new(&sim, &c);
-    *out = rc == 0 ? es_sim_poller(sim) : NULL;
-    return rc;
-}
-#define es_poller_new sim_poller_new
-#include "transport_support.h"
-#undef es_poller_new
-
-static struct rig rig;
+#include "sim_rig.h"
 
 static struct side *dial(struct rig_options *o)
 {
@@ -66,12 +42,6 @@ static void lose(const char *from, const char *to, double loss)
 {
     path.loss = loss;
     es_sim_set_path(sim, from, to, &path);
-}
-
-static void down(void)
-{
-    rig_close(&rig);
-    es_sim_del(sim);
 }
 
 /* ngtcp2 0.12 puts RESET_STREAM before STOP_SENDING, and a 0.12 peer that never saw the stream then forgets

@@ -88,7 +88,7 @@ TEST(each_frame_has_its_price)
 
         exact = malloc(n); /* its end is the end of what a sanitizer allows to be read */
         memcpy(exact, b, n);
-        cost = es_frames_cost(exact, n, &what);
+        cost = es_frames_look(exact, n, NULL, NULL, &what);
         if (cost != rows[i].cost) {
             test_fail(__FILE__, __LINE__, "\"%s\" costs %u (%s), expected: %u", rows[i].frames, cost, what,
                       rows[i].cost);
@@ -109,7 +109,7 @@ TEST(an_ack_may_have_as_many_ranges_as_honest_peers_send)
         b[n++] = (uint8_t)ranges;
         b[n++] = 0;
         memset(b + n, 0, 2 * ranges);
-        CHECK_INT(es_frames_cost(b, n + 2 * ranges, &what), ==, ranges == 64 ? 0 : 4);
+        CHECK_INT(es_frames_look(b, n + 2 * ranges, NULL, NULL, &what), ==, ranges == 64 ? 0 : 4);
     }
 }
 
@@ -125,6 +125,6 @@ TEST(any_bytes_come_to_an_end)
             x = x * 1664525 + 1013904223;
             b[k] = (uint8_t)(x >> 24) & (i & 1 ? 0x1f : 0xff);
         }
-        (void)es_frames_cost(b, n, &what);
+        (void)es_frames_look(b, n, NULL, NULL, &what);
     }
 }

@@ -1,4 +1,4 @@
-// needs: csrc/base/mem.c csrc/base/buf.c csrc/framing
+// needs: csrc/base/mem.c csrc/base/buf.c csrc/base/varint.c csrc/framing
 /* Payloads with the flags ZSTD and CRC. Byte 0 chooses: even, the rest is a compressed payload as a peer
  * might send it (with a checksum behind it when bit 1 is set); odd, the rest is plain and goes there and
  * back. What is refused must cost no memory, what is undone is of the size that was said. */

@@ -1,4 +1,4 @@
-// needs: csrc/base/mem.c csrc/base/buf.c csrc/framing
+// needs: csrc/base/mem.c csrc/base/buf.c csrc/base/varint.c csrc/framing
 /* A stream of frames: byte 0 chooses the capabilities and the limit, byte 1 the places of the cuts, the rest
  * is the stream. Read whole and in pieces it gives the same frames and the same end; each frame that decodes
  * makes the round trip. */

@@ -1,4 +1,4 @@
-// needs: csrc/base/mem.c csrc/base/buf.c csrc/framing
+// needs: csrc/base/mem.c csrc/base/buf.c csrc/base/varint.c csrc/framing
 /* The body of a HELLO, and the same bytes as metadata. */
 #include "roundtrip.h"
 

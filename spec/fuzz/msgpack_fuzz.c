@@ -1,6 +1,6 @@
 // needs: csrc/base/mem.c csrc/base/buf.c csrc/base/err.c csrc/lua/errors.c csrc/lua/luaaux.c csrc/lua/value.c
 // needs: csrc/lua/msgpack.c csrc/lua/json.c csrc/lua/codec.c csrc/lua/codec_custom.c csrc/lua/ext.c
-// needs: csrc/framing/kv.c csrc/framing/varint.c csrc/session/text.c
+// needs: csrc/framing/kv.c csrc/base/varint.c csrc/session/text.c
 // pkgs: lua5.4 jansson
 /* What a peer sends as a payload: byte 0 chooses the codec and the form (an array of values, or one value),
  * byte 1 which of Lua's allocations fails (0: none), the rest is the payload. What decodes is encoded and

@@ -13,7 +13,7 @@ local ours = "lua5.4 spec/foreign/ours.lua"
 local peers = {
   { name = "quic-go", prepare = function()
     local program = dir .. "/peer_go"
-    local built = process.run(bare .. "spec/foreign/peer_go/build.sh " .. quote(program), { seconds = 300 })
+    local built = process.run(bare .. "spec/support/build_quicgo.sh spec/foreign/peer_go " .. quote(program), { seconds = 300 })
     if built.code == 3 then return nil, built.err end
     assert(built.code == 0, built.out .. built.err)
     return bare .. quote(program)

@@ -7,7 +7,7 @@ local build_dir = process.root .. "/build/quicgo"
 local program = build_dir .. "/quicgo"
 -- The sanitizers' preloaded libraries are for lua5.4; Go's programs stay without.
 local bare = { env = { LD_PRELOAD = "" }, seconds = 300 }
-local built = process.run(("spec/support/quicgo/build.sh %s test"):format(process.quote(program)), bare)
+local built = process.run(("spec/support/build_quicgo.sh spec/support/quicgo %s test"):format(process.quote(program)), bare)
 
 describe("the Go implementation", function()
   if built.code == 3 then

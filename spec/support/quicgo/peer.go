@@ -200,7 +200,7 @@ func (p *peer) readLane(f *frameReader) {
 
 func (p *peer) datagrams() {
 	for {
-		content, err := quicReceiveDatagram(p.conn)
+		content, err := receiveDatagram(p.conn)
 		if err != nil {
 			return
 		}
@@ -234,7 +234,7 @@ func (p *peer) emit(name string, args ...any) error {
 
 func (p *peer) emitDatagram(name string, args ...any) error {
 	e := event{codec: codecMsgpack, name: name, payload: encodeValues(args...)}
-	return quicSendDatagram(p.conn, append(putVarint(nil, frameEvent), e.encode()...))
+	return sendDatagram(p.conn, append(putVarint(nil, frameEvent), e.encode()...))
 }
 
 // Exchanges: the caller ------------------------------------------------------------------------------------------------

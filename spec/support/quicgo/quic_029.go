@@ -2,60 +2,33 @@
 
 package main
 
-// quic-go as Debian 12 has it (0.29).
+// What quic-go calls differently in Debian 12 (0.29).
 
 import (
 	"context"
 	"crypto/tls"
-	"errors"
-	"net"
-	"time"
 
 	quic "github.com/lucas-clemente/quic-go"
 )
 
 type (
-	quicConn    = quic.Connection
-	quicStream  = quic.Stream
-	quicReceive = quic.ReceiveStream
-	quicSend    = quic.SendStream
-	streamCode  = quic.StreamErrorCode
-	connCode    = quic.ApplicationErrorCode
+	quicConn         = quic.Connection
+	quicStream       = quic.Stream
+	quicReceive      = quic.ReceiveStream
+	quicSend         = quic.SendStream
+	streamCode       = quic.StreamErrorCode
+	connCode         = quic.ApplicationErrorCode
+	config           = quic.Config
+	streamError      = quic.StreamError
+	applicationError = quic.ApplicationError
 )
 
-var quicConfig = &quic.Config{
-	MaxIdleTimeout:        30 * time.Second,
-	HandshakeIdleTimeout:  5 * time.Second,
-	EnableDatagrams:       true,
-	MaxIncomingStreams:    1024,
-	MaxIncomingUniStreams: 16,
+var listenAddr = quic.ListenAddr
+
+func dialAddr(ctx context.Context, address string, t *tls.Config, c *config) (quicConn, error) {
+	return quic.DialAddrContext(ctx, address, t, c)
 }
 
-func quicDial(ctx context.Context, address string, t *tls.Config) (quicConn, error) {
-	return quic.DialAddrContext(ctx, address, t, quicConfig)
-}
+func sendDatagram(c quicConn, data []byte) error { return c.SendMessage(data) }
 
-func quicListen(address string, t *tls.Config) (accept func() (quicConn, error), local net.Addr, err error) {
-	l, err := quic.ListenAddr(address, t, quicConfig)
-	if err != nil {
-		return nil, nil, err
-	}
-	return func() (quicConn, error) { return l.Accept(context.Background()) }, l.Addr(), nil
-}
-
-func quicSendDatagram(c quicConn, data []byte) error { return c.SendMessage(data) }
-
-func quicReceiveDatagram(c quicConn) ([]byte, error) { return c.ReceiveMessage() }
-
-// closedWith says with which application error code the peer closed the connection, or reset or stopped a stream.
-func closedWith(err error) (code uint64, ok bool) {
-	var app *quic.ApplicationError
-	if errors.As(err, &app) {
-		return uint64(app.ErrorCode), true
-	}
-	var stream *quic.StreamError
-	if errors.As(err, &stream) {
-		return uint64(stream.ErrorCode), true
-	}
-	return 0, false
-}
+func receiveDatagram(c quicConn) ([]byte, error) { return c.ReceiveMessage() }

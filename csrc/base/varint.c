@@ -13,6 +13,10 @@ size_t es_varint_get_long(const uint8_t *p, size_t n, uint64_t *out)
     if (n < len) {
         return 0;
     }
+    if (len == 2) { /* most of them */
+        *out = (uint64_t)(p[0] & 0x3f) << 8 | p[1];
+        return 2;
+    }
     v = p[0] & 0x3f;
     for (size_t i = 1; i < len; i++) {
         v = v << 8 | p[i];

@@ -1,6 +1,6 @@
-// needs: csrc/framing/varint.c
+// needs: csrc/base/varint.c
 #include "test.h"
-#include "../../csrc/framing/varint.h"
+#include "../../csrc/base/varint.h"
 
 TEST(the_examples_of_rfc_9000_appendix_a)
 {

@@ -1,8 +1,8 @@
 /* QUIC variable-length integers (RFC 9000 section 16): 62 bits in 1, 2, 4 or 8 bytes. Any length is accepted,
  * the shortest is written. The one-byte cases, by far the most frequent, are inline.
  */
-#ifndef ES_FRAMING_VARINT_H
-#define ES_FRAMING_VARINT_H
+#ifndef ES_BASE_VARINT_H
+#define ES_BASE_VARINT_H
 
 #include <stddef.h>
 #include <stdint.h>
