@@ -56,6 +56,7 @@ build = {
         "csrc/framing/reader.c",
         "csrc/link/pair.c",
         "csrc/link/pair_ops.c",
+        "csrc/lua/again.c",
         "csrc/lua/channel.c",
         "csrc/lua/codec.c",
         "csrc/lua/codec_custom.c",

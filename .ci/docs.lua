@@ -24,8 +24,10 @@ local prefixes = {
   Server = "server", Client = "client", Session = "session", shared = "session", methods = "server", Host = "server", Stream = "stream",
   Context = "context", Call = "call", Net = "net", Listener = "listener", Connection = "connection", Calls = "calls", Timer = "timer",
   Timestamp = "timestamp", ["middleware.methods"] = "call", ["quic_connection.Stream"] = "quic_stream", Response = "response", Metric = "metric",
+  Policy = "policy", Budget = "budget", Latency = "latency", Breaker = "breaker",
 }
 local modules = { -- whose functions users call, and how
+  retry = "echo.retry", breaker = "echo.breaker",
   quic = "echo.quic", session_cache = "echo.session_cache", sim = "echo.sim", codec = "echo.codec", frame = "echo.frame", init = "echo",
   metrics = "echo.metrics",
 }
@@ -40,6 +42,9 @@ local schemas = {
   ["echostream.options.tls_client"] = { "tls", "M.client_schema" },
   ["echostream.options.client"] = { "client", "schema" },
   ["echostream.options.call"] = { "session", "M.call_options" },
+  ["echostream.options.retry"] = { "retry", "M.schema" },
+  ["echostream.options.adaptive"] = { "retry", "M.adaptive_schema" },
+  ["echostream.options.budget"] = { "budget", "M.schema" },
   ["echostream.options.path"] = { "sim", "path_schema" },
   ["echostream.options.listen"] = { "quic", "listen_schema" },
   ["echostream.options.dial"] = { "quic", "connect_schema" },

@@ -74,6 +74,8 @@ struct es_task {
     struct es_lchannel *channel; /* CHANNEL: referenced */
     uint8_t lane, codec;
     int cancel_fns_ref;     /* table of functions for call_on_cancel, LUA_NOREF */
+    int keep_ref;           /* function: is told instead when the caller is lost (again.c), LUA_NOREF */
+    uint64_t fingerprint;   /* CALL: of the arguments' bytes, when the host wants it */
     int meta_ref;           /* table: metadata of an EVENT, or what middleware made of it; LUA_NOREF */
     int trailers_ref;       /* table: what goes with the answer to the call it serves; LUA_NOREF */
     int came_ref;           /* table: what came with the answer to its last request; LUA_NOREF */
@@ -187,6 +189,7 @@ struct es_lhost { /* userdata "echostream.host" points here */
     int app_ready;
     int open_ref, accept_ref, closed_ref, goaway_ref, idle_ref, moved_ref; /* hooks; LUA_NOREF */
     int wrapper_ref;
+    int fingerprints;          /* 1: of calls that may be sent again the arguments get one */
     uint64_t watch;            /* ns a handler may hold the loop; 0: the loop's limit */
     struct es_buf method_refs; /* ints: the registry references of the handlers */
 };
@@ -263,6 +266,16 @@ struct es_lcallback {        /* request_cb */
 };
 /* Ends an outgoing call's waiter with the n results on top of L (popped). */
 void es_lua_waiter_end(lua_State *L, struct es_waiter *w, int n);
+
+/* ---- again.c ---- */
+void es_lua_open_again(lua_State *L, int core);
+int es_lsession_request_id(lua_State *L);   /* session:request_id() */
+int es_lua_host_fingerprints(lua_State *L); /* host:fingerprints(on) */
+int es_lua_task_give_up(lua_State *L);      /* task:give_up(code) */
+/* The caller of the handler that t runs is lost: 1, and the handler goes on, because somebody waits for it to
+ * ask again. */
+int es_lua_call_kept(lua_State *L, struct es_task *t, uint64_t code);
+uint64_t es_lua_fingerprint(const uint8_t *p, size_t n);
 
 /* ---- middleware.c ---- */
 void es_lua_open_middleware(lua_State *L, int core);

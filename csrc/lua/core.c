@@ -187,6 +187,7 @@ __attribute__((visibility("default"))) LUALIB_API int luaopen_echostream_core(lu
     es_lua_open_histogram(L, core);
     es_lua_open_session(L, core);
     es_lua_open_request(L, core);
+    es_lua_open_again(L, core);
     es_lua_open_encoded(L, core);
     es_lua_open_middleware(L, core);
     es_lua_open_channel(L, core);

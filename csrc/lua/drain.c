@@ -110,6 +110,8 @@ static void on_request(lua_State *L, struct es_lloop *lp, struct es_ev_message *
     es_session_ref(t->session);
     es_call_set_user(call, t);
     lp->unowned_call = NULL;
+    if (ls->host->fingerprints && m->idempotent)
+        t->fingerprint = es_lua_fingerprint(m->data + m->metadata_len, m->payload_len);
     int above = push_handler(L, ls, ES_JOB_CALL, m), n = 0;
     int rc = decode(L, m, &n);
     if (rc < 0 || !lua_checkstack(t->co, above + n + 1)) {
@@ -195,7 +197,7 @@ static void on_channel_request(lua_State *L, struct es_lloop *lp, struct es_ev_m
 static void on_cancelled(lua_State *L, struct es_ev_message *m)
 {
     struct es_task *t = es_call_user(m->call);
-    if (t) /* else it ends by itself when its REQUEST is popped */
+    if (t && !es_lua_call_kept(L, t, m->code)) /* no t: it ends by itself when its REQUEST is popped */
         es_task_give_up(L, t, m->code);
 }
 

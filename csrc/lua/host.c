@@ -294,6 +294,7 @@ void es_lua_open_host(lua_State *L, int core)
                                        {"remove", host_remove},
                                        {"set_wrapper", host_set_wrapper},
                                        {"early_open", host_early_open},
+                                       {"fingerprints", es_lua_host_fingerprints},
                                        {"stats", host_stats},
                                        {"watchdog", es_lua_host_watchdog},
                                        {NULL, NULL}};

@@ -125,6 +125,15 @@ void es_lua_call_opts(lua_State *L, int idx, struct es_lsession *ls, struct es_l
         o->metadata = out->kv;
         o->n_metadata = es_lua_read_kv(L, -1, "metadata", out->kv, ES_MAX_META_PAIRS);
         lua_pop(L, 1);
+        /* Of retry.lua, by position because that costs next to nothing where they are not: the id that every
+         * attempt of a request has, the number of this one, and whether an earlier one may have run. */
+        if (lua_rawgeti(L, idx, 1) != LUA_TNIL) {
+            o->request_id = (uint64_t)lua_tointeger(L, -1);
+            lua_rawgeti(L, idx, 3);
+            o->retry = (uint8_t)lua_toboolean(L, -1);
+            lua_pop(L, 1);
+        }
+        lua_pop(L, 1);
     }
     /* A handler's own deadline bounds the calls it makes: they get what is left. */
     uint64_t bound = es_lua_handler_deadline(L);
@@ -141,8 +150,12 @@ void es_lua_call_opts(lua_State *L, int idx, struct es_lsession *ls, struct es_l
 uint64_t es_lua_handler_deadline(lua_State *L)
 {
     struct es_task *t = es_task_current(L);
-    if (t && t->job == ES_JOB_CALL && t->call)
+    if (t && t->job == ES_JOB_CALL && t->call) {
+        /* Its caller is lost and it was kept: whoever comes back has a deadline of its own. */
+        if (t->keep_ref != LUA_NOREF && es_call_cancelled(t->call))
+            return ES_NEVER;
         return es_call_deadline(t->call);
+    }
     if (t && t->job == ES_JOB_CHANNEL && t->channel->c)
         return es_channel_deadline(t->channel->c);
     return ES_NEVER;
@@ -433,7 +446,7 @@ static int core_call_cancelled(lua_State *L)
     struct es_task *t = serving(L);
     if (!t)
         return 0;
-    int given_up = (t->job == ES_JOB_CALL && es_call_cancelled(t->call)) ||
+    int given_up = (t->job == ES_JOB_CALL && t->keep_ref == LUA_NOREF && es_call_cancelled(t->call)) ||
                    (t->job == ES_JOB_CHANNEL && t->channel->c && es_channel_cancelled(t->channel->c, NULL));
     lua_pushboolean(L, t->cancelled || given_up);
     return 1;

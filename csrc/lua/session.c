@@ -589,6 +589,7 @@ void es_lua_open_session(lua_State *L, int core)
                                        {"migrate", es_lsession_migrate},
                                        {"request", es_lsession_request},
                                        {"request_cb", es_lsession_request_cb},
+                                       {"request_id", es_lsession_request_id},
                                        {"cancel", es_lsession_cancel},
                                        {"emit", session_emit},
                                        {"emit_encoded", es_lsession_emit_encoded},

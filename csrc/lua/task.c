@@ -51,7 +51,7 @@ struct es_task *es_task_new(lua_State *L, struct es_lloop *lp, enum es_task_job 
         es_list_init(&t->node);
         t->loop = lp;
         t->early_ref = t->cancel_fns_ref = t->meta_ref = t->ud_ref = LUA_NOREF;
-        t->co_ref = t->trailers_ref = t->came_ref = LUA_NOREF;
+        t->co_ref = t->trailers_ref = t->came_ref = t->keep_ref = LUA_NOREF;
         lua_State *co = lua_newthread(L); /* may raise: t would leak a few bytes when Lua is out of memory */
         t->co = co;
         t->co_ref = luaL_ref(L, LUA_REGISTRYINDEX);
@@ -88,6 +88,7 @@ static void task_recycle(lua_State *L, struct es_task *t)
     drop_ref(L, &t->meta_ref);
     drop_ref(L, &t->trailers_ref);
     drop_ref(L, &t->came_ref);
+    drop_ref(L, &t->keep_ref);
     if (t->ud) {
         t->ud->task = NULL;
         t->ud = NULL;
@@ -333,6 +334,7 @@ void es_task_close_all(lua_State *L, struct es_lloop *lp)
                 drop_ref(L, &t->meta_ref);
                 drop_ref(L, &t->trailers_ref);
                 drop_ref(L, &t->came_ref);
+                drop_ref(L, &t->keep_ref);
                 drop_ref(L, &t->ud_ref);
                 luaL_unref(L, LUA_REGISTRYINDEX, t->co_ref);
             }
@@ -558,9 +560,13 @@ static int core_wake(lua_State *L)
 
 void es_lua_open_task(lua_State *L, int core)
 {
-    static const luaL_Reg methods[] = {{"status", task_status},       {"result", task_result},
-                                       {"on_end", task_on_end},       {"cancel", task_cancel},
-                                       {"cancelled", task_cancelled}, {NULL, NULL}};
+    static const luaL_Reg methods[] = {{"status", task_status},
+                                       {"result", task_result},
+                                       {"on_end", task_on_end},
+                                       {"cancel", task_cancel},
+                                       {"give_up", es_lua_task_give_up},
+                                       {"cancelled", task_cancelled},
+                                       {NULL, NULL}};
     static const luaL_Reg functions[] = {{"spawn", core_spawn},     {"current", core_current},
                                          {"prepare", core_prepare}, {"park", core_park},
                                          {"wake", core_wake},       {NULL, NULL}};

@@ -335,6 +335,16 @@ int es_call_cancelled(const struct es_call *c)
     return c->cancelled;
 }
 
+int es_call_idempotent(const struct es_call *c)
+{
+    return c->idempotent && (c->method->flags & ES_METHOD_IDEMPOTENT);
+}
+
+int es_call_limited(const struct es_call *c)
+{
+    return c->limited;
+}
+
 const uint8_t *es_call_metadata(const struct es_call *c, size_t *len)
 {
     *len = c->metadata.n;

@@ -97,6 +97,18 @@ int refuse_reason(struct es_session *s, const struct es_request *r, struct es_fa
     return *method == NULL;
 }
 
+/* Whoever marks a retry idempotent does not know whether the call ran before; the method has to agree. */
+static int refuse_retry(const struct es_request *r, const struct es_method *m, struct es_failure *f)
+{
+    const uint64_t both = ES_FLAG_RETRY | ES_FLAG_IDEMPOTENT;
+
+    if ((r->flags & both) != both || (m->flags & ES_METHOD_IDEMPOTENT))
+        return 0;
+    failure_set(f, ES_STATUS_FAILED_PRECONDITION, ES_PROCESSED_NO,
+                "it may have run already, and the method is not declared idempotent");
+    return 1;
+}
+
 /* Requests that can never be served are an honest peer's mistake once, and an attack by the thousand. */
 void session_glitch_refusal(struct es_session *s, const struct es_failure *f)
 {
@@ -164,7 +176,7 @@ static void dispatch(struct es_call *c, const struct es_request *r)
     struct es_failure f;
     char text[REFUSAL_TEXT];
 
-    if (refuse_reason(s, r, &f, text, &m)) {
+    if (refuse_reason(s, r, &f, text, &m) || refuse_retry(r, m, &f)) {
         session_glitch_refusal(s, &f);
         f.codec = c->codec;
         call_in_refuse(c, &f,

@@ -395,6 +395,11 @@ const uint8_t *es_session_credentials(const struct es_session *s, size_t *len)
     return s->peer_credentials.n != 0 ? s->peer_credentials.p : NULL;
 }
 
+const uint8_t *es_session_peer_instance(const struct es_session *s)
+{
+    return s->hello_seen ? s->peer_instance : NULL;
+}
+
 const char *es_session_agent(const struct es_session *s)
 {
     return s->agent;

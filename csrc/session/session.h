@@ -183,6 +183,10 @@ uint64_t es_session_created(const struct es_session *s); /* wall clock, ns since
  * there are none. */
 const uint8_t *es_session_credentials(const struct es_session *s, size_t *len);
 const char *es_session_agent(const struct es_session *s); /* the peer's; "" unknown */
+/* 16 bytes that stand for the peer through every reconnection, a secret between us; NULL before its HELLO. */
+const uint8_t *es_session_peer_instance(const struct es_session *s);
+/* An id for a request of ours, to be given to each of its attempts; 0 once the session is closed. */
+uint64_t es_session_request_id(struct es_session *s);
 /* The plain bytes of a payload that its record says is packed. Its size was checked when it came, so this is
  * bounded by limits.max_message. They stay valid until the next call for any session of the host.
  * ES_ERR_PROTOCOL: they cannot be made; ES_ERR_NOMEM. */
@@ -248,6 +252,9 @@ struct es_session *es_call_session(const struct es_call *c);
 uint64_t es_call_deadline(const struct es_call *c); /* ns on timers->now's clock; ES_NEVER: none */
 int es_call_attempt(const struct es_call *c);       /* incoming: 1, or 2 when RETRY was set */
 int es_call_cancelled(const struct es_call *c);     /* incoming */
+int es_call_idempotent(const struct es_call *c);    /* incoming: caller and method both say so */
+int es_call_limited(
+    const struct es_call *c); /* incoming: its deadline is the method's, and not the caller's */
 /* incoming: raw kv (pairs without the count), kept while the call lives */
 const uint8_t *es_call_metadata(const struct es_call *c, size_t *len);
 

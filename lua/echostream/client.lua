@@ -4,7 +4,9 @@ local core = require "echostream.core"
 local address = require "echostream.address"
 local host = require "echostream.host"
 local loop = require "echostream.loop"
+local middleware = require "echostream.middleware"
 local options = require "echostream.options"
+local retry = require "echostream.retry"
 local session = require "echostream.session"
 local task = require "echostream.task"
 local tls = require "echostream.tls"
@@ -42,6 +44,7 @@ local schema = {
   metadata = { type = "table" },
   connect_timeout = { type = "seconds" },
   bind = { type = "string" },
+  retry = retry.option,
 }
 for _, fields in ipairs { host.schema, tls.client_schema, tls.shared_schema } do
   for name, field in pairs(fields) do
@@ -83,6 +86,10 @@ function M.new(opts)
     _instance = core.random(16),
   }, Client)
   host.init(self, checked, false)
+  local policy = retry.of("echo.client", checked.retry)
+  if policy then
+    middleware.set_retry(self, policy)
+  end
   return self
 end
 

@@ -12,6 +12,7 @@ local M = {}
 ---@field message string           one sentence for people
 ---@field processed? "no"|"maybe"|"yes"  whether the other side ran the handler
 ---@field retry_after? number      seconds after which trying again makes sense
+---@field attempts? integer        how often a call was sent, when a retry policy sent it more than once
 ---@field details? any             whatever the handler that failed attached
 ---@field status integer           gRPC's number of the code (2, UNKNOWN, for an application's own code)
 

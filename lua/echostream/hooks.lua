@@ -83,9 +83,59 @@ function M.remove(self, kind, fn)
   end
 end
 
+-- What policies tell of. Whoever adds a kind adds its line to `Host:on`.
+M.events = { retry = true, breaker = true }
+
+--- Tells those who asked by `host:on` that something happened; each in a task of its own, so that nobody is held up by them.
+---@param self echostream.host?
+---@param what string
+function M.fire(self, what, ...)
+  local listeners = self and self._listeners[what]
+  for _, fn in ipairs(listeners or {}) do
+    task.spawn(fn, ...)
+  end
+end
+
 ---@class echostream.hooks.methods  of servers and clients
 local Host = {}
 M.methods = Host
+
+--- Calls `fn(info)`, in a task of its own, whenever a policy did something:
+---
+--- - `retry`: a call failed and will be sent again: `name`, `attempt` (the number of the one that failed), `err`, `delay` (seconds);
+--- - `breaker`: a [breaker](#breakers) changed its state: `name`, `from`, `to`, `breaker`.
+---@param what "retry"|"breaker"
+---@param fn fun(info: table)
+---@return self
+function Host:on(what, fn)
+  options.argument("on", "event", what, "string")
+  options.argument("on", "function", fn, "function")
+  if not M.events[what] then
+    local guess = options.nearest(what, M.events)
+    error(("on: nothing of the name %s is told of%s"):format(errors.show(what),
+      guess and (" (did you mean \"%s\"?)"):format(guess) or ""), 2)
+  end
+  local list = table.move(self._listeners[what] or {}, 1, #(self._listeners[what] or {}), 1, {})
+  list[#list + 1] = fn
+  self._listeners[what] = list
+  return self
+end
+
+--- Takes the last registration of `on` away.
+---@param what "retry"|"breaker"
+---@param fn function
+---@return boolean  false when there was none
+function Host:off(what, fn)
+  local list = table.move(self._listeners[what] or {}, 1, #(self._listeners[what] or {}), 1, {})
+  for i = #list, 1, -1 do
+    if list[i] == fn then
+      table.remove(list, i)
+      self._listeners[what] = list
+      return true
+    end
+  end
+  return false
+end
 
 --- `fn(context)` runs when the server listens or the client is connected.
 ---@param fn fun(context: echostream.context)

@@ -193,6 +193,7 @@ end
 function M.init(self, opts, accepts)
   self._rec = loop.current()
   self._hooks = { start = {}, stop = {}, connect = {}, disconnect = {}, migrate = {} }
+  self._listeners = {}
   self._sessions = {}
   self._middleware = {}
   self._plugins = {}

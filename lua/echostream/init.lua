@@ -25,6 +25,7 @@ local task = require "echostream.task"
 ---@field frame table                   frames of the wire protocol (loaded on first use)
 ---@field session_cache table           where clients keep session tickets (loaded on first use)
 ---@field metrics table                 counters, gauges and histograms (loaded on first use)
+---@field retry table                   policies of retries (loaded on first use)
 local M = {
   version = core.version,
   libraries = setmetatable(core.libraries, {
@@ -97,6 +98,7 @@ local parts = {
   frame = "echostream.frame",
   session_cache = "echostream.session_cache",
   metrics = "echostream.metrics",
+  retry = "echostream.retry",
   loop = "echostream.loop",
 }
 

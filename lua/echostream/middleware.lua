@@ -16,6 +16,7 @@ local errors = require "echostream.errors"
 local log = require "echostream.log"
 local loop = require "echostream.loop"
 local options = require "echostream.options"
+local retry = require "echostream.retry"
 local task = require "echostream.task"
 
 local M = {}
@@ -47,7 +48,7 @@ end
 ---@field deadline number?                seconds left; nil: no deadline. May be set for outgoing calls
 ---@field trailers table<string, string>  what goes with the answer; may be changed. Outgoing, after `next`: what came with it
 ---@field id integer                      of an incoming request
----@field attempt integer                 of an incoming request: 1, or 2 for a retry
+---@field attempt integer                 of a request: 1, 2 … for retries; of an incoming one 2 for every retry
 
 local methods = {
   cancelled = call_class.methods.cancelled,
@@ -159,7 +160,11 @@ function lazy.id(call)
 end
 
 function lazy.attempt(call)
-  local info = call.direction == "in" and core.call_info()
+  if call.direction == "out" then
+    local body = opened(call)
+    return body and body.options and body.options[2] or 1 -- where retry.lua says it
+  end
+  local info = core.call_info()
   return info and info.attempt or 1
 end
 
@@ -535,8 +540,19 @@ end
 local function rebuild(self)
   -- Sends an outgoing call: out(owner, kind, final, name, options, ...). `final(call, ...)` does the sending of all but requests;
   -- with a function as last argument (the callback) everything runs in a task.
-  self._chains.out = chain_of(self._middleware, "out", ends.outgoing, ends.send)
+  -- Requests have one of their own, because a retry policy sends them through all the others again and again.
+  local chains = self._chains
+  chains.out = chain_of(self._middleware, "out", ends.outgoing, ends.send)
+  chains.rpc = chains.policy and retry.chain(chains.policy, chains.out) or chains.out
   self._host:set_wrapper(chain_of(self._middleware, "in", ends.incoming, ends.handle))
+end
+
+--- Sends every request of a host by a policy (nil: none).
+---@param self echostream.host
+---@param policy echostream.retry?
+function M.set_retry(self, policy)
+  self._chains.policy = policy
+  rebuild(self)
 end
 
 local schema = { direction = { type = "string", one_of = { "in", "out" } } }

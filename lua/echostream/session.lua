@@ -9,6 +9,7 @@ local loop = require "echostream.loop"
 local middleware = require "echostream.middleware"
 local options = require "echostream.options"
 local path = require "echostream.path"
+local retry = require "echostream.retry"
 local services = require "echostream.services"
 local stream = require "echostream.stream"
 local task = require "echostream.task"
@@ -50,11 +51,14 @@ M.call_options = {
   checksum = { type = "boolean" },
   unreliable = { type = "boolean" },
   lane = { type = "integer", min = 0, max = 7 },
+  retry = retry.option,
 }
 
 -- Stands where the core's session would be before a client is connected, so that no call needs a test for it.
 local function not_connected()
-  return nil, errors.new("unavailable", "not connected")
+  local err = errors.new("unavailable", "not connected")
+  err.processed = "no"
+  return nil, err
 end
 M.nobody = setmetatable({}, {
   __index = function()
@@ -182,7 +186,7 @@ local function create_stream(self, where, name, opts, defaults)
     end
   end
   if opts then
-    codec, opts.unreliable, opts.lane = opts.codec, nil, nil
+    codec, opts.unreliable, opts.lane, opts.retry = opts.codec, nil, nil, nil
   end
   local out = self._chains.out
   if out then
@@ -288,7 +292,7 @@ Calls.__index = Calls
 Calls.__name = "echostream.calls"
 
 function Calls:request(name, ...)
-  local out = self._owner._chains.out
+  local out = self._owner._chains.rpc
   if out then
     return out(self._owner, "rpc", send_request, name, self._options, ...)
   end
@@ -311,9 +315,25 @@ function Calls:service(name)
   return (services.proxy(self, name))
 end
 
+-- The same with an opinion of their own on retries, so that the others need no test for it. `_retry` nil: none.
+local Retrying = setmetatable({}, { __index = Calls })
+Retrying.__index = Retrying
+Retrying.__name = "echostream.calls"
+
+function Retrying:request(name, ...)
+  local owner = self._owner
+  local out = owner._chains.out
+  if self._retry then
+    return retry.request(self._retry, out, owner, send_request, name, self._options, ...)
+  elseif out then
+    return out(owner, "rpc", send_request, name, self._options, ...)
+  end
+  return request(owner._ud, name, self._options, ...)
+end
+
 local function with(owner, opts, base)
   local merged = {}
-  for key, value in pairs(base or {}) do
+  for key, value in pairs(base and base._options or owner._calls or {}) do
     merged[key] = value
   end
   for key, value in pairs(options.check("with", opts, M.call_options, 3)) do
@@ -322,11 +342,18 @@ local function with(owner, opts, base)
   if merged.timeout == true then
     merged.timeout = nil
   end
-  return setmetatable({ _owner = owner, _options = merged }, Calls)
+  local asked, policy = merged.retry, base and base._retry
+  merged.retry = nil
+  if asked == nil and getmetatable(base) ~= Retrying then
+    return setmetatable({ _owner = owner, _options = merged }, Calls)
+  elseif asked ~= nil then
+    policy = retry.of("with", asked, policy or owner._chains.policy, 3)
+  end
+  return setmetatable({ _owner = owner, _options = merged, _retry = policy }, Retrying)
 end
 
 function Calls:with(opts)
-  return with(self._owner, opts, self._options)
+  return with(self._owner, opts, self)
 end
 
 -- The calls that sessions and clients share. `self._ud` is the core's session, `self._rec` the loop, `self._calls` nil or
@@ -342,7 +369,7 @@ M.shared = shared
 ---@param ... any
 ---@return any ...  the handler's results (true when it returned none), or nil, err
 function shared:request(name, ...)
-  local out = self._chains.out
+  local out = self._chains.rpc
   if out then
     return out(self, "rpc", send_request, name, self._calls, ...)
   end
@@ -407,7 +434,7 @@ end
 ---@param opts echostream.options.call
 ---@return echostream.calls
 function shared:with(opts)
-  return with(self, opts, self._calls)
+  return with(self, opts)
 end
 
 --- A table whose fields are the methods of a service: `client:service("math").add(1, 2)` calls "math.add" and raises on

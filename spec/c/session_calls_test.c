@@ -416,6 +416,7 @@ TEST(metadata_codec_priority_and_attempt_arrive)
     size_t at = 0;
 
     start(NULL);
+    env_add(&e, SERVER, ES_KIND_RPC, "hold.any", REF_HOLD, ES_METHOD_IDEMPOTENT, 0);
     es_call_opts_default(&o);
     o.metadata = kv;
     o.n_metadata = 2;
@@ -424,10 +425,14 @@ TEST(metadata_codec_priority_and_attempt_arrive)
     o.request_id = 77;
     o.idempotent = 1;
     o.priority = 0;
-    CHECK_INT(es_session_request(e.s[CLIENT], "hold", 4, &o, NULL, 0, NULL, NULL, NULL, NULL), ==, 0);
+    CHECK_INT(es_session_request(e.s[CLIENT], "hold.any", 8, &o, NULL, 0, NULL, NULL, NULL, NULL), ==, 0);
     env_pump(&e);
     REQUIRE(e.n_held == 1);
     CHECK_INT(es_call_request_id(e.held[0]), ==, 77);
+    CHECK_INT(es_call_idempotent(e.held[0]), ==, 1);
+    CHECK_INT(es_call_limited(e.held[0]), ==, 0);
+    REQUIRE(es_session_peer_instance(e.s[SERVER]) != NULL);
+    CHECK_INT(es_session_request_id(e.s[CLIENT]), !=, es_session_request_id(e.s[CLIENT]));
     CHECK_INT(es_call_attempt(e.held[0]), ==, 2);
     CHECK_INT(env_find(&e, SERVER, ES_EV_REQUEST, 0)->codec, ==, ES_CODEC_JSON);
     CHECK_INT(env_find(&e, SERVER, ES_EV_REQUEST, 0)->idempotent, ==, 1);

@@ -459,7 +459,7 @@ TEST(a_cancel_that_overtakes_its_request_refuses_it)
     raw_write(c, "0a 02 01 10", 0);
     env_pump(&e);
     /* A retry has the id of a call that ended: the old CANCEL does not mean it. */
-    retry = raw_open(ES_DIR_BIDI, "02 15 0c 01 01 08 6d6174682e616464 80007530 03 00 920a14", 1);
+    retry = raw_open(ES_DIR_BIDI, "02 15 08 01 01 08 6d6174682e616464 80007530 03 00 920a14", 1);
     env_pump(&e);
     CHECK_HEX(retry->in, retry->n, "04 07 00 01 00 00 920a14");
     r = raw_open(ES_DIR_BIDI, REQUEST_ADD, 1);
@@ -470,6 +470,25 @@ TEST(a_cancel_that_overtakes_its_request_refuses_it)
     r = raw_open(ES_DIR_BIDI, REQUEST_ADD, 1);
     env_pump(&e);
     CHECK_HEX(r->in, r->n, "04 07 00 01 00 00 920a14");
+    env_stop(&e);
+}
+
+TEST(a_retry_that_may_have_run_needs_a_method_that_is_idempotent)
+{
+    struct raw_stream *r;
+
+    REQUIRE(raw_start(&e, SERVER, NULL) == 0);
+    methods(SERVER);
+    env_add(&e, SERVER, ES_KIND_RPC, "math.mul", REF_ECHO, ES_METHOD_IDEMPOTENT, 0);
+    raw_open(ES_DIR_UNI, RAW_HELLO, 0);
+    r = raw_open(ES_DIR_BIDI, "02 15 0c 01 01 08 6d6174682e616464 80007530 03 00 920a14", 1);
+    env_pump(&e);
+    CHECK_INT(status_of(r), ==, ES_STATUS_FAILED_PRECONDITION);
+    CHECK_INT(env_count(&e, SERVER, ES_EV_REQUEST), ==, 0);
+    r = raw_open(ES_DIR_BIDI, "02 15 0c 01 02 08 6d6174682e6d756c 80007530 03 00 920a14", 1);
+    env_pump(&e);
+    CHECK_INT(env_count(&e, SERVER, ES_EV_REQUEST), ==, 1);
+    CHECK_INT(status_of(r), ==, 0);
     env_stop(&e);
 }
 

@@ -173,6 +173,9 @@ function host:remove(kind, name) end
 function host:early_open(on) end
 --- nil, or what core.middleware's `incoming` made: it runs instead of every handler.
 function host:set_wrapper(fn) end
+--- Calls that may be sent again get a fingerprint of their arguments: see core.call_key.
+---@param on boolean
+function host:fingerprints(on) end
 --- The parts of middleware.lua that every call passes through; `helpers` are its functions and metatables for all that is not
 --- the common case (csrc/lua/middleware.c lists them). `incoming(fn, next)` makes a wrapper (see host:set_wrapper), `outgoing(fn, next)`
 --- a function(owner, kind, final, name, options, ...) -> results; `handle(call)` and `send(call)` are the innermost `next`.
@@ -278,6 +281,8 @@ function session:accept() end
 function session:close(code, reason) end
 ---@return true|nil, table|nil
 function session:goaway(grace, retry_after, reason) end
+---@return integer|nil id to be sent with every attempt of a request (options [1]; [2]: the number of the attempt, [3]: an earlier one may have run), table|nil err
+function session:request_id() end
 ---@return integer n calls, events and streams under way
 function session:in_flight() end
 ---@return boolean everything written was acknowledged
@@ -342,6 +347,14 @@ function session:open_channel(name, options) end
 ---@return echostream.core.channel|nil channel, table|"again"|nil err
 function session:open_call(name, options, ...) end
 
+--- Of the call that the running handler serves, when caller and method both say that it is idempotent: what stands for it
+--- through every attempt (a secret of its caller), what its arguments are like (0 unless host:fingerprints is on), which attempt.
+---@return string|nil key, integer? fingerprint, integer? attempt
+function core.call_key() end
+--- When the caller of the running handler is lost without having cancelled, `fn(code)` runs in a task and the handler goes on;
+--- task:give_up(code) cancels it later as if the caller were lost then.
+---@param fn fun(code: integer)
+function core.keep_call(fn) end
 --- The incoming call that the running task serves: nil outside handlers.
 ---@return { id: integer, kind: string, name: string, session: table|nil, metadata: table<string,string>, deadline: number|nil, attempt: integer }|nil info deadline on loop:now()'s clock
 function core.call_info() end

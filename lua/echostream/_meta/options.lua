@@ -54,6 +54,7 @@
 ---@field metadata? table<string, string>  credentials by lower-case key, sent when connecting: see [who may connect](#who-may-connect)
 ---@field connect_timeout? number  seconds for connecting (default: `timeout`)
 ---@field bind? string  local address (default: any)
+---@field retry? boolean|integer|echostream.options.retry|echostream.retry  calls that failed are sent again where that is safe: see [retries](#retries). `true`: with the defaults; a number: so many attempts (default: false)
 
 ---@class echostream.options.transport  `transport = { … }`, of raw QUIC too
 ---@field idle_timeout? number  seconds without a packet after which the connection is lost; the smaller of both sides counts (default: 30)
@@ -91,6 +92,7 @@
 ---@field checksum? boolean  instead of what the server or client was made with
 ---@field unreliable? boolean  events: as a datagram, which may get lost; one that is too large is an error that names the maximum (default: false)
 ---@field lane? integer  events: 0 to 7; order holds within a lane (default: 0)
+---@field retry? boolean|integer|echostream.options.retry|echostream.retry  of `with`: see [retries](#retries). What is given changes the client's policy and shares its budget (default: the client's)
 
 ---@class echostream.options.path  of a simulated network; probabilities are 0 to 1 and apply to each datagram
 ---@field loss? number  probability that a datagram is lost (default: 0)
