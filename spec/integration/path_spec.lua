@@ -3,6 +3,7 @@
 local echo = require "echostream"
 local impair = require "spec.support.impair"
 local net = require "spec.support.net"
+local scratch = require "spec.support.scratch"
 
 local function add(server)
   server:add_rpc("add", function(_, a, b)
@@ -436,8 +437,7 @@ net.only("quic", function(env)
       return
     end
     local json = require("echostream.codec").json
-    local dir = os.tmpname()
-    os.remove(dir)
+    local dir = scratch.path()
     assert(os.execute("mkdir " .. dir))
     local server, client = env.pair(add, { transport = { qlog = dir } }, { transport = { qlog = dir } })
     assert.equal(3, client:request("add", 1, 2))

@@ -1,6 +1,7 @@
 -- Certificates for specs: authorities, and what they issue.
 
 local core = require "echostream.core"
+local scratch = require "spec.support.scratch"
 
 local M = {}
 
@@ -8,7 +9,7 @@ local DAY = 86400
 
 -- Writes text into a file that lives as long as the process needs it.
 function M.file(text)
-  local path = os.tmpname()
+  local path = scratch.path()
   local file = assert(io.open(path, "w"))
   file:write(text)
   file:close()

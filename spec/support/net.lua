@@ -13,6 +13,7 @@ local busted = require "busted"
 local echo = require "echostream"
 local loop = require "echostream.loop"
 local log = require "echostream.log"
+local scratch = require "spec.support.scratch"
 
 local M = {}
 
@@ -22,11 +23,7 @@ local state_dir
 
 -- A directory for made keys that is not the user's.
 function M.state_dir()
-  if not state_dir then
-    state_dir = os.tmpname()
-    os.remove(state_dir)
-    state_dir = state_dir .. ".state"
-  end
+  state_dir = state_dir or scratch.path ".state"
   return state_dir
 end
 

@@ -2,11 +2,10 @@ local core = require "echostream.core"
 local identity = require "echostream.identity"
 local loop = require "echostream.loop"
 local log = require "echostream.log"
+local scratch = require "spec.support.scratch"
 
 local function temporary()
-  local name = os.tmpname()
-  os.remove(name)
-  return name .. ".d"
+  return scratch.path ".d"
 end
 
 describe("a server's identity", function()
