@@ -25,11 +25,13 @@ local prefixes = {
   Context = "context", Call = "call", Net = "net", Listener = "listener", Connection = "connection", Calls = "calls", Timer = "timer",
   Timestamp = "timestamp", ["middleware.methods"] = "call", ["quic_connection.Stream"] = "quic_stream", Response = "response", Metric = "metric",
   Policy = "policy", Budget = "budget", Latency = "latency", Breaker = "breaker",
+  Again = "resubscribe",
 }
 local modules = { -- whose functions users call, and how
   retry = "echo.retry", breaker = "echo.breaker",
   quic = "echo.quic", session_cache = "echo.session_cache", sim = "echo.sim", codec = "echo.codec", frame = "echo.frame", init = "echo",
   metrics = "echo.metrics",
+  ["plugins/resubscribe"] = "echo.resubscribe",
 }
 -- The class that documents the options of a schema: { module, name of the table }.
 local schemas = {
@@ -41,6 +43,7 @@ local schemas = {
   ["echostream.options.tls_server"] = { "tls", "M.server_schema" },
   ["echostream.options.tls_client"] = { "tls", "M.client_schema" },
   ["echostream.options.client"] = { "client", "schema" },
+  ["echostream.options.reconnect"] = { "reconnect", "M.fields" },
   ["echostream.options.call"] = { "session", "M.call_options" },
   ["echostream.options.retry"] = { "retry", "M.schema" },
   ["echostream.options.adaptive"] = { "retry", "M.adaptive_schema" },
@@ -56,7 +59,7 @@ local function complain(...) complaints[#complaints + 1] = string.format(...) en
 
 local sources = {} -- module -> text
 do
-  local pipe <close> = assert(io.popen "ls lua/echostream/*.lua lua/echostream/_meta/*.lua | LC_ALL=C sort")
+  local pipe <close> = assert(io.popen "ls lua/echostream/*.lua lua/echostream/plugins/*.lua lua/echostream/_meta/*.lua | LC_ALL=C sort")
   for path in pipe:lines() do
     local name = path:match "lua/echostream/(.+)%.lua$"
     sources[#sources + 1] = name

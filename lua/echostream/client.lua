@@ -2,11 +2,13 @@
 
 local core = require "echostream.core"
 local address = require "echostream.address"
+local errors = require "echostream.errors"
 local host = require "echostream.host"
 local loop = require "echostream.loop"
 local middleware = require "echostream.middleware"
 local options = require "echostream.options"
 local retry = require "echostream.retry"
+local reconnect = require "echostream.reconnect"
 local session = require "echostream.session"
 local task = require "echostream.task"
 local tls = require "echostream.tls"
@@ -16,7 +18,8 @@ local M = {}
 ---@class echostream.client: echostream.host
 ---@field session echostream.session?  while connected
 ---@field address string?              what it was connected to
----@field state "new"|"connecting"|"connected"|"closed"
+---@field state "new"|"connecting"|"connected"|"reconnecting"|"closed"
+---@field reconnects integer           times that it came back by itself
 ---@field request fun(self, name: string, ...): any ...
 ---@field emit fun(self, name: string, ...): true|nil, echostream.error?
 ---@field create_stream fun(self, name: string, opts?: table): echostream.stream?, echostream.error?
@@ -45,6 +48,7 @@ local schema = {
   connect_timeout = { type = "seconds" },
   bind = { type = "string" },
   retry = retry.option,
+  reconnect = { type = { "boolean", "table" }, fields = reconnect.fields },
 }
 for _, fields in ipairs { host.schema, tls.client_schema, tls.shared_schema } do
   for name, field in pairs(fields) do
@@ -84,6 +88,14 @@ function M.new(opts)
     _endpoint = nil,
     _dialled = nil,
     _instance = core.random(16),
+    reconnects = 0,
+    _reconnect = reconnect.check("echo.client", checked.reconnect),
+    _redial = nil,
+    _absent = nil,
+    _attempts = 0,
+    _connected_at = nil,
+    _last_rtt = nil,
+    _max_waiting = checked.max_pending or 16384,
   }, Client)
   host.init(self, checked, false)
   local policy = retry.of("echo.client", checked.retry)
@@ -190,12 +202,16 @@ local function resolve(name, timeout)
   end, timeout)
 end
 
-local function drop_endpoint(self)
-  if self._endpoint then
-    loop.close_endpoint(self._rec, self._endpoint)
-    self._endpoint = nil
+-- Every session has an endpoint of its own, which ends with it.
+local function drop_endpoint(self, peer)
+  local endpoint = peer._endpoint
+  if endpoint then
+    peer._endpoint = nil
+    loop.close_endpoint(self._rec, endpoint)
+    if self._endpoint == endpoint then
+      self._endpoint = nil
+    end
   end
-  self._rec.anchors[self] = nil
 end
 
 -- The TLS context for a server, and the ticket that we have for it.
@@ -209,8 +225,9 @@ local function secure(self, name, port)
   return { context = context, ticket = ticket, keep = keep }
 end
 
-local function connect(self, name, port)
-  local timeout = self._options.connect_timeout or self._options.timeout or 30
+-- Dials, shakes hands and runs `on_connect`: the new session is the client's then. Nil, err: nothing is left of it.
+function Client:_establish(timeout)
+  local name, port = self._name, self._port
   local deadline = loop.now() + timeout
   local security, err = secure(self, name, port)
   local addresses, ud, endpoint, peer
@@ -222,22 +239,62 @@ local function connect(self, name, port)
     err = not ud and endpoint or nil
   end
   if not ud then
-    self.state = "closed"
     return nil, err
   end
-  self._endpoint = endpoint
+  peer._endpoint, self._endpoint = endpoint, endpoint
   session.refresh(peer)
-  self._ud, self.session, self.state = ud, peer, "connected"
+  local again = self.state == "reconnecting"
+  self._ud, self.session = ud, peer
   self._sessions[peer] = true
   self._rec.anchors[self] = true
+  if self._reconnect then
+    self._connected_at = loop.now()
+    self._last_rtt = (ud:stats() or {}).rtt_smoothed
+  end
+  if not again then
+    self.state = "connected"
+  end
   local ok
   ok, err = host.run_hooks(self, "connect", peer)
-  if ok then
-    ok, err = host.run_hooks(self, "start", self.context)
+  if ok and again and self.session ~= peer then
+    ok, err = nil, peer.closed_by or errors.new("connection_closed", "the connection was lost at once")
   end
+  if ok then
+    return peer
+  end
+  if again and rawequal(self._ud, ud) then
+    self._ud = self._absent
+  end
+  if self.session == peer then
+    self.session = nil
+  end
+  self._sessions[peer] = nil
+  ud:close(0x11, tostring(err))
+  drop_endpoint(self, peer)
+  return nil, err
+end
+
+local function over(self)
+  self.state = "closed"
+  self._rec.anchors[self] = nil
+end
+
+local function connect(self, name, port)
+  self._name, self._port = name, port
+  local peer, err = self:_establish(self._options.connect_timeout or self._options.timeout or 30)
+  if not peer then
+    over(self)
+    return nil, err
+  end
+  local ok
+  ok, err = host.run_hooks(self, "start", self.context)
   if not ok then
-    ud:close(0x11, tostring(err))
-    drop_endpoint(self)
+    over(self)
+    reconnect.stop(self)
+    if self.session then
+      self.session._ud:close(0x11, tostring(err))
+      drop_endpoint(self, self.session)
+    end
     return nil, err
   end
   return self
@@ -253,7 +310,9 @@ function Client:connect(addr, callback)
     error(name, 2)
   elseif port == 0 then
     error("client:connect: port 0 is no port to connect to", 2)
-  elseif self.state == "connecting" or self.state == "connected" then
+  elseif self.session then
+    error(("client:connect: this client is %s already"):format(self.state == "closed" and "closing" or self.state), 2)
+  elseif self.state == "connecting" or self.state == "reconnecting" then
     error(("client:connect: this client is %s already"):format(self.state), 2)
   end
   self.state = "connecting"
@@ -268,20 +327,60 @@ end
 -- Life --------------------------------------------------------------------------------------------------------
 
 function Client:_session_closed(peer, err)
-  if self.session == peer then
-    self.session = nil
-    self.state = "closed"
-    drop_endpoint(self)
+  drop_endpoint(self, peer)
+  if self.session ~= peer then
+    host.forget(self, peer, err) -- one that was replaced while its server went away
+    return
+  end
+  self.session = nil
+  if self.state == "connected" and self._reconnect and not reconnect.is_final(err) then
+    reconnect.begin(self, err)
+    host.forget(self, peer, err)
+  elseif self.state == "reconnecting" then -- lost while its on_connect hooks run: the attempt has failed
+    host.forget(self, peer, err)
+  else
+    over(self)
     host.forget(self, peer, err)
     host.run_hooks(self, "stop", self.context)
   end
 end
 
+-- The server is about to stop: whoever reconnects does so now, while what is under way there comes to its end.
+function Client:_session_draining(peer)
+  if self.session == peer and self.state == "connected" and self._reconnect then
+    self.session = nil
+    reconnect.begin(self, errors.new("unavailable", "the server is going away"))
+  end
+end
+
+-- There will be no connection any more.
+function Client:_give_up(absent, err)
+  over(self)
+  reconnect.release(absent, err)
+  host.run_hooks(self, "stop", self.context)
+end
+
 local function close(self)
+  local state, absent = self.state, self._absent
+  self.state = "closed"
+  reconnect.stop(self)
+  local all = {}
+  for peer in pairs(self._sessions) do
+    if peer ~= self.session then
+      all[#all + 1] = task.spawn(session.close_in_task, peer)
+    end
+  end
   if self.session then
     session.close_in_task(self.session)
   end
-  self.state = "closed"
+  for _, other in ipairs(all) do
+    other:wait()
+  end
+  if state == "reconnecting" then
+    local err = errors.new("connection_closed", "the client was closed")
+    err.processed = "no"
+    self:_give_up(absent, err)
+  end
   return true
 end
 
@@ -296,13 +395,30 @@ function Client:close(callback)
   elseif self.state == "new" then
     self.state = "closed"
     return true
-  elseif self.state == "closed" and not self.session then
+  elseif self.state == "closed" and next(self._sessions) == nil then
     return true
   elseif task.can_wait() then
     return task.block(close, self)
   end
   task.spawn(close, self)
   return true
+end
+
+--- Waits until the client is connected (again): for clients with `reconnect`.
+---@param timeout? number  seconds; default: until it comes back or gives up
+---@param callback? fun(client: echostream.client?, err: echostream.error?)  instead of waiting
+---@return echostream.client|nil client, echostream.error? err  `timeout`; `unavailable`: it is not even trying; why it gave up
+function Client:ready(timeout, callback)
+  if type(timeout) == "function" then
+    timeout, callback = nil, timeout
+  end
+  if timeout ~= nil then
+    options.argument("client:ready", "timeout", timeout, "seconds")
+  end
+  if callback ~= nil then
+    options.argument("client:ready", "callback", callback, "function")
+  end
+  return reconnect.ready(self, timeout, callback)
 end
 
 Client.__close = function(self)

@@ -42,7 +42,6 @@ M.schema = {
   agent = { type = "string" },
   introspection = { type = "boolean" },
   watchdog = { type = { "seconds", "boolean" }, min = 0.001, max = 1e6 },
-  reconnect = { refuse = "is not there yet: it comes with a later version; leave it out" },
 }
 
 --- The transport's own options, the seed's names among them.
@@ -154,7 +153,11 @@ local function core_hooks(self, accepts)
   end
 
   function hooked.goaway(peer)
+    local host = weak[1]
     peer.draining = true
+    if host and host._session_draining then
+      host:_session_draining(peer)
+    end
   end
 
   function hooked.moved(peer, from, to, of_the_peer)

@@ -23,6 +23,7 @@ local task = require "echostream.task"
 ---@field sim table                     simulation (loaded on first use)
 ---@field codec table                   MessagePack and JSON (loaded on first use)
 ---@field frame table                   frames of the wire protocol (loaded on first use)
+---@field resubscribe table           the plugin that subscribes again after a reconnection (loaded on first use)
 ---@field session_cache table           where clients keep session tickets (loaded on first use)
 ---@field metrics table                 counters, gauges and histograms (loaded on first use)
 ---@field retry table                   policies of retries (loaded on first use)
@@ -100,6 +101,7 @@ local parts = {
   metrics = "echostream.metrics",
   retry = "echostream.retry",
   loop = "echostream.loop",
+  resubscribe = "echostream.plugins.resubscribe",
 }
 
 return setmetatable(M, {

@@ -185,6 +185,22 @@ function M.now()
   return M.current().core:now()
 end
 
+--- A random number from 0 to 1 for pauses and choices; in a simulation its seed fixes it.
+---@return number
+function M.random()
+  local rec = M.current()
+  if not rec.sim then
+    return math.random()
+  end
+  -- xorshift64*: its own state, so that nobody else's use of math.random changes a simulation.
+  local x = rec.random_state or ((rec.seed or 1) * 0x9E3779B97F4A7C15 | 1)
+  x = x ~ x >> 12
+  x = x ~ x << 25
+  x = x ~ x >> 27
+  rec.random_state = x
+  return (x * 0x2545F4914F6CDD1D >> 11) / (1 << 53)
+end
+
 --- Makes an endpoint of the current loop and remembers that the network can wake it.
 ---@param options table as core.endpoint's
 ---@return echostream.core.endpoint?, echostream.error?

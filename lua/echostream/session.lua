@@ -96,8 +96,12 @@ local function emit_waiting(ud, name, opts, ...)
       return ok, err
     end
     ok, err = task.await(function(resume)
-      ud:on_writable(function()
-        resume(true)
+      ud:on_writable(function(failure) -- which only the stand-in of a client that reconnects has
+        if failure then
+          resume(nil, failure)
+        else
+          resume(true)
+        end
       end)
     end)
     if not ok then
@@ -128,6 +132,9 @@ end
 local function try_emit_now(self, opts, name, ...)
   local ok, err = self._ud:emit(name, opts, ...)
   if err == "again" then
+    if not self._ud:is_open() then
+      return nil, errors.new("unavailable", "not connected")
+    end
     return nil, errors.new("resource_exhausted", "the send queue is full")
   end
   if not self._rec.stepping then

@@ -163,6 +163,7 @@ function M.run(opts, fn)
     simulated:sim_trace(type(trace) == "string" and trace or nil)
   end
   local rec = loop.simulated(simulated)
+  rec.seed = opts.seed
   local net = setmetatable({ _rec = rec, _began = rec.core:now() }, Net)
   local results
   local ok, err = pcall(loop.with, rec, function()

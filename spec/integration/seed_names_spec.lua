@@ -268,10 +268,13 @@ rows["`enable_0rtt`"] = function(env)
   assert.equal("accepted", client:stats().early_data)
 end
 
-rows["`reconnect`"] = function()
-  local ok, raised = pcall(echo.client, { reconnect = true })
-  assert.is_false(ok)
-  assert.matches('option "reconnect" is not there yet', raised)
+rows["`reconnect`"] = function(env)
+  local server = env.server({ state_dir = net.state_dir() }, function(s) s:add_rpc("ping", function() return "pong" end) end)
+  local client = env.connect(server, { reconnect = true })
+  server:stop { grace = 0 }
+  env.eventually(function() return client.state == "reconnecting" end)
+  env.server({ bind = server.address, state_dir = net.state_dir() }, function(s) s:add_rpc("ping", function() return "pong" end) end)
+  assert.equal("pong", client:request "ping")
 end
 
 net.each(function(env)

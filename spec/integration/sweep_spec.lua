@@ -58,6 +58,7 @@ local function world(env)
   env.eventually(function() return w.call and w.served and #server:sessions() == 1 end, "the world is there")
   w.incoming = server:sessions()[1]
   w.core_session, w.core_host, w.core_channel = client._ud, server._host, w.stream._channel
+  w.resubscribe = echo.resubscribe.new()
   w.timestamp = echo.codec.timestamp(1)
   server:plugin { name = "of the sweep", install = function(_, host) w.host = host end }
   client:middleware(function(call, next)
@@ -166,7 +167,7 @@ net.each(function(env)
   end
 
   local classes = { "server", "client", "session", "incoming", "calls", "context", "stream", "streaming", "served", "task", "call",
-    "middleware_call", "timestamp", "core_session", "core_host", "core_channel" }
+    "middleware_call", "timestamp", "resubscribe", "core_session", "core_host", "core_channel" }
   local quic_classes = { "listener", "connection", "accepted", "quic_stream" }
 
   describe("the methods of every object", function()

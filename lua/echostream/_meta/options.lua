@@ -55,6 +55,7 @@
 ---@field connect_timeout? number  seconds for connecting (default: `timeout`)
 ---@field bind? string  local address (default: any)
 ---@field retry? boolean|integer|echostream.options.retry|echostream.retry  calls that failed are sent again where that is safe: see [retries](#retries). `true`: with the defaults; a number: so many attempts (default: false)
+---@field reconnect? boolean|table  a connection that is lost is dialled again: true, or [how](#coming-back) (default: false)
 
 ---@class echostream.options.transport  `transport = { … }`, of raw QUIC too
 ---@field idle_timeout? number  seconds without a packet after which the connection is lost; the smaller of both sides counts (default: 30)
