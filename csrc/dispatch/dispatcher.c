@@ -33,6 +33,9 @@ int es_host_new(struct es_host **out, const struct es_host_config *cfg)
     es_map_init(&h->unhandled, seed);
     es_wheel_init(&h->wheel, cfg->timers, wheel_expired, h);
     es_list_init(&h->unreported);
+    es_list_init(&h->sessions);
+    for (int i = 0; i < 2; i++)
+        es_map_init(&h->meters[i], seed);
     h->next_request_id = 1;
     *out = h;
     return 0;
@@ -41,6 +44,25 @@ int es_host_new(struct es_host **out, const struct es_host_config *cfg)
 void es_host_ref(struct es_host *h)
 {
     h->refs++;
+}
+
+static void method_free(struct es_method *m)
+{
+    es_free(m->meter);
+    es_free(m);
+}
+
+static void meters_free(struct es_host *h)
+{
+    for (int i = 0; i < 2; i++) {
+        size_t it = 0;
+        void *m;
+
+        while (es_map_next(&h->meters[i], &it, NULL, NULL, &m))
+            es_free(m);
+        es_map_free(&h->meters[i]);
+        es_free(h->other_meter[i]);
+    }
 }
 
 static void host_free(struct es_host *h)
@@ -53,9 +75,10 @@ static void host_free(struct es_host *h)
 
         /* Nobody is left who could use a method: sessions keep the host, calls keep their session. */
         while (es_map_next(&h->methods[i], &it, NULL, NULL, &m))
-            es_free(m);
+            method_free(m);
         es_map_free(&h->methods[i]);
     }
+    meters_free(h);
     es_map_free(&h->unhandled);
     es_pool_free(&h->calls);
     es_pool_free(&h->channels);
@@ -154,7 +177,7 @@ int es_host_remove(struct es_host *h, enum es_kind kind, const char *name, size_
     *ref = m->ref;
     m->ref = ES_NO_REF;
     if (m->uses == 0)
-        es_free(m);
+        method_free(m);
     return 0;
 }
 
@@ -174,7 +197,7 @@ void es_method_unuse(struct es_method *m)
 {
     assert(m->uses > 0);
     if (--m->uses == 0 && m->ref == ES_NO_REF)
-        es_free(m);
+        method_free(m);
 }
 
 int es_host_unhandled(struct es_host *h, const char *name, size_t len, int *last)

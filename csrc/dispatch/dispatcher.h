@@ -15,6 +15,7 @@
 #include "../base/list.h"
 #include "../base/pool.h"
 #include "../base/timer.h"
+#include "meter.h"
 #include "wheel.h"
 
 enum es_kind { ES_KIND_RPC = 0, ES_KIND_EVENT = 1, ES_KIND_STREAM = 2, ES_KINDS = 3 };
@@ -39,6 +40,7 @@ struct es_method {
     uint32_t running;       /* calls inside now */
     uint32_t uses;          /* events queued or calls open that point here: freed when removed and 0 */
     uint64_t calls, errors; /* counters */
+    struct es_meter *meter; /* owned; NULL until the first call: es_method_meter() */
     uint64_t warned_at;     /* the binding's: when it last complained about the handler; 0: never */
     uint16_t name_len;
     uint8_t
@@ -105,6 +107,12 @@ struct es_host_stats {
     uint64_t compressed_in, compressed_out; /* payloads */
     uint64_t compression_saved;             /* bytes that were not sent */
     uint64_t checksum_errors;
+};
+
+/* Of connections, added up since the start. */
+struct es_link_totals {
+    uint64_t bytes_sent, bytes_received, packets_sent, packets_received, packets_lost, ecn_ce, migrations,
+        mtu_reductions, key_updates, resumed, early_accepted, early_rejected;
 };
 
 struct es_host; /* opaque above session/; its struct is in host.h */

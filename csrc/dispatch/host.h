@@ -18,7 +18,13 @@ struct es_host {
     struct es_method *recent[ES_KINDS]; /* borrowed: found last; calls in a row are often of one method */
     struct es_map unhandled;            /* names of events that nobody handled: said once each */
     struct es_host_stats stats;
-    struct es_wheel wheel; /* of every session's deadlines */
+    struct es_map meters[2];             /* name -> struct es_meter, owned: calls and streams that go out */
+    struct es_meter *recent_meter[2];    /* borrowed: found last */
+    struct es_meter *other_meter[2];     /* owned: of the names beyond ES_METERS_OUT */
+    struct es_list sessions;             /* of session/: all that have a connection */
+    struct es_histogram handshakes;      /* ns each took */
+    struct es_link_totals closed_totals; /* of connections that are over */
+    struct es_wheel wheel;               /* of every session's deadlines */
     /* What the wheel calls; set by session/ before the first deadline is added. */
     void (*on_deadline)(struct es_deadline *d);
     /* Objects of session/, which gives them their size (0 until then). */

@@ -169,6 +169,8 @@ const char *es_lua_error_text(lua_State *L, int idx);
 
 /* ---- watchdog.c ---- */
 void es_lua_watch_loop(struct es_lloop *lp); /* a new loop: its limit */
+/* ns; what stamp and `held` are measured by */
+uint64_t es_lua_watch_clock(struct es_lloop *lp);
 /* t held the loop longer than the loop's limit: says so, unless its host allows it or it was said lately. */
 void es_lua_watch_held(lua_State *L, struct es_task *t, uint64_t held);
 int es_lua_host_watchdog(lua_State *L); /* host:watchdog(seconds | false) */
@@ -197,6 +199,9 @@ struct es_lhost *es_lua_check_host(lua_State *L, int idx);
 struct es_lhost *es_lhost_ref(struct es_lhost *h);
 void es_lhost_unref(lua_State *L, struct es_lhost *h); /* L NULL: the state is closing */
 void es_lua_open_host(lua_State *L, int core);
+
+/* ---- figures.c ---- */
+int es_lua_host_figures(lua_State *L);
 
 /* ---- histogram.c ---- */
 struct es_histogram;

@@ -296,6 +296,7 @@ void es_lua_open_host(lua_State *L, int core)
                                        {"early_open", host_early_open},
                                        {"fingerprints", es_lua_host_fingerprints},
                                        {"stats", host_stats},
+                                       {"figures", es_lua_host_figures},
                                        {"watchdog", es_lua_host_watchdog},
                                        {NULL, NULL}};
     static const luaL_Reg meta[] = {{"__gc", host_gc}, {NULL, NULL}};

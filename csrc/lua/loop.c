@@ -212,7 +212,7 @@ static int run_ready(lua_State *L, struct es_lloop *lp)
     int n = 0;
     for (int round = 0; round < 4; round++) {
         es_poller_enter(lp->poller);
-        lp->stamp = es_clock_coarse();
+        lp->stamp = es_lua_watch_clock(lp);
         n += (int)es_lua_drain(L, lp);
         es_poller_leave(lp->poller);
         es_poller_flush(lp->poller);

@@ -210,7 +210,7 @@ void es_task_run(lua_State *L, struct es_task *t, int nargs)
     running.co = outer_co;
     running.task = outer;
     lp->current = before;
-    uint64_t now = es_clock_coarse(), held = now - lp->stamp;
+    uint64_t now = es_lua_watch_clock(lp), held = now - lp->stamp;
     lp->stamp = now;
     if (held > lp->watch)
         es_lua_watch_held(L, t, held);

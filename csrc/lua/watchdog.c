@@ -1,7 +1,7 @@
 /* The watchdog: says which handler held the loop. While a handler computes nothing else runs, so one that
  * does so for long is everybody's problem and nobody's error message.
  *
- * It costs one reading of a coarse clock for each resume: the end of one is the beginning of the next.
+ * It costs one reading of the clock for each resume: the end of one is the beginning of the next.
  * Simulated loops are watched only when asked for, because a log must not depend on the machine there.
  */
 #include "binding.h"
@@ -16,6 +16,13 @@
 void es_lua_watch_loop(struct es_lloop *lp)
 {
     lp->watch = lp->sim ? ES_NEVER : DEFAULT_LIMIT;
+}
+
+/* The real one also moves the loop's time on, so that what a handler's end is measured by includes the
+ * handler. */
+uint64_t es_lua_watch_clock(struct es_lloop *lp)
+{
+    return lp->sim ? es_clock_coarse() : es_poller_now(lp->poller);
 }
 
 /* A host's own limit; tasks that serve nobody have the loop's. */

@@ -120,9 +120,18 @@ void call_in_refuse(struct es_call *c, const struct es_failure *f, uint64_t stop
     struct es_session *s = c->st.session;
 
     s->host->stats.calls_in_refused++;
+    if (c->method != NULL && es_method_meter(c->method) != NULL)
+        c->method->meter->refused++;
     if (c->st.ls != NULL && s->link != NULL)
         (void)answer_failure(s, c->st.ls, c->st.fin, f, stop_code);
     call_in_end(c);
+}
+
+/* How a call that was let in ended, for its method's meter. */
+static void count_end(struct es_call *c, int status)
+{
+    es_meter_end(c->meter, status, session_now(c->st.session) - c->opened_at);
+    c->meter = NULL;
 }
 
 /* Nobody waits for the answer, but the stream has to end. */
@@ -131,6 +140,7 @@ void call_in_end_unwanted(struct es_call *c)
     int timed_out = c->cancel_code == ES_APP_DEADLINE;
     struct es_failure f;
 
+    count_end(c, timed_out ? ES_STATUS_TIMEOUT : ES_STATUS_CANCELLED);
     if (c->st.ls != NULL && c->st.session->link != NULL) {
         failure_set(&f, timed_out ? ES_STATUS_TIMEOUT : ES_STATUS_CANCELLED,
                     c->admitted ? ES_PROCESSED_MAYBE : ES_PROCESSED_NO,
@@ -193,6 +203,7 @@ int es_call_admit(struct es_call *c)
         return call_in_postpone(c);
     c->admitted = 1;
     c->method->calls++;
+    c->meter = es_method_meter(c->method);
     return 0;
 }
 
@@ -256,6 +267,7 @@ int es_call_respond(struct es_call *c, int codec, const uint8_t *payload, size_t
                     "the caller did not announce the codec of its request");
         c->method->errors++;
         (void)answer_failure(s, c->st.ls, c->st.fin, &f, ES_APP_NO_MORE_WANTED);
+        count_end(c, ES_STATUS_INVALID_ARGUMENT);
         rc = ES_ERR_UNSUPPORTED;
     } else if (len > s->peer_max_message) {
         failure_set(&f, ES_STATUS_RESOURCE_EXHAUSTED, ES_PROCESSED_YES,
@@ -263,11 +275,13 @@ int es_call_respond(struct es_call *c, int codec, const uint8_t *payload, size_t
         f.codec = c->codec;
         c->method->errors++;
         (void)answer_failure(s, c->st.ls, c->st.fin, &f, ES_APP_NO_MORE_WANTED);
+        count_end(c, ES_STATUS_RESOURCE_EXHAUSTED);
         rc = ES_ERR_TOO_LARGE;
     } else {
         rc = write_success(c, wire, payload, len, release, arg);
         close_stream(c->st.ls, c->st.fin, rc, ES_APP_NO_MORE_WANTED);
         reset_forgiven(s);
+        count_end(c, ES_STATUS_OK);
     }
     call_in_end(c);
     return rc;
@@ -285,6 +299,7 @@ int es_call_fail(struct es_call *c, const struct es_failure *f)
         return ES_ERR_CLOSED;
     }
     with.trailers = &trailers;
+    count_end(c, f->status);
     rc = answer_failure(c->st.session, c->st.ls, c->st.fin, &with, ES_APP_NO_MORE_WANTED);
     if (f->processed == ES_PROCESSED_NO && f->status == ES_STATUS_INVALID_ARGUMENT)
         session_glitch(c->st.session, 1, "too many requests that cannot be read");

@@ -36,9 +36,11 @@ void call_out_free(struct es_call *c)
 }
 
 /* Off its list; nothing of it goes out or is waited for any more. */
-static void leave_list(struct es_call *c)
+static void leave_list(struct es_call *c, int status)
 {
     struct es_session *s = c->st.session;
+
+    es_meter_end(c->meter, status, session_now(s) - c->opened_at);
 
     es_list_remove(&c->node);
     if (c->pending)
@@ -102,7 +104,7 @@ static int fail_packed(struct es_call *c, const struct es_failure *f, int packed
     if (trailers_len > 0)
         memcpy(p + f->details_len, f->trailers->p, trailers_len);
     c->record = &e->h;
-    leave_list(c);
+    leave_list(c, f->status);
     strand_detach(&c->st);
     session_check_idle(s);
     return 0;
@@ -148,7 +150,7 @@ void es_call_cancel(struct es_call *c, uint64_t code)
         c->record->type = ES_EV_DROPPED;
     } else {
         abandon(c, code);
-        leave_list(c);
+        leave_list(c, ES_STATUS_CANCELLED);
         session_check_idle(s);
     }
     call_out_free(c);
@@ -224,7 +226,7 @@ static void succeeded(struct es_call *c, const struct es_response *r)
     if (r->payload.n > 0)
         memcpy(e->data + r->trailers.n, r->payload.p, r->payload.n);
     c->record = &e->h;
-    leave_list(c);
+    leave_list(c, ES_STATUS_OK);
     strand_detach(&c->st);
     session_check_idle(s);
 }

@@ -46,6 +46,22 @@ static int wake_writer(struct es_channel *c)
     return rc;
 }
 
+/* Once: when the handler of the peer's ended, or both directions of ours. */
+static void count_end(struct es_channel *c, int status)
+{
+    es_meter_end(c->meter, status, session_now(c->st.session) - c->opened_at);
+    c->meter = NULL;
+}
+
+static int status_of(const struct es_channel *c)
+{
+    if (c->failed)
+        return c->error.status;
+    if (c->cancelled)
+        return c->cancel_code == ES_APP_DEADLINE ? ES_STATUS_TIMEOUT : ES_STATUS_CANCELLED;
+    return ES_STATUS_OK;
+}
+
 int channel_tell_over(struct es_channel *c)
 {
     int rc;
@@ -56,6 +72,8 @@ int channel_tell_over(struct es_channel *c)
         return rc;
     if (!c->recv_over || !c->send_over)
         return 0;
+    if (c->ours)
+        count_end(c, status_of(c));
     if (c->ours || c->ended)
         channel_uncount(c);
     if (c->closed_told)
@@ -185,7 +203,7 @@ struct es_channel *channel_new(struct es_session *s, struct es_link_stream *ls)
     c->armed = 1;
     c->deadline = ES_NEVER;
     c->packing = s->host->cfg.packing;
-    c->active = session_now(s);
+    c->active = c->opened_at = session_now(s);
     s->n_channels++;
     es_session_ref(s);
     return c;
@@ -196,6 +214,7 @@ void channel_free(struct es_channel *c)
     struct es_session *s = c->st.session;
 
     channel_uncount(c);
+    count_end(c, c->failed ? c->error.status : ES_STATUS_CANCELLED);
     if (c->owes && session_may_send(s))
         es_link_allow(s->link, ES_DIR_BIDI);
     if (c->in_map)
@@ -403,6 +422,7 @@ static int end_incoming(struct es_channel *c, const struct es_failure *f, const 
     if (f != NULL && c->method != NULL)
         c->method->errors++;
     c->ended = 1;
+    count_end(c, f != NULL && !c->cancelled ? f->status : status_of(c));
     *sent = live && !c->send_over;
     if (*sent) {
         rc = f != NULL ? write_failure(c, f) : write_success(c, res);

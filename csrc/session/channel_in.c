@@ -282,6 +282,7 @@ static int fill_channel(struct es_channel *ch, const struct es_request *r, struc
     es_method_use(m);
     m->running++;
     m->calls++;
+    ch->meter = es_method_meter(m);
     s->host->stats.streams_in++;
     ch->counted = 1;
     s->n_channels_in++;

@@ -102,6 +102,7 @@ static int open_channel(struct es_channel *c, const char *name, size_t len, cons
         channel_free(c);
         return rc;
     }
+    c->meter = es_host_meter(s->host, 1, name, len);
     c->counted = 1;
     s->n_channels_out++;
     s->host->stats.streams_out++;

@@ -54,9 +54,10 @@ struct es_strand {
 
 struct es_call {
     struct es_strand st;
-    struct es_list node; /* in session->calls_out, pending, calls_in, parked, fresh or postponed */
-    uint64_t opened_at;  /* ns; incoming */
-    void *user;          /* borrowed: the binding's */
+    struct es_list node;    /* in session->calls_out, pending, calls_in, parked, fresh or postponed */
+    uint64_t opened_at;     /* ns */
+    struct es_meter *meter; /* borrowed; NULL: not counted. Incoming: from its admission on */
+    void *user;             /* borrowed: the binding's */
     uint64_t request_id;
     uint64_t deadline; /* ns; ES_NEVER: none */
     uint8_t codec, priority, idempotent, retry;
@@ -146,6 +147,8 @@ struct es_channel {
     size_t n_trailers;
     struct es_failure error;
     uint64_t active;           /* ns: a message was sent or came last */
+    uint64_t opened_at;        /* ns */
+    struct es_meter *meter;    /* borrowed; NULL: not counted, or counted already */
     uint64_t cancel_code;      /* cancelled: why */
     struct es_buf plain;       /* owned: the first message, decompressed, while it is being read */
     struct es_packing packing; /* of what we send */
@@ -228,6 +231,7 @@ struct es_session {
     struct es_list channels;   /* of es_channel.node */
     struct es_list starved;    /* of es_strand.starved */
     struct es_list unreported; /* in host->unreported */
+    struct es_list all;        /* in host->sessions while there is a link */
     size_t n_calls_out, n_pending, n_calls_in, n_running;
     size_t n_channels_in, n_channels_out, n_channels, n_events;
     struct es_idmap by_id;          /* request id -> incoming es_call or es_channel (es_strand) */
@@ -251,6 +255,10 @@ void session_hold(struct es_session *s, int64_t delta);
 
 void session_bury(struct es_session *s);  /* the link is gone: no stream is ours any more */
 int session_report(struct es_session *s); /* the session is dead: appends what is still to be told */
+
+/* ---- totals.c: for the figures of the host ---- */
+void totals_established(struct es_session *s);
+void totals_closed(struct es_session *s); /* with the link that is about to go */
 
 /* ---- pack.c: what is done to payloads on their way ---- */
 #define ES_OUR_CAPS (ES_CAP_ZSTD | ES_CAP_CRC | ES_CAP_DATAGRAM | ES_CAP_CLOCK)

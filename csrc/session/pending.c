@@ -117,6 +117,7 @@ static struct es_call *call_new(struct es_session *s, const struct es_call_opts 
     strand_init(&c->st, ES_STRAND_CALL_OUT, s, NULL, session_max_body(s));
     es_list_init(&c->node);
     c->user = user;
+    c->opened_at = session_now(s);
     c->request_id = o->request_id != 0 ? o->request_id : session_next_request_id(s);
     c->codec = o->codec;
     c->priority = o->priority;
@@ -213,6 +214,7 @@ int es_session_request(struct es_session *s, const char *method, size_t method_l
     c = call_new(s, opts, user);
     if (c == NULL)
         return ES_ERR_NOMEM;
+    c->meter = es_host_meter(h, 0, method, method_len);
     if (c->deadline != ES_NEVER)
         rc = es_wheel_add(&h->wheel, &c->st.deadline, c->deadline);
     if (rc == 0)

@@ -69,6 +69,7 @@ static void session_lists_init(struct es_session *s)
     es_list_init(&s->starved);
     es_list_init(&s->unis);
     es_list_init(&s->unreported);
+    es_list_init(&s->all);
 }
 
 static int attach(struct es_app *app, struct es_link *link, void *arg)
@@ -121,6 +122,7 @@ static int attach(struct es_app *app, struct es_link *link, void *arg)
     h->stats.sessions++;
     h->stats.sessions_total++;
     s->link = link;
+    es_list_push(&h->sessions, &s->all);
     es_link_attach(link, &session_link_events, s);
     return 0;
 }

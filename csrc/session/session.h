@@ -409,6 +409,16 @@ void es_channel_reset(struct es_channel *c, uint64_t code);
  * was not answered, is reset with ES_APP_CANCELLED; else what was sent before es_channel_finish() arrives. */
 void es_channel_release(struct es_channel *c);
 
+/* ---- the figures of a host, of all its connections together ---- */
+struct es_host_figures {
+    uint64_t open, pending, running, channels_in, channels_out, events; /* now */
+    uint64_t unsent, unread;             /* bytes of messages on streams, now */
+    struct es_link_totals link;          /* since the start */
+    struct es_histogram rtt, cwnd, held; /* now, one value of each connection: ns, bytes, bytes */
+};
+/* Costs a look at every connection and stream. */
+void es_session_figures(struct es_host *h, struct es_host_figures *out);
+
 struct es_channel_stats {
     uint64_t messages_in, messages_out, bytes_in, bytes_out;
     uint64_t queued; /* unsent bytes */

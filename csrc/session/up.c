@@ -21,6 +21,7 @@ static void on_established(void *user)
         return;
     s->established = 1;
     s->early = 0;
+    totals_established(s);
     rc = hello_send(s);
     if (rc != 0) {
         if (rc == ES_ERR_LIMIT)
@@ -248,6 +249,7 @@ static void on_closed(void *user, const struct es_close_info *info)
 
     s->closing = 1;
     s->close_info = *info;
+    totals_closed(s);
     s->link = NULL;
     s->dead = 1;
     session_bury(s);

@@ -7,6 +7,7 @@ local event = require "echostream.event"
 local handlers = require "echostream.handlers"
 local hooks = require "echostream.hooks"
 local loop = require "echostream.loop"
+local metrics = require "echostream.metrics"
 local middleware = require "echostream.middleware"
 local options = require "echostream.options"
 local path = require "echostream.path"
@@ -125,6 +126,14 @@ function methods:broadcast(first, ...)
   return self.context:broadcast(first, ...)
 end
 
+--- What it has counted, always and without being asked: calls and streams by method (how many, how they ended, p50, p95, p99), events,
+--- queues, QUIC's figures of all its connections together, memory. Costs a look at every connection.
+--- `session:stats()` has a single connection's; `echo.metrics.prometheus()` has the same as text.
+---@return echostream.metrics.host
+function methods:metrics()
+  return require("echostream.metrics_host").table(self)
+end
+
 -- Life --------------------------------------------------------------------------------------------------------
 
 -- The core keeps the hooks as long as the host lives: they must not keep the server or client alive, or neither would ever
@@ -220,6 +229,7 @@ function M.init(self, opts, accepts)
   if opts.watchdog ~= nil and opts.watchdog ~= true then
     self._host:watchdog(opts.watchdog)
   end
+  metrics.remember(self)
   event.init(self)
   handlers.init(self, opts.introspection)
   services.init(self)

@@ -357,9 +357,41 @@ function M.table()
   return out
 end
 
---- Everything in Prometheus' text format, version 0.0.4.
+-- Weak: every server and client that this state made.
+local hosts = setmetatable({}, { __mode = "k" })
+local born = 0
+
+--- For host.lua: a server or client was made.
+---@param host echostream.host
+---@private
+function M.remember(host)
+  born = born + 1
+  hosts[host] = born
+end
+
+local function running_hosts()
+  local list = {}
+  for host in pairs(hosts) do
+    if host.state == "running" or host.state == "stopping" or host.state == "connected" then
+      list[#list + 1] = host
+    end
+  end
+  table.sort(list, function(a, b)
+    return hosts[a] < hosts[b]
+  end)
+  return list
+end
+
+--- Everything in Prometheus' text format, version 0.0.4: what was registered, and what the given servers and clients count.
+---@param ... echostream.host  servers and clients; none: all of this Lua state that are running
 ---@return string
-function M.prometheus()
+function M.prometheus(...)
+  local wanted = select("#", ...) > 0 and { ... } or running_hosts()
+  for i, host in ipairs(wanted) do
+    if type(host) ~= "table" or not host._host then
+      error(("metrics.prometheus: wants servers and clients, got %s as number %d"):format(errors.show(host), i), 2)
+    end
+  end
   run_collectors()
   local out = text.writer()
   for _, name in ipairs(order) do
@@ -375,6 +407,7 @@ function M.prometheus()
       end
     end
   end
+  require("echostream.metrics_host").write(out, wanted)
   return out:text()
 end
 
