@@ -98,7 +98,7 @@ end
 
 -- The trampoline: luv ends the process when a callback raises, so nothing leaves here.
 local function on_readable()
-  if real.stepping then
+  if real.stepping or real.ending then
     return -- somebody runs luv inside a handler; the step that is on the stack goes on afterwards
   end
   real.stepping = true
@@ -434,6 +434,115 @@ function M.resolve(host, done)
   if not ok then
     done(nil, errors.new("io", ("cannot look up %s: %s"):format(host, tostring(err))))
   end
+end
+
+-- TCP -------------------------------------------------------------------------------------------------------
+
+-- Handles that are being closed. Each has a sentinel, which is younger than its handle and so is finalised before it when the Lua
+-- state ends: it lets luv finish the close while the handle's memory is still there (luv 1.44 does not see to that itself).
+local closing = {}
+
+local function finish_closes(sentinel)
+  if closing[sentinel.handle] == sentinel then
+    real.ending = true
+    pcall(uv.run, "nowait")
+  end
+end
+
+local function close_handle(handle)
+  if handle:is_closing() then
+    return
+  end
+  local sentinel = setmetatable({ handle = handle }, { __gc = finish_closes })
+  closing[handle] = sentinel
+  handle:close(function()
+    closing[handle] = nil
+  end)
+end
+
+---@class echostream.tcp  one accepted connection
+---@field send fun(self, data: string, done: fun())  then `done`, also when it failed
+---@field finish fun(self)                            no more from us
+---@field close fun(self)                             harmless twice
+---@field after fun(self, seconds: number, fn: fun()) one timer for each connection: starting it again moves it
+
+local Tcp = {}
+Tcp.__index = Tcp
+
+function Tcp:send(data, done)
+  local ok = self._handle:write(data, function()
+    pcall(done)
+  end)
+  if not ok then
+    done()
+  end
+end
+
+function Tcp:finish()
+  if not self._handle:is_closing() then
+    self._handle:shutdown()
+  end
+end
+
+function Tcp:after(seconds, fn)
+  if not self._timer then
+    self._timer = uv.new_timer()
+    self._timer:unref()
+  end
+  self._timer:start(math.ceil(seconds * 1000), 0, function()
+    pcall(fn)
+  end)
+end
+
+function Tcp:close()
+  close_handle(self._handle)
+  if self._timer then
+    close_handle(self._timer)
+  end
+end
+
+--- Accepts TCP connections on a numeric address of the real loop. It does not keep the process alive.
+---@param ip string
+---@param port integer
+---@param accept fun(connection: echostream.tcp): fun(data: string?)  takes what comes; nil: the end, or it broke
+---@return { port: integer, close: fun() }|nil listener, string? err
+function M.listen_tcp(ip, port, accept)
+  make_real()
+  local handle = uv.new_tcp()
+  local ok, err = handle:bind(ip, port)
+  if ok then
+    ok, err = handle:listen(16, function()
+      local peer = uv.new_tcp()
+      peer:unref()
+      if not handle:accept(peer) then
+        return close_handle(peer)
+      end
+      local connection = setmetatable({ _handle = peer }, Tcp)
+      local good, take = pcall(accept, connection)
+      if not good then
+        log.write("error", "a TCP connection failed: " .. tostring(take))
+        return connection:close()
+      end
+      peer:read_start(function(problem, data)
+        local went, why = pcall(take, not problem and data or nil)
+        if not went then
+          log.write("error", "a TCP connection failed: " .. tostring(why))
+          connection:close()
+        end
+      end)
+    end)
+  end
+  if not ok then
+    close_handle(handle)
+    return nil, err
+  end
+  handle:unref()
+  return {
+    port = handle:getsockname().port,
+    close = function()
+      close_handle(handle)
+    end,
+  }
 end
 
 -- Files -----------------------------------------------------------------------------------------------------

@@ -411,4 +411,12 @@ function M.prometheus(...)
   return out:text()
 end
 
+--- Answers `GET /metrics` over HTTP/1.1 with what `prometheus` gives, for Prometheus or curl. Not over TLS and open to whoever
+--- reaches the address, so leave it on the loopback interface. It ends with the process and does not keep it alive.
+---@param opts? { bind?: string, hosts?: echostream.host[], timeout?: number }  "127.0.0.1:9464"; all that run; 10 seconds for each request
+---@return echostream.metrics.endpoint|nil endpoint, echostream.error? err  `address` (with the real port), `close()`; `io`: the address is taken
+function M.serve(opts)
+  return require("echostream.metrics_http").serve(opts, 2)
+end
+
 return M

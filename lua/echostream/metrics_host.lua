@@ -26,14 +26,14 @@ local NS = 1e9
 ---@field p99 number
 
 ---@class echostream.metrics.host
----@field sessions { open: integer, total: integer }
----@field calls { incoming: table<string, echostream.metrics.calls>, outgoing: table<string, echostream.metrics.calls>, refused: integer, timed_out: integer, cancelled: integer }  by method; of outgoing ones 128 names, the rest is "(other)"
----@field streams { incoming: table<string, echostream.metrics.calls>, outgoing: table<string, echostream.metrics.calls>, open_in: integer, open_out: integer }  named streams and streaming calls
----@field events { incoming: table<string, integer>, received: integer, sent: integer, unhandled: integer }
----@field queues { pending: integer, running: integer, running_events: integer, unsent: integer, unread: integer }  now: calls that wait to be sent, handlers, event handlers, bytes of stream messages not sent and not read
----@field quic table  `bytes_sent bytes_received packets_sent packets_received packets_lost ecn_ce migrations mtu_reductions key_updates resumed early_accepted early_rejected` since the start; `handshakes` (seconds each took), `rtt` (seconds) and `cwnd` (bytes) of the connections that are open
----@field memory { core: integer, held: echostream.metrics.spread }  bytes: of the whole core in this process; held for each open connection (received and not read, sent and not acknowledged)
----@field problems { bad_frames: integer, checksum_errors: integer }
+---@field sessions table  `open` (now), `total`
+---@field calls table     `incoming` and `outgoing`: by method (of outgoing ones 128 names and "(other)"); `refused`, `timed_out`, `cancelled`
+---@field streams table   named streams and streaming calls: `incoming` and `outgoing` by name; `open_in`, `open_out` (now)
+---@field events table    `incoming` (by name, those that a handler took), `received`, `sent`, `unhandled`
+---@field queues table    now: `pending` calls of ours, `running` and `running_events` handlers, `unsent` and `unread` bytes of streams
+---@field quic table      of all connections together, see below
+---@field memory table    bytes: `core` (all of it in this process), `held` (spread over the open connections)
+---@field problems table  `bad_frames` (breaches of the protocol), `checksum_errors`
 
 local function calls_of(list, wanted)
   local out = {}
@@ -144,8 +144,8 @@ local function spread(field)
   return function(put, figures)
     local histogram = figures.quic[field]
     local scale = field == "rtt" and NS or 1
-    for _, share in ipairs { 0.5, 0.95, 0.99, 1 } do
-      put(histogram:quantile(share) / scale, tostring(share))
+    for _, each in ipairs { { "p50", 0.5 }, { "p95", 0.95 }, { "p99", 0.99 }, { "max", 1 } } do
+      put(histogram:quantile(each[2]) / scale, each[1])
     end
   end
 end
@@ -224,10 +224,10 @@ local described = {
   { "echostream_quic_handshake_seconds", "histogram", "How long handshakes took.", {}, function(put, figures)
     put(figures.quic.handshakes)
   end },
-  { "echostream_quic_rtt_seconds", "gauge", "Smoothed round trips of the open connections; quantile 1 is the largest.", { "quantile" },
+  { "echostream_quic_rtt_seconds", "gauge", "Smoothed round trips of the open connections.", { "stat" },
     spread "rtt" },
-  { "echostream_quic_cwnd_bytes", "gauge", "Congestion windows of the open connections.", { "quantile" }, spread "cwnd" },
-  { "echostream_connection_held_bytes", "gauge", "Memory held for what open connections received or sent.", { "quantile" }, spread "held" },
+  { "echostream_quic_cwnd_bytes", "gauge", "Congestion windows of the open connections.", { "stat" }, spread "cwnd" },
+  { "echostream_connection_held_bytes", "gauge", "Memory held for what open connections received or sent.", { "stat" }, spread "held" },
 }
 
 local function label_of(host, taken)
