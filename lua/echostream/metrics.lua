@@ -171,7 +171,7 @@ end
 function Metric:value(...)
   local series = look(self, ...)
   if self.kind == "histogram" then
-    return M.summary(series and series.histogram or core.histogram(), self._scale)
+    return text.summary(series and series.histogram or core.histogram(), self._scale)
   end
   return series and series.value or 0
 end
@@ -202,25 +202,6 @@ function Metric:remove(...)
   end
 end
 
---- A histogram of the core as a table: `count`, `sum`, `max`, `p50`, `p95`, `p99`, in the unit that `scale` makes of its integers.
----@param histogram userdata
----@param scale number  how many of its integers are one unit: 1e9 for seconds
----@return { count: integer, sum: number, max: number, p50: number, p95: number, p99: number }
-function M.summary(histogram, scale)
-  local count, sum, max = histogram:totals()
-  if scale ~= 1 then
-    sum, max = sum / scale, max / scale
-  end
-  return {
-    count = count,
-    sum = sum,
-    max = max,
-    p50 = histogram:quantile(0.5) / scale,
-    p95 = histogram:quantile(0.95) / scale,
-    p99 = histogram:quantile(0.99) / scale,
-  }
-end
-
 -- Registering -------------------------------------------------------------------------------------------------
 
 local units = { seconds = 1e9, bytes = 1, count = 1 }
@@ -233,8 +214,8 @@ local function register(kind, name, help, labels, unit)
   local where = "metrics." .. kind
   options.argument(where, "name", name, "string", 3)
   options.argument(where, "help", help, "string", 3)
-  if not name:find "^[%a_:][%w_:]*$" then
-    error(("%s: a name is letters, digits, _ and :, got %s"):format(where, errors.show(name)), 3)
+  if not name:find "^[%a_:][%w_:]*$" or #name > 200 then
+    error(("%s: a name is up to 200 letters, digits, _ and :, got %s"):format(where, errors.show(name)), 3)
   end
   labels = labels or {}
   options.argument(where, "labels", labels, "strings", 3)
@@ -338,7 +319,7 @@ function M.table()
   local out = {}
   for name, family in pairs(families) do
     local function value_of(series)
-      return series.histogram and M.summary(series.histogram, family._scale) or series.value
+      return series.histogram and text.summary(series.histogram, family._scale) or series.value
     end
     if #family.labels == 0 then
       out[name] = value_of(family._list[1])
@@ -388,7 +369,7 @@ end
 function M.prometheus(...)
   local wanted = select("#", ...) > 0 and { ... } or running_hosts()
   for i, host in ipairs(wanted) do
-    if type(host) ~= "table" or not host._host then
+    if type(host) ~= "table" or type(rawget(host, "_host")) ~= "userdata" then
       error(("metrics.prometheus: wants servers and clients, got %s as number %d"):format(errors.show(host), i), 2)
     end
   end

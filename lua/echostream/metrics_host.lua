@@ -2,7 +2,6 @@
 --- costs something is looking, so that happens here, when somebody asks.
 
 local core = require "echostream.core"
-local metrics = require "echostream.metrics"
 local text = require "echostream.metrics_text"
 
 local M = {}
@@ -39,7 +38,7 @@ local function calls_of(list, wanted)
   local out = {}
   for _, entry in ipairs(list) do
     if wanted == nil or (entry.streaming or false) == wanted then
-      local summary = metrics.summary(entry.time or core.histogram(), NS)
+      local summary = text.summary(entry.time or core.histogram(), NS)
       out[entry.name ~= "" and entry.name or "(other)"] = {
         count = summary.count,
         errors = summary.count - (entry.codes and entry.codes.ok or 0),
@@ -80,9 +79,9 @@ function M.table(host)
   for name, value in pairs(figures.quic) do
     quic[name] = value
   end
-  quic.handshakes = metrics.summary(quic.handshakes, NS)
-  quic.rtt = metrics.summary(quic.rtt, NS)
-  quic.cwnd = metrics.summary(quic.cwnd, 1)
+  quic.handshakes = text.summary(quic.handshakes, NS)
+  quic.rtt = text.summary(quic.rtt, NS)
+  quic.cwnd = text.summary(quic.cwnd, 1)
   quic.held = nil
   return {
     sessions = { open = figures.open, total = stats.sessions_total },
@@ -113,7 +112,7 @@ function M.table(host)
       unread = figures.unread,
     },
     quic = quic,
-    memory = { core = core.memory().in_use, held = metrics.summary(figures.quic.held, 1) },
+    memory = { core = core.memory().in_use, held = text.summary(figures.quic.held, 1) },
     problems = { bad_frames = stats.bad_frames, checksum_errors = stats.checksum_errors },
   }
 end

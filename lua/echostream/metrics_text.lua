@@ -14,7 +14,10 @@ end
 ---@param value any
 ---@return string
 function M.label_value(value)
-  local s = type(value) == "string" and value or tostring(value)
+  local ok, s = pcall(tostring, value)
+  if not ok then
+    return "?" -- somebody's __tostring
+  end
   if #s <= MAX_VALUE and not s:find "[%c\127-\255]" then
     return s
   end
@@ -103,6 +106,25 @@ end
 ---@return echostream.metrics.writer
 function M.writer()
   return setmetatable({ _lines = {} }, Writer)
+end
+
+--- A histogram of the core as a table: `count`, `sum`, `max`, `p50`, `p95`, `p99`, in the unit that `scale` makes of its integers.
+---@param histogram userdata
+---@param scale number  how many of its integers are one unit: 1e9 for seconds
+---@return { count: integer, sum: number, max: number, p50: number, p95: number, p99: number }
+function M.summary(histogram, scale)
+  local count, sum, max = histogram:totals()
+  if scale ~= 1 then
+    sum, max = sum / scale, max / scale
+  end
+  return {
+    count = count,
+    sum = sum,
+    max = max,
+    p50 = histogram:quantile(0.5) / scale,
+    p95 = histogram:quantile(0.95) / scale,
+    p99 = histogram:quantile(0.99) / scale,
+  }
 end
 
 return M

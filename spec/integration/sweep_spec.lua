@@ -59,6 +59,7 @@ local function world(env)
   w.incoming = server:sessions()[1]
   w.core_session, w.core_host, w.core_channel = client._ud, server._host, w.stream._channel
   w.resubscribe = echo.resubscribe.new()
+  w.metric = echo.metrics.gauge("spec_sweep", "…", { "a" })
   w.timestamp = echo.codec.timestamp(1)
   server:plugin { name = "of the sweep", install = function(_, host) w.host = host end }
   client:middleware(function(call, next)
@@ -91,6 +92,7 @@ end
 -- Calls that would take the ground from under the spec.
 local apart = {
   ["net.blackout"] = "1e300 seconds without a network",
+  ["echo.metrics.serve"] = "the port of scrapers on this machine; metrics_http_spec has its misuse",
 }
 
 net.each(function(env)
@@ -167,7 +169,7 @@ net.each(function(env)
   end
 
   local classes = { "server", "client", "session", "incoming", "calls", "context", "stream", "streaming", "served", "task", "call",
-    "middleware_call", "timestamp", "resubscribe", "core_session", "core_host", "core_channel" }
+    "middleware_call", "timestamp", "resubscribe", "metric", "core_session", "core_host", "core_channel" }
   local quic_classes = { "listener", "connection", "accepted", "quic_stream" }
 
   describe("the methods of every object", function()
@@ -232,8 +234,8 @@ net.each(function(env)
           swept[module][name] = true
           local where = module .. "." .. name
           local fn = functions[name]
-          judge(where .. "()", try(where, fn), complaints)
-          for _, a in ipairs(values) do
+          if not apart[where] then judge(where .. "()", try(where, fn), complaints) end
+          for _, a in ipairs(apart[where] and {} or values) do
             judge(("%s(%s)"):format(where, a[1]), try(where, fn, a[2]()), complaints)
             for _, b in ipairs(values) do
               judge(("%s(%s, %s)"):format(where, a[1], b[1]), try(where, fn, a[2](), b[2]()), complaints)
