@@ -99,6 +99,10 @@ campaign-ledger: all deps-test  ## CALLS=1000000 simulated calls at 5 % loss, a 
 campaign-streams: all  ## SEEDS=10000 simulated networks with streaming calls of every kind
 	@SEEDS=$(SEEDS) .ci/env $(LUA) spec/campaigns/streams.lua
 
+KILLS ?= 1000
+campaign-kill: all deps-test  ## KILLS=1000 times kill -9 of a server under load: clients come back, nothing runs twice
+	@KILLS=$(KILLS) .ci/env $(LUA) spec/campaigns/kill.lua
+
 campaign-cancel: all deps-test  ## CANCELS=100000 calls cancelled at every stage of their life
 	@CANCELS=$(or $(CANCELS),100000) .ci/env $(LUA) .ci/busted.lua spec/integration/cancel_spec.lua
 
@@ -123,4 +127,4 @@ help:  ## this list
 
 FORCE:
 -include $(OBJ:.o=.d)
-.PHONY: all core docs demo test asan valgrind lint sim interop goodput hostile campaign-calls campaign-cancel campaign-ledger campaign-streams fuzz bench install-rock check-debian13 clean help FORCE
+.PHONY: all core docs demo test asan valgrind lint sim interop goodput hostile campaign-calls campaign-cancel campaign-ledger campaign-kill campaign-streams fuzz bench install-rock check-debian13 clean help FORCE

@@ -207,6 +207,11 @@ int es_host_unhandled(struct es_host *h, const char *name, size_t len, int *last
            es_map_put(&h->unhandled, name, len, h) == 0;
 }
 
+uint64_t es_host_request_id(struct es_host *h)
+{
+    return h->next_request_id++;
+}
+
 void es_host_early_open(struct es_host *h, int on)
 {
     h->cfg.early_open = on != 0;

@@ -136,6 +136,9 @@ int es_host_prioritize(struct es_host *h, enum es_kind kind, const char *name, s
 /* The ref that was there (to be released by the binding), or ES_ERR_NOT_FOUND. Calls under way finish. */
 int es_host_remove(struct es_host *h, enum es_kind kind, const char *name, size_t len, int *ref);
 struct es_method *es_host_find(struct es_host *h, enum es_kind kind, const char *name, size_t len);
+/* An id for a request that may only be sent over a session to come: of those that dialled sessions which
+ * share one instance take theirs from. */
+uint64_t es_host_request_id(struct es_host *h);
 void es_host_early_open(struct es_host *h, int on); /* for sessions to come */
 void es_host_stats_get(const struct es_host *h, struct es_host_stats *out);
 

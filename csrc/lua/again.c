@@ -19,6 +19,16 @@ int es_lsession_request_id(lua_State *L)
     return 1;
 }
 
+/* host:request_id() -> integer: for a client whose next session is still to come; nil once it is closed */
+int es_lua_host_request_id(lua_State *L)
+{
+    struct es_lhost *h = es_lua_check_host(L, 1);
+    if (!h->host)
+        return 0;
+    lua_pushinteger(L, (lua_Integer)es_host_request_id(h->host));
+    return 1;
+}
+
 /* host:fingerprints(on) */
 int es_lua_host_fingerprints(lua_State *L)
 {

@@ -295,6 +295,7 @@ void es_lua_open_host(lua_State *L, int core)
                                        {"set_wrapper", host_set_wrapper},
                                        {"early_open", host_early_open},
                                        {"fingerprints", es_lua_host_fingerprints},
+                                       {"request_id", es_lua_host_request_id},
                                        {"stats", host_stats},
                                        {"figures", es_lua_host_figures},
                                        {"watchdog", es_lua_host_watchdog},

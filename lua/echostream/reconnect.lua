@@ -47,13 +47,16 @@ function M.check(where, given, level)
   return given or nil
 end
 
+local function longest(opts, n)
+  return math.min(opts.cap, opts.first * opts.factor ^ math.min(n - 1, 64))
+end
+
 --- The pause before the nth attempt (from 1).
 ---@param opts table  with first, factor, cap, jitter
 ---@param n integer
 ---@return number seconds
 function M.pause(opts, n)
-  local longest = math.min(opts.cap, opts.first * opts.factor ^ math.min(n - 1, 64))
-  return longest * (1 - opts.jitter * loop.random())
+  return longest(opts, n) * (1 - opts.jitter * loop.random())
 end
 
 -- Of no use to try again after these: who answered has decided.
@@ -218,6 +221,11 @@ function Absent:on_writable(fn)
   end)
 end
 
+-- Ids go on from session to session, so one that is given now is good for the next.
+function Absent:request_id()
+  return self.client._host:request_id()
+end
+
 function Absent.is_open()
   return false
 end
@@ -227,9 +235,6 @@ function Absent.in_flight()
 end
 
 -- Dialling again ----------------------------------------------------------------------------------------------
-
--- A connection that lived so many seconds counts as a success: the next pause is short again.
-local STABLE = 1
 
 -- The shortest time an attempt gets, in seconds and in round trips of the connection that was lost. A datagram to nobody has no
 -- answer, and the library repeats it after a second only: short attempts find a server sooner that comes back.
@@ -285,7 +290,9 @@ end
 function M.begin(self, err)
   local absent = M.absent(self, err)
   self._ud, self._absent, self.state = absent, absent, "reconnecting"
-  if loop.now() - (self._connected_at or 0) >= STABLE then
+  -- A connection that lived longer than the pause before it could be was a success: the next pause is short again. One
+  -- that is closed at once, again and again, is none.
+  if loop.now() - (self._connected_at or 0) > longest(self._reconnect, math.max(self._attempts, 1)) then
     self._attempts = 0
   end
   self._redial = task.spawn(run, self, absent, err)
