@@ -30,7 +30,7 @@ local prefixes = {
 local modules = { -- whose functions users call, and how
   retry = "echo.retry", breaker = "echo.breaker",
   quic = "echo.quic", session_cache = "echo.session_cache", sim = "echo.sim", codec = "echo.codec", frame = "echo.frame", init = "echo",
-  metrics = "echo.metrics",
+  metrics = "echo.metrics", trace = "echo.trace", log = "echo.log",
   ["plugins/resubscribe"] = "echo.resubscribe",
 }
 -- The class that documents the options of a schema: { module, name of the table }.

@@ -26,6 +26,8 @@ local task = require "echostream.task"
 ---@field resubscribe table           the plugin that subscribes again after a reconnection (loaded on first use)
 ---@field session_cache table           where clients keep session tickets (loaded on first use)
 ---@field metrics table                 counters, gauges and histograms (loaded on first use)
+---@field trace table                   W3C Trace Context (loaded on first use)
+---@field log table                     what writes the log, and as what
 ---@field retry table                   policies of retries (loaded on first use)
 local M = {
   version = core.version,
@@ -99,6 +101,8 @@ local parts = {
   frame = "echostream.frame",
   session_cache = "echostream.session_cache",
   metrics = "echostream.metrics",
+  trace = "echostream.trace",
+  log = "echostream.log",
   retry = "echostream.retry",
   loop = "echostream.loop",
   resubscribe = "echostream.plugins.resubscribe",

@@ -33,6 +33,21 @@ function M.label_value(value)
   return s
 end
 
+--- Any value as valid UTF-8 of at most `max` bytes; control characters stay.
+---@param value any
+---@param max integer
+---@return string
+function M.utf8(value, max)
+  local ok, s = pcall(tostring, value)
+  if not ok then
+    return "?"
+  end
+  if #s > max then
+    s = s:sub(1, max):gsub("[\192-\255]?[\128-\191]*$", "", 1) .. "..."
+  end
+  return utf8.len(s) and s or (s:gsub("[\128-\255]", hex))
+end
+
 local function escape(value)
   return (value:gsub("[\\\n\"]", { ["\\"] = "\\\\", ["\n"] = "\\n", ["\""] = "\\\"" }))
 end

@@ -219,6 +219,15 @@ local function spawn_on(rec, fn, ...)
   return task
 end
 
+local spawned -- nil, or what trace.lua wants to do with a new task
+
+--- For trace.lua: `fn(task)` runs for each task that is spawned, in whoever spawns it.
+---@param fn fun(task: echostream.task)
+---@private
+function M.on_spawn(fn)
+  spawned = fn
+end
+
 --- Runs `fn(...)` as a task, which may use every call that waits. It starts with the loop's next step. What it raises is
 --- logged and ends only the task.
 ---@param fn function
@@ -233,6 +242,11 @@ function M.spawn(fn, ...)
     fn = function(...) -- such as the functions of client:service
       return callable(...)
     end
+  end
+  if spawned then
+    local task = spawn_on(loop.current(), fn, ...)
+    spawned(task)
+    return task
   end
   return spawn_on(loop.current(), fn, ...)
 end
