@@ -24,8 +24,8 @@ local prefixes = {
   Server = "server", Client = "client", Session = "session", shared = "session", methods = "server", Host = "server", Stream = "stream",
   Context = "context", Call = "call", Net = "net", Listener = "listener", Connection = "connection", Calls = "calls", Timer = "timer",
   Timestamp = "timestamp", ["middleware.methods"] = "call", ["quic_connection.Stream"] = "quic_stream", Response = "response", Metric = "metric",
-  Policy = "policy", Budget = "budget", Latency = "latency", Breaker = "breaker",
   Again = "resubscribe",
+  Policy = "policy", Budget = "budget", Latency = "latency", Window = "window", Breaker = "breaker",
 }
 local modules = { -- whose functions users call, and how
   retry = "echo.retry", breaker = "echo.breaker",
@@ -47,6 +47,8 @@ local schemas = {
   ["echostream.options.call"] = { "session", "M.call_options" },
   ["echostream.options.retry"] = { "retry", "M.schema" },
   ["echostream.options.adaptive"] = { "retry", "M.adaptive_schema" },
+  ["echostream.options.breaker"] = { "breaker", "M.schema" },
+  ["echostream.options.dedupe"] = { "dedupe", "M.schema" },
   ["echostream.options.budget"] = { "budget", "M.schema" },
   ["echostream.options.path"] = { "sim", "path_schema" },
   ["echostream.options.listen"] = { "quic", "listen_schema" },

@@ -275,8 +275,8 @@ void es_lua_waiter_end(lua_State *L, struct es_waiter *w, int n);
 /* ---- again.c ---- */
 void es_lua_open_again(lua_State *L, int core);
 int es_lsession_request_id(lua_State *L);   /* session:request_id() */
-int es_lua_host_fingerprints(lua_State *L); /* host:fingerprints(on) */
 int es_lua_host_request_id(lua_State *L);   /* host:request_id() */
+int es_lua_host_fingerprints(lua_State *L); /* host:fingerprints(on) */
 int es_lua_task_give_up(lua_State *L);      /* task:give_up(code) */
 /* The caller of the handler that t runs is lost: 1, and the handler goes on, because somebody waits for it to
  * ask again. */

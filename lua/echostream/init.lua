@@ -28,6 +28,7 @@ local task = require "echostream.task"
 ---@field metrics table                 counters, gauges and histograms (loaded on first use)
 ---@field trace table                   W3C Trace Context (loaded on first use)
 ---@field log table                     what writes the log, and as what
+---@field breaker table                 circuit breakers (loaded on first use)
 ---@field retry table                   policies of retries (loaded on first use)
 local M = {
   version = core.version,
@@ -104,6 +105,7 @@ local parts = {
   trace = "echostream.trace",
   log = "echostream.log",
   retry = "echostream.retry",
+  breaker = "echostream.breaker",
   loop = "echostream.loop",
   resubscribe = "echostream.plugins.resubscribe",
 }

@@ -538,13 +538,26 @@ local function chain_of(list, direction, make, innermost)
 end
 
 local function rebuild(self)
+  local list = self._middleware
+  if self._innermost then
+    list = { unpack(list) }
+    list[#list + 1] = { fn = self._innermost, direction = "in" }
+  end
   -- Sends an outgoing call: out(owner, kind, final, name, options, ...). `final(call, ...)` does the sending of all but requests;
   -- with a function as last argument (the callback) everything runs in a task.
   -- Requests have one of their own, because a retry policy sends them through all the others again and again.
   local chains = self._chains
-  chains.out = chain_of(self._middleware, "out", ends.outgoing, ends.send)
+  chains.out = chain_of(list, "out", ends.outgoing, ends.send)
   chains.rpc = chains.policy and retry.chain(chains.policy, chains.out) or chains.out
-  self._host:set_wrapper(chain_of(self._middleware, "in", ends.incoming, ends.handle))
+  self._host:set_wrapper(chain_of(list, "in", ends.incoming, ends.handle))
+end
+
+--- Gives a host a middleware of incoming calls that stays the innermost.
+---@param self echostream.host
+---@param fn function
+function M.set_innermost(self, fn)
+  self._innermost = fn
+  rebuild(self)
 end
 
 --- Sends every request of a host by a policy (nil: none).

@@ -12,6 +12,7 @@ local errors = require "echostream.errors"
 local hooks = require "echostream.hooks"
 local latency = require "echostream.latency"
 local loop = require "echostream.loop"
+local metrics = require "echostream.metrics"
 local options = require "echostream.options"
 local task = require "echostream.task"
 
@@ -159,8 +160,13 @@ function Policy:stats()
   return stats
 end
 
+local retries = metrics.counter("echostream_retries_total", "Calls that were sent again.", { "method" })
+local outcomes = metrics.counter("echostream_retry_outcomes_total",
+  "What became of calls with a retry policy, and why no further retry was sent.", { "outcome" })
+
 local function count(self, name)
   self.counters[name] = self.counters[name] + 1
+  outcomes:inc(name)
 end
 
 -- Seconds to wait after attempt n.
@@ -212,13 +218,10 @@ local function host_of(owner)
   return owner.server_ctx and owner.server_ctx._host[1] or owner
 end
 
--- Without a connection a retry makes sense only where another one will come.
+-- Without a connection a retry makes sense only where another one will come: not for a session, and not for a client that does
+-- nothing about it.
 local function may_come_back(owner)
-  if owner._ud:is_open() or owner.state == "connecting" then
-    return true
-  end
-  local asked = owner._options -- a client's
-  return asked ~= nil and asked.reconnect and owner.state ~= "closed"
+  return owner._ud:is_open() or owner.state ~= nil and owner.state ~= "closed"
 end
 
 local function makes_sense(self, run, err)
@@ -297,7 +300,8 @@ local function attempt_options(self, run)
   -- While nothing can have run, it is a new request to the server. Else it has to see that it is not.
   local again = run.certainty > certainty.no
   if not again or not run.id then
-    run.id = run.owner._ud:request_id()
+    local owner = run.owner
+    run.id = (owner._host or owner._ud):request_id() -- a client has one even while it is not connected
   end
   opts[1], opts[2], opts[3] = run.id, run.attempt, again
   return opts
@@ -354,6 +358,7 @@ local function run(self, inner, owner, final, name, opts, ...)
     state.certainty = math.max(state.certainty, certainty[err.processed] or 2)
     state.last_err = err
     count(self, "retries")
+    retries:inc(name)
     hooks.fire(host_of(owner), "retry", { name = name, attempt = state.attempt, err = err, delay = delay })
     local slept, cancelled = task.sleep(delay)
     if not slept then

@@ -3,10 +3,12 @@
 local core = require "echostream.core"
 local admission = require "echostream.admission"
 local address = require "echostream.address"
+local dedupe = require "echostream.dedupe"
 local host = require "echostream.host"
 local identity = require "echostream.identity"
 local log = require "echostream.log"
 local loop = require "echostream.loop"
+local middleware = require "echostream.middleware"
 local newcomers = require "echostream.newcomers"
 local options = require "echostream.options"
 local task = require "echostream.task"
@@ -33,6 +35,7 @@ local schema = {
   quiet = { type = "boolean" },
   renew_after = { type = "seconds" },
   grace = { type = "seconds", default = 10 },
+  dedupe = dedupe.option,
 }
 for _, fields in ipairs { host.schema, tls.server_schema, newcomers.schema, tls.shared_schema } do
   for name, field in pairs(fields) do
@@ -103,6 +106,11 @@ function M.new(opts)
     _waiting = {}, -- resume functions of those who wait for the stop
   }, meta)
   host.init(self, checked, true)
+  if checked.dedupe then
+    self._dedupe = dedupe.new(checked.dedupe)
+    self._host:fingerprints(true)
+    middleware.set_innermost(self, self._dedupe.middleware)
+  end
   return self
 end
 
@@ -272,11 +280,13 @@ end
 --- `calls_out`, `calls_out_running`, `calls_timed_out`, `calls_cancelled`; `events_in`, `events_out`, `events_unhandled`;
 --- `streams_in`, `streams_out`; `bad_frames`, `checksum_errors`, `compressed_in`, `compressed_out`, `compression_saved` (bytes).
 --- `endpoint` has the socket's, and what became of newcomers: `accepted`, `refused`, `half_open`, `retries`, `retrying`,
---- `tokens_accepted`, `tokens_rejected`, `version_negotiations`, `resets_sent`, `forgotten`.
+--- `tokens_accepted`, `tokens_rejected`, `version_negotiations`, `resets_sent`, `forgotten`. `dedupe`, with that option, has `entries`,
+--- `bytes`, `recorded`, `replayed`, `joined`, `kept`, `abandoned`, `evicted`: see [deduplication](#deduplication).
 ---@return table
 function Server:stats()
   local stats = self._host:stats()
   stats.endpoint = self._endpoint and self._endpoint:stats() or nil
+  stats.dedupe = self._dedupe and self._dedupe:stats() or nil
   return stats
 end
 
@@ -347,6 +357,9 @@ function Server:_finish_stop()
   if self._endpoint then
     loop.close_endpoint(self._rec, self._endpoint)
     self._endpoint = nil
+  end
+  if self._dedupe then
+    self._dedupe:close()
   end
   self.state = "stopped"
   self._rec.anchors[self] = nil

@@ -49,6 +49,7 @@
 ---@field quiet? boolean  does not print address and pin (default: false)
 ---@field renew_after? number  seconds; when a made certificate (13 days) is renewed; the key stays (default: 12 days)
 ---@field grace? number  seconds that `stop` waits for what is under way (default: 10)
+---@field dedupe? boolean|echostream.options.dedupe  a retry of an idempotent call gets the first answer instead of running again: see [deduplication](#deduplication) (default: false)
 
 ---@class echostream.options.client: echostream.options.shared, echostream.options.tls, echostream.options.tls_client
 ---@field metadata? table<string, string>  credentials by lower-case key, sent when connecting: see [who may connect](#who-may-connect)
