@@ -16,11 +16,6 @@ uint64_t session_next_request_id(struct es_session *s)
     return s->shared_ids ? s->host->next_request_id++ : s->next_request_id++;
 }
 
-uint64_t es_host_request_id(struct es_host *h)
-{
-    return h->next_request_id++;
-}
-
 uint64_t es_session_request_id(struct es_session *s)
 {
     return session_may_send(s) ? session_next_request_id(s) : 0;

@@ -187,8 +187,6 @@ const char *es_session_agent(const struct es_session *s); /* the peer's; "" unkn
 const uint8_t *es_session_peer_instance(const struct es_session *s);
 /* An id for a request of ours, to be given to each of its attempts; 0 once the session is closed. */
 uint64_t es_session_request_id(struct es_session *s);
-/* The same for whichever session comes next of those that were dialled with one instance. */
-uint64_t es_host_request_id(struct es_host *h);
 /* The plain bytes of a payload that its record says is packed. Its size was checked when it came, so this is
  * bounded by limits.max_message. They stay valid until the next call for any session of the host.
  * ES_ERR_PROTOCOL: they cannot be made; ES_ERR_NOMEM. */

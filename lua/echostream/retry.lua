@@ -33,7 +33,7 @@ local is_error, pack, unpack = errors.is_error, table.pack, table.unpack
 ---@field budget? boolean|echostream.options.budget  what keeps retries from making an outage worse; false: nothing (default: true)
 ---@field on? string[]|function  codes of errors after which it makes sense, or `fn(err, info)` that says so (nil: as usual);
 --- `info` has `name` and `attempt` (default: `unavailable`, `connection_closed`, `io`, `resource_exhausted`, `data_loss`)
----@field random? fun(): number  0 to 1, for the jitter (default: math.random)
+---@field random? fun(): number  0 to 1, for the jitter (default: at random; in a simulation by its seed)
 
 ---@class echostream.options.adaptive
 ---@field percentile? number  0 to 100: so many of the answers come within the time (default: 99)
@@ -111,7 +111,7 @@ local function new(where, given, base, level)
     _times = base and given.adaptive == nil and base._times or { n = 0 },
     _codes = type(checked.on) == "table" and codes_of(checked.on) or passing,
     _judge = type(checked.on) == "function" and checked.on or nil,
-    _random = checked.random or math.random,
+    _random = checked.random or loop.random,
     budget = tokens,
     counters = base and base.counters or { calls = 0, retries = 0, recovered = 0, failed = 0, unsafe = 0, exhausted = 0,
       too_late = 0, over_budget = 0 },
