@@ -25,7 +25,7 @@ local prefixes = {
   Context = "context", Call = "call", Net = "net", Listener = "listener", Connection = "connection", Calls = "calls", Timer = "timer",
   Timestamp = "timestamp", ["middleware.methods"] = "call", ["quic_connection.Stream"] = "quic_stream", Response = "response", Metric = "metric",
   Again = "resubscribe",
-  Policy = "policy", Budget = "budget", Latency = "latency", Window = "window", Breaker = "breaker",
+  Policy = "policy", Breaker = "breaker",
 }
 local modules = { -- whose functions users call, and how
   retry = "echo.retry", breaker = "echo.breaker",

@@ -202,6 +202,9 @@ end
 ---@param seconds? number  how long it took
 ---@param era? integer     what `allow` gave: a call from before the last change does not count
 function Breaker:record(ok, seconds, era)
+  if seconds ~= nil then
+    options.argument("breaker:record", "seconds", seconds, "number")
+  end
   if era and era ~= self._era then
     return
   end
@@ -217,6 +220,7 @@ end
 ---@param err echostream.error
 ---@return boolean
 function Breaker:counts(err)
+  options.argument("breaker:counts", "err", err, "table")
   return self._judge(err) and true or false
 end
 

@@ -26,6 +26,7 @@ M.schema = {
 local Budget = { __name = "echostream.budget" }
 Budget.__index = Budget
 
+---@package
 --- Makes a budget, full.
 ---@param opts? echostream.options.budget
 ---@param where? string  for messages
@@ -41,12 +42,14 @@ function M.new(opts, where)
   }, Budget)
 end
 
+---@package
 --- A call is made.
 function Budget:deposit()
   local tokens = self.tokens + self._ratio
   self.tokens = tokens < self._burst and tokens or self._burst
 end
 
+---@package
 --- May a retry be made? Takes its token.
 ---@return boolean
 function Budget:withdraw()

@@ -53,6 +53,7 @@ local function principal_of(session)
   return (cert and cert.pin or "") .. "\0" .. (type(identity) == "string" and identity or "")
 end
 
+---@package
 --- Makes a window, whose `middleware` is to be the innermost of a server.
 ---@param given boolean|echostream.options.dedupe|nil  checked
 ---@return echostream.dedupe
@@ -273,6 +274,7 @@ function Window:_handle(call, proceed)
   return join(self, entry, call)
 end
 
+---@package
 --- Figures since it was made: answers `recorded`, `replayed` and `evicted` before their time; calls that `joined` a running one;
 --- handlers `kept` though their caller was lost, and `abandoned` later because nobody asked again. `entries` and `bytes`: now.
 ---@return table<string, integer>
@@ -285,6 +287,7 @@ function Window:stats()
   return stats
 end
 
+---@package
 --- Nobody will ask again: handlers that were kept are cancelled, and answers forgotten.
 function Window:close()
   self._closed = true

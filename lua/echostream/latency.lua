@@ -11,6 +11,7 @@ local SMALLEST <const>, STEPS <const>, BUCKETS <const> = 1 / 65536, 8, 24 * 8
 local Latency = { __name = "echostream.latency" }
 Latency.__index = Latency
 
+---@package
 --- Makes one that has seen nothing.
 ---@param window? integer  observations (default 1,024)
 ---@return echostream.latency
@@ -28,6 +29,7 @@ local function halve(self)
   self.count = total
 end
 
+---@package
 --- Something took so long.
 ---@param seconds number
 function Latency:add(seconds)
@@ -42,6 +44,7 @@ function Latency:add(seconds)
   end
 end
 
+---@package
 --- The time that `percent` of the observations do not exceed, rounded up by 9 % at most; nil when there are none.
 ---@param percent number  0 to 100
 ---@return number? seconds

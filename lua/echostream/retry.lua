@@ -194,6 +194,7 @@ end
 ---@param name string
 ---@return number? seconds
 function Policy:expected(name)
+  options.argument("policy:expected", "name", name, "string")
   local how = self._adaptive
   if not how then
     return nil

@@ -59,6 +59,7 @@ local function world(env)
   w.incoming = server:sessions()[1]
   w.core_session, w.core_host, w.core_channel = client._ud, server._host, w.stream._channel
   w.resubscribe = echo.resubscribe.new()
+  w.policy, w.breaker = echo.retry.new { adaptive = true }, echo.breaker.new()
   w.metric = echo.metrics.gauge("spec_sweep", "…", { "a" })
   w.timestamp = echo.codec.timestamp(1)
   server:plugin { name = "of the sweep", install = function(_, host) w.host = host end }
@@ -169,7 +170,7 @@ net.each(function(env)
   end
 
   local classes = { "server", "client", "session", "incoming", "calls", "context", "stream", "streaming", "served", "task", "call",
-    "middleware_call", "timestamp", "resubscribe", "metric", "core_session", "core_host", "core_channel" }
+    "middleware_call", "timestamp", "resubscribe", "policy", "breaker", "metric", "core_session", "core_host", "core_channel" }
   local quic_classes = { "listener", "connection", "accepted", "quic_stream" }
 
   describe("the methods of every object", function()
