@@ -126,6 +126,7 @@ build = {
         "csrc/transport/frames.c",
         "csrc/transport/keylog.c",
         "csrc/transport/link_ops.c",
+        "csrc/transport/names.c",
         "csrc/transport/path.c",
         "csrc/transport/poller.c",
         "csrc/transport/qlog.c",

@@ -98,6 +98,9 @@ static int look(struct es_conn *c, const uint8_t *p, size_t n, const uint8_t *he
     if (rv < 0) {
         return rv;
     }
+    if (c->names.strange && !es_names_let(c, p, n, head, head_n)) {
+        return NGTCP2_ERR_DECRYPT;
+    }
     cost = es_frames_look(p, n, &told, c, &what);
     if (rv == 1) {
         es_watch_charge(c, cost, what);
@@ -575,9 +578,10 @@ static int on_peer_cid(ngtcp2_conn *nc, es_compat_cid_status status, uint64_t se
 
 static int on_path_challenge(ngtcp2_conn *nc, uint8_t *data, void *user_data)
 {
-    struct es_endpoint *ep = self(user_data)->ep;
+    struct es_conn *c = self(user_data);
 
-    ep->p->io.rand(ep->p->io.ctx, data, NGTCP2_PATH_CHALLENGE_DATALEN);
+    c->ep->p->io.rand(c->ep->p->io.ctx, data, NGTCP2_PATH_CHALLENGE_DATALEN);
+    es_names_challenged(c);
     return 0;
 }
 

@@ -59,7 +59,7 @@ static void write_close(struct es_conn *c)
         return; /* nothing was ever sent, or nothing may be */
     }
     if (c->link.is_server) {
-        es_path_mask((union es_addr *)(void *)ps.path.remote.addr);
+        es_name_read(c, (union es_addr *)(void *)ps.path.remote.addr);
     }
     (void)es_endpoint_send(c->ep, &ps.path, pi.ecn, buf, (size_t)n, (size_t)n, !c->link.is_server);
     c->remote = *(const union es_addr *)(const void *)ps.path.remote.addr;

@@ -142,7 +142,13 @@ static void fill_settings(const struct es_conn *c, ngtcp2_settings *s)
     /* A second try with another version has what the first one left. */
     uint64_t limit = c->cfg.handshake_timeout, gone = es_conn_now(c) - c->started;
     s->handshake_timeout = limit == 0 ? UINT64_MAX : limit > gone ? limit - gone : 1;
-    s->no_pmtud = c->cfg.disable_mtu_discovery != 0;
+    if (c->cfg.disable_mtu_discovery) {
+        if (c->link.is_server) { /* it forgets that it was told so when a client's address changes back */
+            s->max_tx_udp_payload_size = NGTCP2_MAX_UDP_PAYLOAD_SIZE;
+        } else {
+            s->no_pmtud = 1;
+        }
+    }
     s->rand_ctx.native_handle = c->ep;
 }
 
@@ -192,7 +198,7 @@ int es_conn_new_server(struct es_endpoint *ep, const ngtcp2_pkt_hd *hd, const ng
     ngtcp2_settings settings;
     ngtcp2_transport_params params;
     ngtcp2_cid scid;
-    ngtcp2_path masked = *path;
+    ngtcp2_path named = *path;
     union es_addr remote = *(const union es_addr *)(const void *)path->remote.addr;
     const uint8_t *token;
     size_t n;
@@ -201,9 +207,9 @@ int es_conn_new_server(struct es_endpoint *ep, const ngtcp2_pkt_hd *hd, const ng
         return ES_ERR_NOMEM;
     }
     c->remote = remote;
-    es_path_mask(&remote);
-    masked.remote = es_nt_addr(&remote);
     c->local = *(const union es_addr *)(const void *)path->local.addr;
+    es_names_begin(c, &c->local, &remote);
+    named.remote = es_nt_addr(&remote);
     c->proven = verdict == ES_TOKEN_RETRY || verdict == ES_TOKEN_ADDRESS;
     es_half_open_begin(c);
     fill_settings(c, &settings);
@@ -225,7 +231,7 @@ int es_conn_new_server(struct es_endpoint *ep, const ngtcp2_pkt_hd *hd, const ng
     if (es_path_offer(c, &params) != 0 ||
         es_endpoint_reset_token(ep, &scid, params.stateless_reset_token) != 0 ||
         es_qlog_open(c, &settings, verdict == ES_TOKEN_RETRY ? odcid : &hd->dcid) != 0 ||
-        ngtcp2_conn_server_new(&c->nc, &hd->scid, &scid, &masked, hd->version, &es_conn_server_callbacks,
+        ngtcp2_conn_server_new(&c->nc, &hd->scid, &scid, &named, hd->version, &es_conn_server_callbacks,
                                &settings, &params, &c->mem, c) != 0) {
         c->nc = NULL;
         goto fail;
@@ -466,7 +472,7 @@ int es_conn_input(struct es_conn *c, const union es_addr *local, const union es_
                   const uint8_t *data, size_t len)
 {
     ngtcp2_path path = {{0}, {0}, NULL};
-    union es_addr masked;
+    union es_addr name;
     ngtcp2_pkt_info pi;
     int rv;
 
@@ -484,9 +490,9 @@ int es_conn_input(struct es_conn *c, const union es_addr *local, const union es_
         struct es_sock *s = es_list_empty(&c->ep->socks) ? NULL : es_endpoint_sock(c->ep, local);
         local = s != NULL ? &s->addr : &c->local;
     } else {
-        masked = *remote;
-        es_path_mask(&masked);
-        remote = &masked;
+        name = *remote;
+        es_names_in(c, local, &name);
+        remote = &name;
     }
     path.local = es_nt_addr(local);
     path.remote = es_nt_addr(remote);
@@ -495,6 +501,9 @@ int es_conn_input(struct es_conn *c, const union es_addr *local, const union es_
     es_conn_crypting(c);
     rv = ngtcp2_conn_read_pkt(c->nc, &path, &pi, data, len, es_conn_now(c));
     es_conn_crypting(NULL);
+    if (c->names.strange) {
+        es_names_taken(c);
+    }
     if (c->lib_held > c->cfg.memory_cap + 2 * c->cfg.connection_window && rv == 0) {
         es_link_close(&c->link, 1, c->link.glitch_code,
                       "what the peer sends takes too much memory to follow");

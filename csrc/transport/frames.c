@@ -152,18 +152,36 @@ static uint32_t one(struct walk *w, unsigned type, const char **what)
     }
 }
 
-/* The frames that somebody wants to hear of. `p` is behind the type. */
-static void tell(const struct walk *w, unsigned type, const struct es_frames_told *told, void *arg)
+/* `w`: a copy, behind the type. */
+static void tell(struct walk w, unsigned type, const struct es_frames_told *told, void *arg)
 {
-    struct walk at = *w;
+    uint64_t a = 0, b = 0;
 
-    if (type == 0x05) {
-        uint64_t id = number(&at), code = number(&at);
-        if (at.p <= at.end) {
-            told->stop(arg, (int64_t)id, code);
+    switch (type) {
+    case 0x02:
+    case 0x03:
+        if (told->ack != NULL && w.acks == 0) {
+            told->ack(arg, w.p - 1, (size_t)(w.end - w.p) + 1);
         }
-    } else {
-        told->ack(arg, w->p - 1, (size_t)(w->end - w->p) + 1);
+        break;
+    case 0x05:
+        a = number(&w);
+        b = number(&w);
+        if (told->stop != NULL && w.p <= w.end) {
+            told->stop(arg, (int64_t)a, b);
+        }
+        break;
+    case 0x18:
+    case 0x19:
+    case 0x1a:
+        a = type != 0x1a ? number(&w) : 0;
+        b = type == 0x18 ? number(&w) : 0;
+        if (told->path != NULL && w.p <= w.end) {
+            told->path(arg, type, a, b);
+        }
+        break;
+    default:
+        break;
     }
 }
 
@@ -183,8 +201,8 @@ uint32_t es_frames_look(const uint8_t *p, size_t n, const struct es_frames_told 
         if (type == 0) {
             continue;
         }
-        if (told != NULL && (type == 0x05 || (w.acks == 0 && (type == 0x02 || type == 0x03)))) {
-            tell(&w, type, told, arg);
+        if (told != NULL && (type <= 0x05 || (type >= 0x18 && type <= 0x1a))) {
+            tell(w, type, told, arg);
         }
         frames++;
         points = one(&w, type, &name);

@@ -121,12 +121,31 @@ struct es_tls_walk {
     uint32_t left;      /* bytes of the message still to come; its length while the head is being read */
 };
 
+/* Servers: what the library is told of where the client is (names.c). */
+struct es_names {
+    union es_addr local, remote; /* the library's current path, as it was last seen */
+    uint32_t now, next;          /* the number in its name; in the names of all other addresses */
+    unsigned strange : 1;        /* the datagram in hand did not come by it */
+    unsigned renew : 1;          /* its validation failed: it needs another name */
+    unsigned busy : 1;           /* a validation may be under way */
+    unsigned shared : 1;         /* the library talks to it under the id that it had for the path before */
+    unsigned round;              /* PATH_CHALLENGEs of it: how often before */
+    uint64_t challenged_at;      /* ns: the last of them; 0: none */
+    uint64_t busy_until;         /* ns: it is over by then, once the library has written after that */
+    unsigned failures;           /* in a row */
+    uint64_t failed_at;          /* ns: the last of them */
+    ngtcp2_cid answered;         /* the client's id in use before the strange datagram */
+    uint8_t dcid[ES_CID_LEN];    /* ours, of the packet that brought the client to where it is */
+    uint8_t dcid_in[ES_CID_LEN]; /* of the packet in hand */
+};
+
 /* Which packets were looked into (watch.c). */
 struct es_watch {
     uint64_t secret;                     /* decides which */
     uint64_t next;                       /* the largest packet number so far, and one */
     uint64_t bytes;                      /* of both directions, when points were last taken off for them */
     uint64_t seen[ES_WATCH_WINDOW / 64]; /* ring of bits */
+    unsigned newest;                     /* the packet in hand has the largest number, or nobody counts */
 };
 
 struct es_conn {
@@ -238,6 +257,7 @@ struct es_conn {
     ngtcp2_mem mem;                        /* the library's allocator for this connection */
     uint64_t lib_held;                     /* bytes it has of it */
     struct es_watch watch;
+    struct es_names names;
     struct es_tls_walk walk[2]; /* of the handshake's level, of the initial one */
     struct es_buf ticket;       /* a NewSessionTicket being collected (client) */
     size_t ticket_total;        /* CRYPTO bytes received after the handshake */
@@ -392,12 +412,6 @@ int es_endpoint_send(struct es_endpoint *ep, const ngtcp2_path *path, uint8_t ec
                      size_t len, size_t segment, int dialled);
 
 /* path.c */
-/* How a server tells its library a client's address, and back: the port is mixed into the IP address. The
- * library keeps its congestion state when only a port changed, with everything in flight to where nobody
- * listens any more; with the window full it does not even send the PATH_CHALLENGE, and under the limit on
- * unvalidated addresses it stops its timer: the connection would stand still. An IP address that changed
- * begins anew (RFC 9000 9.4), which costs little. Doing it twice gives the address itself. */
-void es_path_mask(union es_addr *a);
 void es_endpoint_free_socks(struct es_endpoint *ep);
 /* The socket bound to `local`, beside the first one; NULL: the first one. */
 struct es_sock *es_endpoint_sock(struct es_endpoint *ep, const union es_addr *local);
@@ -439,10 +453,13 @@ extern const ngtcp2_callbacks es_conn_client_callbacks, es_conn_server_callbacks
 void es_conn_mem_init(struct es_conn *c);
 
 /* frames.c */
-struct es_frames_told {
+struct es_frames_told { /* each may be NULL */
     void (*ack)(void *arg, const uint8_t *p,
                 size_t n); /* the first ACK, from its type on, and all behind it */
     void (*stop)(void *arg, int64_t id, uint64_t code); /* STOP_SENDING */
+    /* NEW_CONNECTION_ID (a: its number, b: retire prior to), RETIRE_CONNECTION_ID (a: the number),
+     * PATH_CHALLENGE */
+    void (*path)(void *arg, unsigned type, uint64_t a, uint64_t b);
 };
 /* Points for the frames of a packet; *what: of what kind the dearest is. Tells on the way; told: borrowed,
  * may be NULL. */
@@ -452,6 +469,20 @@ uint32_t es_frames_look(const uint8_t *p, size_t n, const struct es_frames_told 
 /* stall.c */
 void es_conn_queued(struct es_conn *c, int64_t delta); /* bytes queued, or given up or acknowledged */
 void es_conn_end_if_stalled(struct es_conn *c);
+
+/* names.c: servers only */
+void es_names_begin(struct es_conn *c, const union es_addr *local, union es_addr *remote);
+/* A datagram from `remote` goes into the library: puts the name there. */
+void es_names_in(struct es_conn *c, const union es_addr *local, union es_addr *remote);
+/* A packet of it, of a strange one, is genuine: 0: the library had better not see it. */
+int es_names_let(struct es_conn *c, const uint8_t *p, size_t n, const uint8_t *head, size_t head_n);
+void es_names_taken(struct es_conn *c);      /* the library is through with a strange one */
+void es_names_challenged(struct es_conn *c); /* it sends a PATH_CHALLENGE */
+void es_names_settled(struct es_conn *c);    /* a path was validated, or was not */
+void es_names_written(struct es_conn *c);    /* it has written what there was to write */
+/* It says NGTCP2_ERR_NO_VIABLE_PATH. 1: nothing more can be written now, but the connection goes on. */
+int es_names_failed(struct es_conn *c);
+void es_name_read(const struct es_conn *c, union es_addr *a); /* name -> address */
 
 /* watch.c */
 void es_watch_init(struct es_conn *c);

@@ -110,20 +110,6 @@ struct es_sock *es_endpoint_sock(struct es_endpoint *ep, const union es_addr *lo
     return NULL;
 }
 
-/* ---- addresses as the library sees them ---- */
-
-void es_path_mask(union es_addr *a)
-{
-    if (a->sa.sa_family == AF_INET6) {
-        const uint8_t *port = (const uint8_t *)&a->in6.sin6_port;
-        for (int i = 0; i < 4; i++) {
-            a->in6.sin6_addr.s6_addr[12 + i] ^= port[i & 1];
-        }
-    } else {
-        a->in4.sin_addr.s_addr ^= (uint32_t)a->in4.sin_port << 16 | a->in4.sin_port;
-    }
-}
-
 /* ---- moving ---- */
 
 static void tell(struct es_conn *c, int peer, int err, const union es_addr *from, const union es_addr *to,
@@ -326,7 +312,8 @@ int es_path_validated(struct es_conn *c, unsigned flags, const ngtcp2_path *path
     }
     memcpy(&remote, path->remote.addr, path->remote.addrlen);
     if (c->link.is_server) {
-        es_path_mask(&remote);
+        es_name_read(c, &remote);
+        es_names_settled(c);
     }
     if (res == NGTCP2_PATH_VALIDATION_RESULT_SUCCESS && !es_addr_equal(&remote, &from)) {
         c->remote = remote;

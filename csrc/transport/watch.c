@@ -94,10 +94,12 @@ int es_watch_packet(struct es_conn *c, const uint8_t *head, size_t head_n)
     size_t len = (size_t)(head[0] & 3) + 1;
     uint64_t pn;
 
+    w->newest = 1;
     if (c->link.glitch.budget == 0) {
         return 0;
     }
     pn = expand(w->next, head + head_n - len, len);
+    w->newest = pn >= w->next;
     if (is_too_old(w, pn)) {
         return NGTCP2_ERR_DECRYPT;
     }

@@ -292,7 +292,7 @@ static int send_batch(struct es_conn *c, struct batch *b)
 
     if (b->len > 0) {
         if (c->link.is_server) {
-            es_path_mask((union es_addr *)(void *)b->ps.path.remote.addr);
+            es_name_read(c, (union es_addr *)(void *)b->ps.path.remote.addr);
         }
         rv = es_endpoint_send(c->ep, &b->ps.path, b->ecn, c->ep->out, b->len, b->segment, !c->link.is_server);
         b->len = 0;
@@ -358,9 +358,11 @@ static int write_packets(struct es_conn *c)
         ngtcp2_path_storage_zero(&ps);
         n = write_packet(c, &ps.path, &pi, c->ep->out + b.len);
         if (n < 0) {
-            (void)send_batch(c, &b);
-            (void)es_conn_fail(c, (int)n);
-            return 0;
+            full = send_batch(c, &b);
+            if (n != NGTCP2_ERR_NO_VIABLE_PATH || !es_names_failed(c)) {
+                (void)es_conn_fail(c, (int)n);
+            }
+            return full;
         }
         if (n == 0) {
             break;
@@ -476,6 +478,9 @@ int es_conn_flush(struct es_conn *c)
     es_conn_crypting(c);
     full = write_packets(c);
     es_conn_crypting(NULL);
+    if (c->names.busy && c->state < ES_CONN_ENDED) {
+        es_names_written(c);
+    }
     if (c->asking && c->state < ES_CONN_ENDED) {
         es_path_asked(c);
     }

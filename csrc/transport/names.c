@@ -1,0 +1,230 @@
+/* How a server tells its library where a client is, and which moves of a client it does not show it.
+ *
+ * The library gets a name for each address instead of the address: a number and the port are mixed into the
+ * IP address. Three things depend on that.
+ *
+ * A port that changed looks like an address that changed. The library keeps its congestion state when only a
+ * port changes, with everything in flight to where nobody listens any more; with the window full it does not
+ * even send the PATH_CHALLENGE, and under the limit on unvalidated addresses it stops its timer: the
+ * connection would stand still. An IP address that changed begins anew (RFC 9000 9.4), which costs little.
+ *
+ * Nobody ever comes back. A client that is back at its old address while the new one is being validated makes
+ * both generations begin to look for the path's size while they do already, or though they were told not to:
+ * an assertion ends the process, and any client can have it so. Hence the number: an address that the client
+ * left gets another name when it is seen again, and is validated like a new one.
+ *
+ * A path can be validated once more. When the first PATH_CHALLENGE had to be short, 0.12 sends two long ones,
+ * and gives the connection up when nothing comes of those (NGTCP2_ERR_NO_VIABLE_PATH), though packets of the
+ * client go on coming from there. Under another name it begins again.
+ *
+ * Names never collide: the number is mixed with a secret of the connection, since a client may have any
+ * address it likes. The number itself stands where the library copies but does not look. */
+#include <string.h>
+#include "internal.h"
+
+#define GIVE_UP       8 /* validations that failed in a row, none older than FORGET */
+#define FORGET        (60 * ES_SECOND)
+#define LEAST_TIMEOUT (999 * ES_MILLI) /* of a PATH_CHALLENGE: three times the initial RTT */
+
+/* ---- names ---- */
+
+static void mix(const struct es_conn *c, union es_addr *a, uint32_t number)
+{
+    uint64_t x = (c->watch.secret ^ number) * UINT64_C(0xbf58476d1ce4e5b9);
+
+    x = (x ^ x >> 32) * UINT64_C(0x94d049bb133111eb);
+    x ^= x >> 29;
+    if (a->sa.sa_family == AF_INET6) {
+        const uint8_t *port = (const uint8_t *)&a->in6.sin6_port;
+        for (int i = 0; i < 8; i++) {
+            a->in6.sin6_addr.s6_addr[8 + i] ^= (uint8_t)(port[i & 1] ^ x >> 8 * i);
+        }
+    } else {
+        a->in4.sin_addr.s_addr ^= ((uint32_t)a->in4.sin_port << 16 | a->in4.sin_port) ^ (uint32_t)x;
+    }
+}
+
+static void set_name(const struct es_conn *c, union es_addr *a, uint32_t number)
+{
+    mix(c, a, number);
+    if (a->sa.sa_family == AF_INET6) {
+        a->in6.sin6_flowinfo = number;
+    } else {
+        memcpy(a->in4.sin_zero, &number, sizeof number);
+    }
+}
+
+static uint32_t number_of(const union es_addr *name)
+{
+    uint32_t number;
+
+    if (name->sa.sa_family == AF_INET6) {
+        return name->in6.sin6_flowinfo;
+    }
+    memcpy(&number, name->in4.sin_zero, sizeof number);
+    return number;
+}
+
+void es_name_read(const struct es_conn *c, union es_addr *a)
+{
+    uint32_t number = number_of(a);
+
+    mix(c, a, number);
+    if (a->sa.sa_family == AF_INET6) {
+        a->in6.sin6_flowinfo = 0;
+    } else {
+        memset(a->in4.sin_zero, 0, sizeof a->in4.sin_zero);
+    }
+}
+
+/* ---- datagrams ---- */
+
+void es_names_begin(struct es_conn *c, const union es_addr *local, union es_addr *remote)
+{
+    c->names.local = *local;
+    c->names.remote = *remote;
+    c->names.next = 1;
+    set_name(c, remote, 0);
+}
+
+/* Which path is the library's now? Returns 1 when it is another one. */
+static int follow(struct es_conn *c)
+{
+    const ngtcp2_path *path = ngtcp2_conn_get_path(c->nc);
+    union es_addr local, remote;
+    uint32_t number;
+
+    memset(&local, 0, sizeof local);
+    memset(&remote, 0, sizeof remote);
+    memcpy(&local, path->local.addr, path->local.addrlen);
+    memcpy(&remote, path->remote.addr, path->remote.addrlen);
+    number = number_of(&remote);
+    es_name_read(c, &remote);
+    if (number == c->names.now && es_addr_equal(&local, &c->names.local) &&
+        es_addr_equal(&remote, &c->names.remote)) {
+        return 0;
+    }
+    c->names.local = local;
+    c->names.remote = remote;
+    c->names.now = number;
+    if (number >= c->names.next) {
+        c->names.next = number + 1;
+    }
+    return 1;
+}
+
+void es_names_in(struct es_conn *c, const union es_addr *local, union es_addr *remote)
+{
+    struct es_names *n = &c->names;
+    int here = es_addr_equal(remote, &n->remote) && es_addr_equal(local, &n->local);
+
+    if (!here) { /* unless the library went back to it meanwhile */
+        (void)follow(c);
+        here = es_addr_equal(remote, &n->remote) && es_addr_equal(local, &n->local);
+    }
+    n->strange = !here || n->renew;
+    if (n->strange) {
+        n->answered = *ngtcp2_conn_get_dcid(c->nc);
+    }
+    set_name(c, remote, n->strange ? n->next : n->now);
+}
+
+/* The library shows of a validation only what it sends for it. It is over when its last PATH_CHALLENGE is,
+ * and the library notices that when it writes. */
+static void expect(struct es_conn *c)
+{
+    uint64_t pto = ngtcp2_conn_get_pto(c->nc);
+
+    pto = pto > LEAST_TIMEOUT ? pto : LEAST_TIMEOUT;
+    c->names.busy = 1;
+    c->names.busy_until = es_conn_now(c) + (pto << c->names.round);
+}
+
+static void expect_new(struct es_conn *c)
+{
+    c->names.round = 0;
+    c->names.challenged_at = 0;
+    expect(c);
+}
+
+void es_names_challenged(struct es_conn *c)
+{
+    if (c->names.challenged_at != 0 && c->names.challenged_at != es_conn_now(c) && c->names.round < 16) {
+        c->names.round++;
+    }
+    c->names.challenged_at = es_conn_now(c);
+    expect(c);
+}
+
+void es_names_written(struct es_conn *c)
+{
+    if (es_conn_now(c) > c->names.busy_until) {
+        c->names.busy = 0;
+    }
+}
+
+void es_names_settled(struct es_conn *c)
+{
+    expect_new(c); /* another validation may follow: of the packets' size, of the path that was left */
+}
+
+static void on_frame(void *arg, unsigned type, uint64_t a, uint64_t b)
+{
+    int *probes = arg;
+
+    *probes |= type == 0x1a; /* PATH_CHALLENGE */
+}
+
+/* After a client's NAT changed its port, 0.12 has one connection id in use twice: for the new path and for
+ * the old one, while either is being validated. When the client moves on under another id then, it retires
+ * that id twice, which is one too many for the next NEW_CONNECTION_ID, or ends the process. */
+static int would_retire_twice(const struct es_conn *c, const uint8_t *dcid, const uint8_t *p, size_t n)
+{
+    static const struct es_frames_told told = {.path = on_frame};
+    const char *what;
+    int probes = 0;
+
+    if (!ES_COMPAT_RETIRES_TWICE || !c->names.busy || !c->names.shared) {
+        return 0;
+    }
+    (void)es_frames_look(p, n, &told, &probes, &what);
+    return probes || (c->watch.newest && memcmp(dcid, c->names.dcid, ES_CID_LEN) != 0);
+}
+
+int es_names_let(struct es_conn *c, const uint8_t *p, size_t n, const uint8_t *head, size_t head_n)
+{
+    if (head_n <= ES_CID_LEN || would_retire_twice(c, head + 1, p, n)) {
+        return 0;
+    }
+    memcpy(c->names.dcid_in, head + 1, ES_CID_LEN);
+    return 1;
+}
+
+void es_names_taken(struct es_conn *c)
+{
+    struct es_names *n = &c->names;
+
+    n->strange = 0;
+    if (follow(c)) {
+        n->renew = 0;
+        n->shared = ngtcp2_cid_eq(&n->answered, ngtcp2_conn_get_dcid(c->nc)) != 0;
+        memcpy(n->dcid, n->dcid_in, ES_CID_LEN);
+        expect_new(c);
+    }
+}
+
+int es_names_failed(struct es_conn *c)
+{
+    struct es_names *n = &c->names;
+    uint64_t now = es_conn_now(c);
+
+    if (!c->link.is_server || c->state != ES_CONN_OPEN) {
+        return 0;
+    }
+    if (!n->renew) {
+        n->failures = now - n->failed_at > FORGET ? 1 : n->failures + 1;
+        n->failed_at = now;
+        n->renew = n->failures < GIVE_UP;
+    }
+    return n->renew;
+}

@@ -1,0 +1,176 @@
+// needs: csrc/base csrc/transport csrc/sim
+// pkgs: libngtcp2 libngtcp2_crypto_gnutls gnutls
+
+/* Clients whose address changes when it suits the library least: over the simulated network. */
+#include "test.h"
+#include "sim_rig.h"
+
+static struct es_link_stream *stream;
+
+/* A connection over paths of 50 ms, once it is quiet, and a stream of it. */
+static struct side *up(struct rig_options *o, size_t mtu)
+{
+    struct side *c;
+
+    o->bind = "10.0.0.1:0";
+    o->client_bind = "10.0.0.2:0";
+    if (rig_open(&rig, o) != 0) {
+        test_fail(__FILE__, __LINE__, "rig: %s", rig.err);
+        return NULL;
+    }
+    path.delay = 50 * ES_MILLI;
+    path.mtu = mtu;
+    es_sim_set_path(sim, NULL, NULL, &path);
+    c = rig_dial(&rig, o);
+    if (c == NULL || !UNTIL(&rig, 5, c->established && rig.n_s == 1 && rig.s[0].established) ||
+        es_link_open(c->link, ES_DIR_BIDI, NULL, &stream) != 0) {
+        test_fail(__FILE__, __LINE__, "no connection: %s", rig.err);
+        return NULL;
+    }
+    rig.s[0].echo = 1;
+    UNTIL(&rig, 10, 0);
+    return c;
+}
+
+static void rebind(uint16_t port)
+{
+    CHECK_INT(es_sim_rebind(sim, rig.client, port), ==, 0);
+}
+
+/* One byte there and back. */
+static int say(struct side *c, double seconds)
+{
+    uint64_t before = c->received;
+
+    return c->link != NULL && es_link_write(stream, "a", 1, 0) == 0 &&
+           UNTIL(&rig, seconds, c->closed || c->received > before) && !c->closed;
+}
+
+/* Gone and back, and gone again: at every stage of the validation of the path between. */
+static void flap(size_t mtu, int no_discovery)
+{
+    for (int ms = 20; ms <= 400; ms += 20) {
+        struct rig_options o;
+        struct side *c;
+
+        rig_options(&o);
+        o.server.disable_mtu_discovery = no_discovery;
+        c = up(&o, mtu);
+        REQUIRE(c != NULL);
+        for (int i = 0; i < 7 && c->link != NULL; i++) {
+            rebind((uint16_t)(i % 2 ? 4002 : 4001));
+            CHECK_INT(es_link_write(stream, "a", 1, 0), ==, 0);
+            UNTIL(&rig, ms / 1000.0, 0);
+        }
+        CHECK(UNTIL(&rig, 20, c->closed || c->received == 7));
+        CHECK(say(c, 10));
+        CHECK_STR(c->info.reason, "");
+        down();
+    }
+}
+
+/* Both generations of ngtcp2 began to look for the path's size twice, and ended the process. */
+TEST(an_address_that_changes_back_before_the_new_ones_size_is_known_ends_nothing)
+{
+    flap(1420, 0);
+}
+
+/* ... or began though they were told not to look for it. */
+TEST(an_address_that_changes_back_ends_nothing_without_discovery_of_the_paths_size)
+{
+    flap(0, 1);
+}
+
+TEST(without_discovery_of_the_paths_size_packets_stay_small)
+{
+    static const char data[50000];
+    struct rig_options o;
+    struct side *c;
+
+    rig_options(&o);
+    o.server.disable_mtu_discovery = o.client.disable_mtu_discovery = 1;
+    c = up(&o, 1200); /* larger ones would be dropped */
+    REQUIRE(c != NULL);
+    CHECK_INT(es_link_write(stream, data, sizeof data, 0), ==, 0);
+    CHECK(UNTIL(&rig, 2, c->received == sizeof data));
+    down();
+}
+
+/* A full packet does not reach the client at its new address for a while, though small ones do. */
+TEST(a_new_address_that_full_packets_do_not_reach_at_first_is_tried_again)
+{
+    struct rig_options o;
+    struct side *c;
+
+    rig_options(&o);
+    o.client.keep_alive = ES_SECOND;
+    c = up(&o, 0);
+    REQUIRE(c != NULL);
+    path.mtu = 1199;
+    es_sim_set_path(sim, "10.0.0.1", NULL, &path);
+    rebind(4001);
+    CHECK(say(c, 10));
+    UNTIL(&rig, 3, 0);
+    CHECK_STR(c->info.reason, "");
+    path.mtu = 0;
+    es_sim_set_path(sim, "10.0.0.1", NULL, &path);
+    CHECK(say(c, 10));
+    UNTIL(&rig, 10, 0);
+    CHECK(say(c, 1));
+    CHECK_STR(c->info.reason, "");
+    down();
+}
+
+/* ... and for good: that is no path for QUIC, and somebody says so in the end. */
+TEST(a_new_address_that_full_packets_never_reach_ends_the_connection)
+{
+    struct rig_options o;
+    struct side *c;
+
+    rig_options(&o);
+    o.client.keep_alive = ES_SECOND;
+    c = up(&o, 0);
+    REQUIRE(c != NULL);
+    path.mtu = 1199;
+    es_sim_set_path(sim, "10.0.0.1", NULL, &path);
+    rebind(4001);
+    (void)say(c, 10);
+    CHECK(UNTIL(&rig, 300, c->closed && rig.s[0].closed));
+    down();
+}
+
+static int moves_to(struct side *c, const char *where)
+{
+    int before = c->moves;
+    union es_addr to;
+    char err[128];
+
+    es_addr_parse(&to, where);
+    return es_link_migrate(c->link, &to, err, sizeof err) == 0 &&
+           UNTIL(&rig, 60, c->closed || c->moves > before) && !c->closed && c->move.err == 0;
+}
+
+/* 0.12 has one connection id in use twice then; when the client moved under another one, it closed the
+ * connection. Its server lets it wait until the validations are over: a move may time out, a second does not.
+ */
+TEST(a_client_may_move_at_any_time_after_its_nat_did)
+{
+    for (int ms = 0; ms <= 8000; ms += ms < 500 ? 50 : 500) {
+        struct rig_options o;
+        struct side *c;
+
+        rig_options(&o);
+        c = up(&o, 0);
+        REQUIRE(c != NULL);
+        rebind(4001);
+        CHECK_INT(es_link_write(stream, "a", 1, 0), ==, 0);
+        UNTIL(&rig, ms / 1000.0, 0);
+        CHECK(moves_to(c, "10.0.0.3:0") || moves_to(c, "10.0.0.3:0"));
+        CHECK(say(c, 5));
+        UNTIL(&rig, 30, 0);
+        CHECK(moves_to(c, "10.0.0.4:0"));
+        CHECK(say(c, 5));
+        CHECK_STR(c->info.reason, "");
+        down();
+    }
+}
