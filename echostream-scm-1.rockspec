@@ -100,6 +100,7 @@ build = {
         "csrc/session/channel_open.c",
         "csrc/session/control.c",
         "csrc/session/emit.c",
+        "csrc/session/flow.c",
         "csrc/session/hello.c",
         "csrc/session/lanes.c",
         "csrc/session/pack.c",

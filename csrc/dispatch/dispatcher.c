@@ -220,6 +220,7 @@ void es_host_early_open(struct es_host *h, int on)
 void es_host_stats_get(const struct es_host *h, struct es_host_stats *out)
 {
     *out = h->stats;
+    out->queued = h->unsent.bytes;
 }
 
 void es_host_take_buf(struct es_host *h, struct es_buf *b)

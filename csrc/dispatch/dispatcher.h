@@ -14,6 +14,7 @@
 #include "../base/event.h"
 #include "../base/list.h"
 #include "../base/pool.h"
+#include "../base/tally.h"
 #include "../base/timer.h"
 #include "meter.h"
 #include "wheel.h"
@@ -53,12 +54,16 @@ struct es_limits {
     uint64_t max_message;       /* bytes; default 4 MiB; announced in HELLO */
     uint64_t max_metadata;      /* bytes; default 16 KiB */
     uint32_t max_calls;         /* handlers running per session; default 100; announced */
+    uint32_t max_total_calls;   /* of all sessions together, queued or running; default 0: any */
     uint32_t max_named_streams; /* per session, each direction; default 256; announced */
     uint32_t max_pending;     /* calls waiting for the peer's stream allowance per session; default 16,384 */
     uint64_t request_timeout; /* ns; default 30 s; 0: none */
     /* ns that the peer's requests and messages may take to become whole, and a second more for every 64 bytes
      * that came; default 30 s; 0: as long as they like */
     uint64_t assembly_timeout;
+    /* Unsent bytes: of a named stream (256 KiB), of an event lane (1 MiB), of a session (4 MiB), of all
+     * sessions (64 MiB); the low marks are half of that. The latter two may be 0: any. */
+    struct es_marks stream_queue, event_queue, session_queue, total_queue;
 };
 
 /* What is done to a payload before it is sent, when the peer can undo it and it helps. */
@@ -107,6 +112,9 @@ struct es_host_stats {
     uint64_t compressed_in, compressed_out; /* payloads */
     uint64_t compression_saved;             /* bytes that were not sent */
     uint64_t checksum_errors;
+    uint64_t queued;      /* unsent bytes now */
+    uint64_t send_waits;  /* times that a sender of a stream or of events had to wait, ... */
+    uint64_t send_waited; /* ... and for how long together, in ns */
 };
 
 /* Of connections, added up since the start. */

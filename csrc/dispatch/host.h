@@ -24,6 +24,8 @@ struct es_host {
     struct es_list sessions;             /* of session/: all that have a connection */
     struct es_histogram handshakes;      /* ns each took */
     struct es_link_totals closed_totals; /* of connections that are over */
+    struct es_tally unsent;              /* of every session's link */
+    uint8_t crowded;                     /* it is above its high mark, or was and is not below the low one */
     struct es_wheel wheel;               /* of every session's deadlines */
     /* What the wheel calls; set by session/ before the first deadline is added. */
     void (*on_deadline)(struct es_deadline *d);

@@ -29,6 +29,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include "../base/glitch.h"
+#include "../base/tally.h"
 
 struct es_link;
 
@@ -37,6 +38,8 @@ struct es_link_stream {
     struct es_link *link; /* borrowed */
     int64_t id;           /* QUIC stream id; -1 until the carrier has one */
     void *user;           /* the protocol's object; borrowed */
+    size_t high, low;     /* marks of the send queue, in unsent bytes; the protocol may set its own */
+    size_t wake;          /* kept by the carrier: writable() is owed when the queue is below; 0: not owed */
 };
 
 enum { ES_DIR_BIDI = 0, ES_DIR_UNI = 1 };
@@ -149,7 +152,8 @@ struct es_link_events {
     void (*stream_reset)(void *user, struct es_link_stream *s, uint64_t app_code); /* peer's RESET_STREAM */
     void (*stream_stopped)(void *user, struct es_link_stream *s,
                            uint64_t app_code); /* peer's STOP_SENDING, where known */
-    /* The send queue of s fell to or below half of ES_LINK_HIGH after having been above ES_LINK_HIGH. */
+    /* The send queue of s fell to its low mark after having been above its high mark, or to what
+     * es_link_wake_at() said. */
     void (*writable)(void *user, struct es_link_stream *s);
     /* Everything we wrote on s including FIN was acknowledged. */
     void (*sent)(void *user, struct es_link_stream *s);
@@ -168,9 +172,9 @@ struct es_link_events {
     void (*early)(void *user);
 };
 
-#define ES_LINK_HIGH                                                                                         \
-    ((size_t)256 * 1024) /* a stream's send queue (unsent bytes) above this: stop writing                    \
-                          */
+/* A stream's send queue above this, or above the mark it was given instead: stop writing. The low mark is
+ * half of it. */
+#define ES_LINK_HIGH     ((size_t)256 * 1024)
 #define ES_LINK_HOLD_CAP ((uint64_t)8 * 1024 * 1024) /* default cap of held bytes per connection */
 
 struct es_link {
@@ -180,6 +184,8 @@ struct es_link {
     int is_server;                       /* we accepted it */
     int early;               /* between the up-calls early() and established(); kept by the carrier */
     uint64_t held, hold_cap; /* bytes; kept by the carrier */
+    uint64_t unsent;         /* bytes queued on all streams; kept by the carrier */
+    struct es_tally *tally;  /* borrowed; counts them too, with those of other links. NULL: none */
     int hold_refused;        /* es_link_would_hold() said no: the carrier owes a hold_low() */
     struct es_glitch glitch; /* what the peer sent that is of no use; the carrier sets the budget */
     uint64_t glitch_code;    /* application code that a peer is closed with whose budget is used up */
@@ -197,6 +203,15 @@ static inline void es_link_attach(struct es_link *l, const struct es_link_events
 static inline int es_link_open(struct es_link *l, int dir, void *user, struct es_link_stream **out)
 {
     return l->ops->open(l, dir, user, out);
+}
+
+/* Sets the marks of a send queue. */
+static inline void es_link_marks(struct es_link_stream *s, size_t high, size_t low)
+{
+    s->high = high;
+    s->low = low < high ? low : high;
+    if (s->wake != 0)
+        s->wake = s->low + 1;
 }
 
 /* Queues a copy of n bytes, then FIN if fin. Never partial. 0, ES_ERR_NOMEM, or ES_ERR_CLOSED after fin or
@@ -219,6 +234,46 @@ static inline int es_link_write_ref(struct es_link_stream *s, const void *data, 
 static inline size_t es_link_queued(const struct es_link_stream *s)
 {
     return s->link->ops->queued(s);
+}
+
+/* The carrier's: the bytes queued on a link rise or fall. */
+static inline void es_link_count_unsent(struct es_link *l, int64_t delta)
+{
+    l->unsent += (uint64_t)delta;
+    if (l->tally != NULL)
+        l->tally->bytes += (uint64_t)delta;
+}
+
+/* What is unsent counts in `t` from now on; NULL: nowhere any more. */
+static inline void es_link_set_tally(struct es_link *l, struct es_tally *t)
+{
+    if (l->tally != NULL)
+        l->tally->bytes -= l->unsent;
+    l->tally = t;
+    if (t != NULL)
+        t->bytes += l->unsent;
+}
+
+/* The carrier's, after queued bytes rose to n. */
+static inline void es_link_queue_rose(struct es_link_stream *s, size_t n)
+{
+    if (n > s->high && s->wake == 0)
+        s->wake = s->low + 1;
+}
+
+/* The carrier's, after they fell to n: 1: writable() is due. */
+static inline int es_link_queue_fell(struct es_link_stream *s, size_t n)
+{
+    if (n >= s->wake)
+        return 0;
+    s->wake = 0;
+    return 1;
+}
+
+/* writable() is to come once the queue, which is longer, has fallen to n bytes. */
+static inline void es_link_wake_at(struct es_link_stream *s, size_t n)
+{
+    s->wake = n + 1;
 }
 
 static inline void es_link_priority(struct es_link_stream *s, int prio)

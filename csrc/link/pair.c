@@ -130,6 +130,7 @@ static int pump_data(struct es_pair *p, struct pair_end *e, size_t chunk)
         left -= n;
         e->window -= n;
         e->queued -= n;
+        es_link_count_unsent(e->base.link, -(int64_t)n);
         count_arrival(from_side, to_side, n);
         to->received += n;
         e->fin_out = (unsigned)fin & 1;
@@ -144,10 +145,8 @@ static int pump_data(struct es_pair *p, struct pair_end *e, size_t chunk)
                 es_pair_chunk_done(e, c);
         }
     }
-    if (e->above && e->queued <= ES_LINK_HIGH / 2 && end_listens(e)) {
-        e->above = 0;
+    if (end_listens(e) && es_link_queue_fell(&e->base, e->queued))
         UP(e, writable, &e->base);
-    }
     return moved;
 }
 

@@ -27,8 +27,9 @@ void es_pair_drop_queue(struct pair_end *e)
 {
     while (!es_list_empty(&e->queue))
         es_pair_chunk_done(e, es_container_of(e->queue.next, struct pair_chunk, node));
+    es_link_count_unsent(e->base.link, -(int64_t)e->queued);
     e->queued = 0;
-    e->above = 0;
+    e->base.wake = 0;
 }
 
 /* The deferred part of a round: nothing of the protocols is on the stack any more. */
@@ -54,6 +55,7 @@ static int pair_open(struct es_link *l, int dir, void *user, struct es_link_stre
         e->base.link = &p->side[i].link;
         e->base.id = side->next[dir] * 4 + (dir == ES_DIR_UNI ? 2 : 0) + me;
         e->stream = s;
+        es_link_marks(&e->base, ES_LINK_HIGH, ES_LINK_HIGH / 2);
         e->window = p->stream_window;
         e->can_send = dir == ES_DIR_BIDI || i == me;
         e->can_recv = dir == ES_DIR_BIDI || i != me;
@@ -99,8 +101,8 @@ static int pair_put(struct es_link_stream *ls, const void *data, size_t n, int f
         else
             es_list_push(&side->pair->released, &c->node);
         e->queued += n;
-        if (e->queued > ES_LINK_HIGH)
-            e->above = 1;
+        es_link_count_unsent(ls->link, (int64_t)n);
+        es_link_queue_rose(ls, e->queued);
     }
     if (fin)
         e->fin = 1;

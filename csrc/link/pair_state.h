@@ -37,7 +37,6 @@ struct pair_end {
     unsigned recv_over : 1;    /* FIN or RESET_STREAM came */
     unsigned stopped : 1;      /* we sent STOP_SENDING: nothing more is handed up */
     unsigned stop_pending : 1; /* and it has not been delivered */
-    unsigned above : 1;        /* the queue was over ES_LINK_HIGH: writable() is owed */
     unsigned done : 1;         /* the opener's allowance was given back */
     unsigned closed : 1;       /* stream_closed() was called */
 };

@@ -439,7 +439,7 @@ static int channel_stats(lua_State *L)
         return closed(L);
     struct es_channel_stats st;
     es_channel_stats_get(lc->c, &st);
-    lua_createtable(L, 0, 10);
+    lua_createtable(L, 0, 18);
 #define NUMBER(name) (lua_pushinteger(L, (lua_Integer)st.name), lua_setfield(L, -2, #name))
 #define FLAG(name)   (lua_pushboolean(L, st.name), lua_setfield(L, -2, #name))
     NUMBER(messages_in);
@@ -451,11 +451,39 @@ static int channel_stats(lua_State *L)
     FLAG(finished);
     FLAG(peer_finished);
     FLAG(open);
+    FLAG(failed);
+    NUMBER(waits);
+    NUMBER(high);
+    NUMBER(low);
 #undef NUMBER
 #undef FLAG
     lua_pushnumber(L, (double)st.idle / 1e9);
     lua_setfield(L, -2, "idle");
+    lua_pushnumber(L, (double)st.waited / 1e9);
+    lua_setfield(L, -2, "waited");
     return 1;
+}
+
+/* channel:queue(high, low): marks of its send queue. */
+static int channel_queue(lua_State *L)
+{
+    struct es_lchannel *lc = check(L);
+    lua_Integer high = luaL_checkinteger(L, 2), low = luaL_checkinteger(L, 3);
+    luaL_argcheck(L, high > 0 && low >= 0 && low <= high, 2, "marks are above 0, low not above high");
+    if (lc)
+        es_channel_set_queue(lc->c, (size_t)high, (size_t)low);
+    return 0;
+}
+
+/* channel:idle_timeout(seconds); 0: none. */
+static int channel_idle_timeout(lua_State *L)
+{
+    struct es_lchannel *lc = check(L);
+    lua_Number s = luaL_checknumber(L, 2);
+    luaL_argcheck(L, s >= 0 && s <= 1e9, 2, "seconds");
+    if (lc && es_channel_set_idle_timeout(lc->c, (uint64_t)(s * 1e9)) != 0)
+        return es_lua_fail(L, ES_ERR_NOMEM, "stream");
+    return 0;
 }
 
 static int open_failure(lua_State *L, int rc, const char *name, int codec)
@@ -514,6 +542,8 @@ void es_lua_open_channel(lua_State *L, int core)
                                        {"reset", channel_reset},
                                        {"close", channel_close},
                                        {"stats", channel_stats},
+                                       {"queue", channel_queue},
+                                       {"idle_timeout", channel_idle_timeout},
                                        {"metadata", channel_metadata},
                                        {"trailers", channel_trailers},
                                        {NULL, NULL}};

@@ -78,9 +78,30 @@ static uint64_t host_wall(void *ctx)
     return lp->poller ? es_poller_wall(lp->poller) : es_clock_wall();
 }
 
+/* Field `name`: { high, low }, which the caller of core.host has checked. */
+static void read_marks(lua_State *L, int idx, const char *name, struct es_marks *m)
+{
+    if (lua_getfield(L, idx, name) == LUA_TTABLE) {
+        for (int i = 1; i <= 2; i++) {
+            lua_rawgeti(L, -i, i);
+            lua_Integer v = luaL_checkinteger(L, -1);
+            luaL_argcheck(L, v >= 0, idx, name);
+            *(i == 1 ? &m->high : &m->low) = (uint64_t)v;
+        }
+        lua_pop(L, 2);
+    }
+    lua_pop(L, 1);
+}
+
 static void read_limits(lua_State *L, int idx, struct es_limits *l)
 {
     lua_Integer v;
+    read_marks(L, idx, "stream_queue", &l->stream_queue);
+    read_marks(L, idx, "event_queue", &l->event_queue);
+    read_marks(L, idx, "session_queue", &l->session_queue);
+    read_marks(L, idx, "total_queue", &l->total_queue);
+    if (es_lua_opt_integer(L, idx, "max_total_calls", 0, 1 << 30, &v))
+        l->max_total_calls = (uint32_t)v;
     if (es_lua_opt_integer(L, idx, "max_message", 1, INT64_C(1) << 40, &v))
         l->max_message = (uint64_t)v;
     if (es_lua_opt_integer(L, idx, "max_metadata", 0, ES_MAX_META_BYTES, &v))
@@ -97,10 +118,12 @@ static void read_limits(lua_State *L, int idx, struct es_limits *l)
 
 static int core_host(lua_State *L)
 {
-    static const char *const fields[] = {"max_message",       "max_metadata", "max_calls",
-                                         "max_named_streams", "max_pending",  "request_timeout",
-                                         "assembly_timeout",  "agent",        "hooks",
-                                         "compress",          "checksum",     NULL};
+    static const char *const fields[] = {
+        "max_message", "max_metadata",    "max_calls",        "max_named_streams",
+        "max_pending", "request_timeout", "assembly_timeout", "agent",
+        "hooks",       "compress",        "checksum",         "stream_queue",
+        "event_queue", "session_queue",   "total_queue",      "max_total_calls",
+        NULL};
     static const char *const hooks[] = {"open", "accept", "closed", "goaway", "idle", "moved", NULL};
     struct es_lloop *lp = es_lua_check_loop(L, 1);
     luaL_checktype(L, 2, LUA_TTABLE);
@@ -283,7 +306,11 @@ static int host_stats(lua_State *L)
     FIELD(compressed_out);
     FIELD(compression_saved);
     FIELD(checksum_errors);
+    FIELD(queued);
+    FIELD(send_waits);
 #undef FIELD
+    lua_pushnumber(L, (double)st.send_waited / 1e9);
+    lua_setfield(L, -2, "send_waited");
     return 1;
 }
 

@@ -498,6 +498,14 @@ static int session_stats(lua_State *L)
     if (!link)
         return es_lsession_closed_error(L);
     es_lua_push_link_stats(L, link);
+    struct es_session_flow flow;
+    es_session_flow(ls->s, &flow);
+    lua_pushinteger(L, (lua_Integer)flow.queued);
+    lua_setfield(L, -2, "queued");
+    lua_pushinteger(L, (lua_Integer)flow.send_waits);
+    lua_setfield(L, -2, "send_waits");
+    lua_pushnumber(L, (double)flow.send_waited / 1e9);
+    lua_setfield(L, -2, "send_waited");
     return 1;
 }
 

@@ -168,6 +168,25 @@ static int limit_time(struct es_call *c)
     return es_wheel_add(w, &c->st.deadline, ends);
 }
 
+static void refuse_with(struct es_call *c, int status, const char *message, uint64_t stop_code)
+{
+    struct es_failure f;
+
+    failure_set(&f, status, ES_PROCESSED_NO, message);
+    f.codec = c->codec;
+    call_in_refuse(c, &f, stop_code);
+}
+
+/* As many calls as may are under way, of all sessions together. One session cannot take the places of all:
+ * each may have its share. */
+static int is_full(const struct es_session *s)
+{
+    const struct es_host *h = s->host;
+    uint64_t max = h->cfg.limits.max_total_calls, sessions = h->stats.sessions;
+
+    return max != 0 && h->stats.calls_in_running >= max && (s->n_calls_in + 1) * sessions > max;
+}
+
 /* The whole request is there and the peer is let in. c may be gone after. */
 static void dispatch(struct es_call *c, const struct es_request *r)
 {
@@ -183,6 +202,11 @@ static void dispatch(struct es_call *c, const struct es_request *r)
                        f.status == ES_STATUS_RESOURCE_EXHAUSTED ? ES_APP_TOO_LARGE : ES_APP_NO_MORE_WANTED);
         return;
     }
+    if (is_full(s)) {
+        refuse_with(c, ES_STATUS_RESOURCE_EXHAUSTED, "as many calls are under way as may",
+                    ES_APP_NO_MORE_WANTED);
+        return;
+    }
     c->method = m;
     es_method_use(m);
     set_urgency(c->st.ls, m, r);
@@ -193,15 +217,6 @@ static void dispatch(struct es_call *c, const struct es_request *r)
 }
 
 /* ---- receiving ---- */
-
-static void refuse_with(struct es_call *c, int status, const char *message, uint64_t stop_code)
-{
-    struct es_failure f;
-
-    failure_set(&f, status, ES_PROCESSED_NO, message);
-    f.codec = c->codec;
-    call_in_refuse(c, &f, stop_code);
-}
 
 static void start_deadline(struct es_call *c, const struct es_request *r)
 {

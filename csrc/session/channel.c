@@ -42,7 +42,7 @@ static int wake_writer(struct es_channel *c)
         return 0;
     rc = channel_tell(c, ES_REC_WRITABLE);
     if (rc == 0)
-        c->blocked = 0;
+        flow_unblock_channel(c);
     return rc;
 }
 
@@ -96,7 +96,7 @@ void channel_writable(struct es_channel *c)
 
 void channel_unblock(struct es_channel *c)
 {
-    if (c->st.ls != NULL && es_link_queued(c->st.ls) <= ES_LINK_HIGH)
+    if (c->st.ls != NULL && es_link_queued(c->st.ls) <= c->st.ls->high)
         (void)wake_writer(c);
 }
 
@@ -312,13 +312,10 @@ int es_channel_send(struct es_channel *c, const struct es_msg_out *m)
     if (rc != 0 || m->len > s->peer_max_message) {
         if (s->hello_seen || m->len > s->host->cfg.limits.max_message)
             return ES_ERR_TOO_LARGE;
-        c->blocked = 1; /* the peer's HELLO may allow it */
-        return ES_ERR_AGAIN;
+        return flow_block_channel(c); /* the peer's HELLO may allow it */
     }
-    if (es_link_queued(c->st.ls) > ES_LINK_HIGH) {
-        c->blocked = 1;
-        return ES_ERR_AGAIN;
-    }
+    if (flow_full(s, c->st.ls))
+        return flow_block_channel(c);
     rc = write_message(c, m, codec);
     if (rc == 0) {
         c->messages_out++;
@@ -625,5 +622,10 @@ void es_channel_stats_get(const struct es_channel *c, struct es_channel_stats *o
     out->queued = c->st.ls != NULL ? es_link_queued(c->st.ls) : 0;
     out->finished = c->send_over;
     out->peer_finished = c->recv_over;
+    out->waits = c->waits + c->blocked;
+    out->waited = c->waited + (c->blocked ? session_now(c->st.session) - c->blocked_at : 0);
+    out->high = c->st.ls != NULL ? c->st.ls->high : 0;
+    out->low = c->st.ls != NULL ? c->st.ls->low : 0;
+    out->failed = c->failed;
     out->open = !c->send_over || !c->recv_over;
 }

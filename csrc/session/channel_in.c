@@ -8,9 +8,9 @@
 #include <string.h>
 #include "channel.h"
 
-#define STEAL_BYTES 4096                   /* messages from here on take the reader's buffer with them */
-#define BLOCK_BYTES ((size_t)16 * 1024)    /* of a block of small messages */
-#define QUEUE_BYTES ((uint64_t)256 * 1024) /* unread messages above this: no further frame is let in */
+#define STEAL_BYTES 4096                  /* messages from here on take the reader's buffer with them */
+#define BLOCK_BYTES ((size_t)16 * 1024)   /* of a block of small messages */
+#define QUEUE_BYTES ((uint64_t)64 * 1024) /* unread messages above this: no further frame is let in */
 #define RECORD_HEAD 8 /* length and uncredited bytes, before each message of a common block */
 
 /* ---- messages that wait ---- */
@@ -294,6 +294,7 @@ static int fill_channel(struct es_channel *ch, const struct es_request *r, struc
     ch->priority = (uint8_t)r->priority;
     ch->packing = pack_mirror(&s->host->cfg.packing, r->flags);
     set_urgency(ch->st.ls, m, r);
+    flow_marks(ch->st.ls, &s->host->cfg.limits.stream_queue);
     if ((rc = es_buf_put(&ch->metadata, r->metadata.p, r->metadata.n)) != 0 ||
         (rc = es_idmap_put(&s->by_id, r->request_id, &ch->st)) != 0)
         return rc;
@@ -451,7 +452,6 @@ static int data_frame(struct es_channel *c, const struct es_raw_frame *f, const 
     c->bytes_in += d.payload.n;
     if (d.flags & ES_PACKED)
         c->packing = pack_mirror(&c->packing, d.flags);
-    c->active = session_now(s);
     if (c->deaf)
         return 0;
     rc = put_message(c, f);
@@ -519,6 +519,7 @@ void channel_data(struct es_channel *c, const uint8_t *p, size_t n, int fin)
 
     if (c->recv_over && !(c->ours && c->answered && !c->failed))
         return; /* failed, reset or ended here: the rest is of no interest */
+    c->active = session_now(s);
     while ((rc = strand_feed(&c->st, &p, &n, &f)) == 1) {
         if (!channel_frame(c, &f))
             return;
@@ -607,8 +608,13 @@ void channel_expired(struct es_channel *c)
     struct es_session *s = c->st.session;
     struct es_failure f;
 
-    s->host->stats.calls_timed_out++;
     failure_set(&f, ES_STATUS_TIMEOUT, ES_PROCESSED_MAYBE, "the deadline passed");
+    if (session_now(s) < c->deadline) { /* the time that nothing may move on it is over, perhaps */
+        if (!flow_is_idle(c))
+            return;
+        failure_set(&f, ES_STATUS_TIMEOUT, ES_PROCESSED_MAYBE, "the stream was idle for too long");
+    }
+    s->host->stats.calls_timed_out++;
     if (c->st.ls != NULL && session_may_send(s)) {
         channel_abandon(c, ES_APP_DEADLINE, f.message);
     }

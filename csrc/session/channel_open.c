@@ -43,6 +43,7 @@ static int send_request(struct es_channel *c)
         rc = es_link_open(s->link, ES_DIR_BIDI, &c->st, &c->st.ls);
     if (rc != 0)
         return rc;
+    flow_marks(c->st.ls, &h->cfg.limits.stream_queue);
     if (c->priority != 3)
         es_link_priority(c->st.ls, ES_PRIO_FIRST + c->priority);
     rc = es_link_write(c->st.ls, h->scratch.p, h->scratch.n, !c->sends);
@@ -64,13 +65,12 @@ static int check_open(struct es_session *s, const char *name, size_t len, const 
     if (!session_may_send(s) || s->draining)
         return ES_ERR_CLOSED;
     if (!s->established) {
-        s->emit_blocked = 1;
-        return ES_ERR_AGAIN;
+        return flow_block_events(s);
     }
     if (!es_name_valid(name, len) || o->priority > 7 || rc == ES_ERR_INVAL)
         return ES_ERR_INVAL;
     if (rc == ES_ERR_AGAIN)
-        s->emit_blocked = 1; /* whoever waits is told with the peer's HELLO */
+        (void)flow_block_events(s); /* whoever waits is told with the peer's HELLO */
     if (rc != 0)
         return rc;
     if (payload_len > s->peer_max_message)

@@ -15,16 +15,10 @@ void lane_out_free(struct es_lane_out *l)
     es_free(l);
 }
 
-static int again(struct es_session *s)
-{
-    s->emit_blocked = 1;
-    return ES_ERR_AGAIN;
-}
-
 void emit_writable(struct es_session *s)
 {
     if (s->emit_blocked && session_push(s, ES_EV_SESSION_WRITABLE, sizeof(struct es_event)) != NULL)
-        s->emit_blocked = 0;
+        flow_unblock_events(s);
 }
 
 static int lane_open(struct es_session *s, int lane)
@@ -40,6 +34,7 @@ static int lane_open(struct es_session *s, int lane)
         es_free(l);
         return rc;
     }
+    flow_marks(l->st.ls, &s->host->cfg.limits.event_queue);
     s->lanes_out[lane] = l;
     return 0;
 }
@@ -82,7 +77,7 @@ static int emit_datagram(struct es_session *s, struct emission *m)
     int rc;
 
     if (!s->hello_seen)
-        return again(s); /* whether the peer takes them is not known yet */
+        return flow_block_events(s); /* whether the peer takes them is not known yet */
     if ((s->caps & ES_CAP_DATAGRAM) == 0)
         return ES_ERR_UNSUPPORTED;
     m->e.seq = s->datagram_seq;
@@ -108,8 +103,8 @@ static int emit_lane(struct es_session *s, int lane, struct emission *m)
 
         rc = es_buf_put(b, &type, 1);
     } else {
-        if (es_link_queued(l->st.ls) > ES_LANE_HIGH)
-            return again(s);
+        if (flow_full(s, l->st.ls))
+            return flow_block_events(s);
         m->e.seq = l->seq;
         rc = 0;
     }
@@ -120,7 +115,7 @@ static int emit_lane(struct es_session *s, int lane, struct emission *m)
         l = s->lanes_out[lane];
     }
     if (rc == ES_ERR_LIMIT)
-        return again(s);
+        return flow_block_events(s);
     if (rc != 0)
         return rc;
     rc = es_link_write(l->st.ls, b->p, b->n, 0);
@@ -163,7 +158,7 @@ int es_session_emit_ref(struct es_session *s, const struct es_packing *packing, 
     if (rc != 0 && rc != ES_ERR_AGAIN)
         return rc;
     if (!s->established || rc != 0 || len > s->peer_max_message)
-        return again(s); /* the latter two before the peer's HELLO, which may allow it */
+        return flow_block_events(s); /* the latter two before the peer's HELLO, which may allow it */
     m.e.flags = wall_time_us != 0 ? ES_FLAG_WALL : 0;
     m.e.name.p = (const uint8_t *)name;
     m.e.name.n = name_len;

@@ -17,8 +17,7 @@
 #define ES_SMALL_FRAME         ((uint64_t)64 * 1024) /* longer ones reserve their length before they are let in */
 #define ES_FRAME_OVERHEAD      4096                  /* of a frame beyond payload and metadata */
 #define ES_OVERTAKEN           256                   /* CANCELs remembered for requests that have not come */
-#define ES_MAX_RESETS          500 /* streams reset beyond answered calls before the peer is cut */
-#define ES_LANE_HIGH           ((size_t)1024 * 1024)
+#define ES_MAX_RESETS          500  /* streams reset beyond answered calls before the peer is cut */
 #define ES_MAX_DATAGRAM_EVENTS 1024 /* unreliable events whose handlers have not ended; more are dropped */
 #define ES_CONTROL_HIGH        ((size_t)64 * 1024) /* unsent control bytes above which PINGs are not answered */
 
@@ -146,9 +145,13 @@ struct es_channel {
     struct es_buf trailers;   /* owned: of RESPONSE, pairs without the count */
     size_t n_trailers;
     struct es_failure error;
-    uint64_t active;           /* ns: a message was sent or came last */
     uint64_t opened_at;        /* ns */
     struct es_meter *meter;    /* borrowed; NULL: not counted, or counted already */
+    uint64_t active;           /* ns: a message was sent, or something came, last */
+    uint64_t idle_limit;       /* ns that nothing may move; 0: any */
+    uint64_t moved;            /* bytes that had gone when that was looked at */
+    uint64_t blocked_at;       /* ns; blocked: since when */
+    uint64_t waits, waited;    /* times that it was, and ns */
     uint64_t cancel_code;      /* cancelled: why */
     struct es_buf plain;       /* owned: the first message, decompressed, while it is being read */
     struct es_packing packing; /* of what we send */
@@ -198,7 +201,8 @@ struct es_session {
     uint8_t reported;            /* CLOSED was appended */
     uint8_t draining, idle_told; /* we sent GOAWAY; IDLE was appended */
     uint8_t refused;             /* the peer sent GOAWAY */
-    uint8_t emit_blocked;        /* bit: a lane said AGAIN */
+    uint8_t emit_blocked;        /* es_session_emit said AGAIN */
+    uint8_t crowded;             /* as in es_host, of the session's own queues */
     uint8_t shared_ids;          /* request ids come from the host */
     uint8_t instance[16], peer_instance[16];
     uint64_t caps;         /* that both sides have: what we may use; 0 before the peer's HELLO */
@@ -238,6 +242,8 @@ struct es_session {
     struct es_overtaken *overtaken; /* owned: a ring; NULL until the first */
     uint32_t n_overtaken, next_overtaken;
     uint64_t resets, resets_since;
+    uint64_t emit_blocked_at; /* ns */
+    uint64_t send_waits, send_waited;
 };
 
 /* ---- session.c ---- */
@@ -421,6 +427,17 @@ void lane_free(struct es_lane_in *l);
 void lane_out_free(struct es_lane_out *l);
 void datagram_received(struct es_session *s, const uint8_t *p, size_t n);
 void emit_writable(struct es_session *s);
+
+/* ---- flow.c: send queues, and streams on which nothing moves ---- */
+/* 1: nothing more may be queued on ls now; writable() follows. */
+int flow_full(struct es_session *s, struct es_link_stream *ls);
+void flow_marks(struct es_link_stream *ls, const struct es_marks *m);
+int flow_block_channel(struct es_channel *c); /* ES_ERR_AGAIN; WRITABLE is owed */
+void flow_unblock_channel(struct es_channel *c);
+int flow_block_events(struct es_session *s); /* ES_ERR_AGAIN; SESSION_WRITABLE is owed */
+void flow_unblock_events(struct es_session *s);
+/* The wheel fired before the deadline: 1: nothing moved for idle_limit; else it fires again. */
+int flow_is_idle(struct es_channel *c);
 
 /* ---- channel.c, channel_open.c, channel_in.c ---- */
 /* The REQUEST of a named stream came on c's stream: refuses it, or makes a channel of it. c is gone after. */

@@ -12,7 +12,11 @@ int call_in_must_wait(const struct es_session *s)
 {
     uint64_t unacked = s->link->held > s->held ? s->link->held - s->held : 0;
 
-    return unacked >= s->link->hold_cap + s->n_channels * ES_LINK_HIGH;
+    uint64_t each = s->host->cfg.limits.stream_queue.high;
+
+    if (each < ES_LINK_HIGH)
+        each = ES_LINK_HIGH;
+    return unacked >= s->link->hold_cap + s->n_channels * each;
 }
 
 /* The binding is looking at the call's record: it takes the payload back. */

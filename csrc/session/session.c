@@ -124,6 +124,7 @@ static int attach(struct es_app *app, struct es_link *link, void *arg)
     s->link = link;
     es_list_push(&h->sessions, &s->all);
     es_link_attach(link, &session_link_events, s);
+    es_link_set_tally(link, &h->unsent);
     return 0;
 }
 

@@ -212,6 +212,12 @@ es_session_in_flight(const struct es_session *s); /* incoming + outgoing calls, 
 /* 1 when every byte written (lanes, control, calls) was acknowledged: what close() waits for. */
 int es_session_flushed(const struct es_session *s);
 
+struct es_session_flow {
+    uint64_t queued;                  /* unsent bytes */
+    uint64_t send_waits, send_waited; /* as in es_host_stats */
+};
+void es_session_flow(const struct es_session *s, struct es_session_flow *out);
+
 /* ---- outgoing calls ---- */
 struct es_call_opts {
     uint64_t deadline; /* ns on timers->now's clock; ES_DEADLINE_DEFAULT: now + limits.request_timeout;
@@ -297,8 +303,8 @@ int es_call_fail(struct es_call *c, const struct es_failure *f);
 
 /* ---- events ---- */
 /* Queues one event. lane 0-7 (a lane is opened on first use), or ES_LANE_DATAGRAM. wall_time_us 0: absent.
- * ES_ERR_AGAIN: the lane's queue is over its high mark (1 MiB unsent), or the handshake, or the peer's HELLO
- * where it matters, has not come: wait for ES_EV_SESSION_WRITABLE. ES_ERR_TOO_LARGE (a datagram:
+ * ES_ERR_AGAIN: the lane's queue is over its high mark (limits.event_queue), or the handshake, or the peer's
+ * HELLO where it matters, has not come: wait for ES_EV_SESSION_WRITABLE. ES_ERR_TOO_LARGE (a datagram:
  * es_link_stats.max_datagram less the frame's head), ES_ERR_METADATA, ES_ERR_LIMIT (256 datagrams wait
  * already: drop it), ES_ERR_CLOSED, ES_ERR_UNSUPPORTED, ES_ERR_INVAL. */
 int es_session_emit(struct es_session *s, const char *name, size_t name_len, int lane, int codec,
@@ -364,9 +370,10 @@ struct es_msg_out {
     void (*release)(void *); /* NULL: copied; else as es_link_write_ref, or as es_session_request */
     void *arg;
 };
-/* One message. ES_ERR_AGAIN: the queue is above ES_LINK_HIGH, nothing was taken, ES_EV_CHANNEL_WRITABLE
- * follows; ES_ERR_TOO_LARGE (peer's max_message); ES_ERR_CLOSED (finished, reset, session gone, or the peer
- * wants no more); ES_ERR_UNSUPPORTED: no messages go this way in a call of this kind. */
+/* One message. ES_ERR_AGAIN: the queue is above its mark, or the session's, or the host's, nothing was
+ * taken, ES_EV_CHANNEL_WRITABLE follows; ES_ERR_TOO_LARGE (peer's max_message); ES_ERR_CLOSED (finished,
+ * reset, session gone, or the peer wants no more); ES_ERR_UNSUPPORTED: no messages go this way in a call of
+ * this kind. */
 int es_channel_send(struct es_channel *c, const struct es_msg_out *m);
 
 struct es_msg_in {
@@ -421,11 +428,17 @@ void es_session_figures(struct es_host *h, struct es_host_figures *out);
 
 struct es_channel_stats {
     uint64_t messages_in, messages_out, bytes_in, bytes_out;
-    uint64_t queued; /* unsent bytes */
-    uint64_t unread; /* bytes of messages that came and were not consumed */
-    uint64_t idle;   /* ns since a message was sent or came last, or since the opening */
-    int finished, peer_finished, open;
+    uint64_t queued;        /* unsent bytes */
+    uint64_t unread;        /* bytes of messages that came and were not consumed */
+    uint64_t idle;          /* ns since a message was sent or came last, or since the opening */
+    uint64_t waits, waited; /* times that es_channel_send said AGAIN, and ns until it would not again */
+    uint64_t high, low;     /* marks of the send queue */
+    int finished, peer_finished, open, failed;
 };
+/* Other marks for this stream's send queue than the host's. */
+void es_channel_set_queue(struct es_channel *c, size_t high, size_t low);
+/* It fails (timeout) when nothing came or went for so many ns; 0: it may be idle. 0 or ES_ERR_NOMEM. */
+int es_channel_set_idle_timeout(struct es_channel *c, uint64_t ns);
 void es_channel_stats_get(const struct es_channel *c, struct es_channel_stats *out);
 
 #endif

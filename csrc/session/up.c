@@ -250,6 +250,8 @@ static void on_closed(void *user, const struct es_close_info *info)
     s->closing = 1;
     s->close_info = *info;
     totals_closed(s);
+    if (s->link != NULL)
+        es_link_set_tally(s->link, NULL);
     s->link = NULL;
     s->dead = 1;
     session_bury(s);

@@ -525,7 +525,7 @@ void es_conn_arm(struct es_conn *c)
     struct es_timers *ts = &c->ep->p->timers;
     uint64_t at = ngtcp2_conn_get_expiry(c->nc);
 
-    if (at <= ts->now + MIN_TIMER && c->unsent == 0 && c->n_dgrams == 0) {
+    if (at <= ts->now + MIN_TIMER && c->link.unsent == 0 && c->n_dgrams == 0) {
         /* Nothing waits for the pacer, so let it forget: a timer that near would cost more than it gives. */
         int rv = ngtcp2_conn_handle_expiry(c->nc, ts->now);
         if (rv != 0) {

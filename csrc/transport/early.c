@@ -152,7 +152,7 @@ static void again(struct es_conn *c, struct es_qstream *s)
     }
     (void)ngtcp2_conn_set_stream_user_data(c->nc, id, s);
     s->s.id = id;
-    c->unsent += s->unacked - s->unsent;
+    es_link_count_unsent(&c->link, (int64_t)(s->unacked - s->unsent));
     s->unsent = s->unacked;
     s->send = s->head;
     s->send_off = s->head_off;

@@ -83,7 +83,6 @@ struct es_qstream {
     unsigned fin_sent : 1;
     unsigned fin_alone : 1; /* FIN went in a frame without data: its acknowledgement comes apart */
     unsigned sent : 1;      /* sent() was delivered */
-    unsigned was_high : 1;  /* the queue was above ES_LINK_HIGH: writable() is due when it falls */
     unsigned want_reset : 1, did_reset : 1;
     unsigned want_stop : 1, did_stop : 1;
     unsigned want_writable : 1, want_stopped : 1; /* up-calls due after the write loop */
@@ -164,7 +163,6 @@ struct es_conn {
 
     struct es_list ready[ES_PRIO_LAST + 1];
     struct es_list streams, dead, ops;
-    size_t unsent; /* bytes queued on all streams */
     size_t n_streams;
     uint64_t conn_credit;                     /* bytes arrived whose connection credit is still to be given */
     size_t credit_bidi, credit_uni;           /* new streams the peer may open, still to be given */
@@ -363,7 +361,7 @@ void es_conn_held(struct es_conn *c, int64_t delta);
  * packets is acknowledged whatever our protocols do, and what was received is theirs to take. */
 static inline int es_conn_may_credit(const struct es_conn *c)
 {
-    return c->link.held < c->link.hold_cap + c->unsent;
+    return c->link.held < c->link.hold_cap + c->link.unsent;
 }
 size_t es_conn_max_datagram(struct es_conn *c);
 

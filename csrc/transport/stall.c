@@ -57,7 +57,7 @@ void es_conn_end_if_stalled(struct es_conn *c)
     if (still < c->cfg.stall_timeout + 3 * ngtcp2_conn_get_pto(c->nc)) {
         return;
     }
-    if (c->outstanding > c->unsent && c->packets_in - c->moved_packets >= TALKS && c->probes >= PROBES) {
+    if (c->outstanding > c->link.unsent && c->packets_in - c->moved_packets >= TALKS && c->probes >= PROBES) {
         why = deaf;
     } else if (c->link.held >= c->link.hold_cap) {
         why = slow;

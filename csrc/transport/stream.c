@@ -78,6 +78,7 @@ struct es_qstream *es_qstream_new(struct es_conn *c, int64_t id, int remote)
     }
     s->s.link = &c->link;
     s->s.id = id;
+    es_link_marks(&s->s, ES_LINK_HIGH, ES_LINK_HIGH / 2);
     s->prio = ES_PRIO_DEFAULT;
     s->window = c->cfg.stream_window;
     s->round_at = es_conn_now(c);
@@ -104,7 +105,7 @@ static void drop_chunks(struct es_qstream *s)
         k->next = NULL;
         es_chunk_put(c->ep, k);
     }
-    c->unsent -= s->unsent;
+    es_link_count_unsent(&c->link, -(int64_t)s->unsent);
     es_conn_queued(c, -(int64_t)s->unacked);
     s->head = s->tail = s->send = NULL;
     s->send_off = s->head_off = s->unsent = s->unacked = 0;
@@ -175,12 +176,10 @@ static void queued_more(struct es_qstream *s, size_t n, int fin)
 
     s->unsent += n;
     s->unacked += n;
-    c->unsent += n;
+    es_link_count_unsent(&c->link, (int64_t)n);
     es_conn_queued(c, (int64_t)n);
     s->fin |= fin != 0;
-    if (s->unsent > ES_LINK_HIGH) {
-        s->was_high = 1;
-    }
+    es_link_queue_rose(&s->s, s->unsent);
     es_qstream_make_ready(s);
     es_conn_mark(c);
 }
@@ -304,7 +303,7 @@ void es_qstream_advance(struct es_qstream *s, size_t n)
 
     assert(n <= s->unsent);
     s->unsent -= n;
-    c->unsent -= n;
+    es_link_count_unsent(&c->link, -(int64_t)n);
     while (s->send != NULL) {
         size_t left = s->send->len - s->send_off;
         if (n < left) {
@@ -315,8 +314,7 @@ void es_qstream_advance(struct es_qstream *s, size_t n)
         s->send = s->send->next;
         s->send_off = 0;
     }
-    if (s->was_high && s->unsent <= ES_LINK_HIGH / 2) {
-        s->was_high = 0;
+    if (es_link_queue_fell(&s->s, s->unsent)) {
         s->want_writable = 1;
         es_qstream_op(s);
     }
@@ -357,11 +355,11 @@ void es_qstream_drop_unsent(struct es_qstream *s)
     struct es_chunk *k, *next;
 
     es_list_remove(&s->ready);
-    c->unsent -= s->unsent;
+    es_link_count_unsent(&c->link, -(int64_t)s->unsent);
     s->unacked -= s->unsent;
     es_conn_queued(c, -(int64_t)s->unsent);
     s->unsent = 0;
-    s->was_high = 0;
+    s->s.wake = 0;
     if (s->send == NULL) {
         return;
     }

@@ -273,7 +273,7 @@ static size_t batch_limit(struct es_conn *c)
     ngtcp2_conn_info info;
     uint64_t ms_of_rate, limit;
 
-    if (c->unsent <= BULK_FROM) {
+    if (c->link.unsent <= BULK_FROM) {
         return SMALL_BATCH * ES_PACKET_MAX;
     }
     ngtcp2_conn_get_conn_info(c->nc, &info);

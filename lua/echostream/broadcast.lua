@@ -4,6 +4,7 @@ local core = require "echostream.core"
 local loop = require "echostream.loop"
 local middleware = require "echostream.middleware"
 local options = require "echostream.options"
+local outbox = require "echostream.outbox"
 local task = require "echostream.task"
 
 local M = {}
@@ -70,48 +71,49 @@ function policies.disconnect(item)
   return false
 end
 
--- Outboxes: the events that wait for a session whose queue is full, oldest first.
-
-local flush
-
-local function wait_for_room(peer, outbox)
-  peer._ud:on_writable(function()
-    flush(peer, outbox)
-  end)
-end
-
-function flush(peer, outbox)
-  while outbox.first <= outbox.last do
-    local item = outbox[outbox.first]
-    local _, err = attempt(item)
-    if err == "again" then
-      return wait_for_room(peer, outbox)
-    end
-    outbox[outbox.first] = nil
-    outbox.first = outbox.first + 1
+-- The events that wait for a session whose queue is full.
+local function outbox_of(peer)
+  if not peer._outbox then
+    peer._outbox = outbox.new(attempt, function(fn)
+      peer._ud:on_writable(fn)
+    end, function()
+      peer._outbox = nil
+      if not peer._rec.stepping then
+        loop.touch(peer._rec)
+      end
+    end)
   end
-  peer._outbox = nil
-  if not peer._rec.stepping then
-    loop.touch(peer._rec)
-  end
+  return peer._outbox
 end
 
 function policies.drop_oldest(item, settings)
-  local peer, dropped = item.peer, 0
-  local outbox = peer._outbox
-  if not outbox then
-    outbox = { first = 1, last = 0 }
-    peer._outbox = outbox
-    wait_for_room(peer, outbox)
+  return true, outbox.push(outbox_of(item.peer), item, #item.encoded, settings.outbox)
+end
+
+--- One event to one session that is too slow for it: it waits, and the oldest that wait are dropped when there are too many.
+---@param peer echostream.session
+---@param name string
+---@param opts table    of the event; `outbox`: how many may wait
+---@param ... any
+---@return true|nil ok, echostream.error? err
+function M.drop_oldest(peer, name, opts, ...)
+  local item = { peer = peer, name = name, opts = opts, encoded = core.encode(opts, ...) }
+  local err = "again"
+  if not peer._outbox then -- else behind those that wait
+    local ok
+    ok, err = attempt(item)
+    if not peer._rec.stepping then
+      loop.touch(peer._rec)
+    end
+    if ok then
+      return true
+    end
   end
-  outbox.last = outbox.last + 1
-  outbox[outbox.last] = item
-  while outbox.last - outbox.first >= settings.outbox do
-    outbox[outbox.first] = nil
-    outbox.first = outbox.first + 1
-    dropped = dropped + 1
+  if err ~= "again" then
+    return nil, err
   end
-  return true, dropped
+  peer._dropped = (peer._dropped or 0) + outbox.push(outbox_of(peer), item, #item.encoded, opts.outbox or M.OUTBOX)
+  return true
 end
 
 local function deliver(item, deadline)

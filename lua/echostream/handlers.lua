@@ -3,6 +3,7 @@
 local core = require "echostream.core"
 local errors = require "echostream.errors"
 local event = require "echostream.event"
+local flow = require "echostream.flow"
 local log = require "echostream.log"
 local loop = require "echostream.loop"
 local options = require "echostream.options"
@@ -25,6 +26,11 @@ local M = {}
 ---@field priority? integer         urgency of what it sends, 0 first to 7 last (default: what its caller asked for, 3)
 ---@field concurrent? integer       events: so many of one lane at once (default: 1)
 ---@field codec? string             streams: messages are values (default: "raw", bytes)
+---@field queue? integer|table      streams: as in the options of calls, for what the handler sends
+---@field when_full? "wait"|"drop_oldest"|"drop_newest"|"error"  streams: the same
+---@field outbox? integer           streams: the same
+---@field idle_timeout? number      streams: the same
+---@field numbered? boolean         streams: the same
 
 ---@class echostream.handlers  of servers and clients
 local methods = {}
@@ -48,19 +54,26 @@ local function schema(own)
   return fields
 end
 
+local function with_stream(fields)
+  for name, field in pairs(flow.stream_schema) do
+    fields[name] = field
+  end
+  return fields
+end
+
 local limit = { type = "integer", min = 1, max = 1 << 30 }
 local urgency = { type = "integer", min = 0, max = 7 }
 
 --- The options of each kind of handler.
 ---@type table<"rpc"|"event"|"stream", table<string, echostream.options.field>>
 M.schemas = {
-  rpc = schema {
+  rpc = schema(with_stream {
     returns = { type = { "string", "table" } },
     idempotent = { type = "boolean" },
     max_calls = limit,
     priority = urgency,
     stream = { type = "string", one_of = { "in", "out", "both" } },
-  },
+  }),
   event = schema {
     concurrent = { type = "integer", min = 1, max = 1 << 20 },
     max_calls = { refuse = 'is of methods and streams; an event has "concurrent"' },
@@ -68,12 +81,12 @@ M.schemas = {
     idempotent = { refuse = "is of methods; an event is delivered at most once" },
     returns = { refuse = "is of methods; an event has no answer" },
   },
-  stream = schema {
+  stream = schema(with_stream {
     codec = stream.codec_option,
     max_calls = limit,
     priority = urgency,
     idempotent = { refuse = "is of methods" },
-  },
+  }),
 }
 
 -- What describes a handler to the other side.
@@ -124,10 +137,14 @@ local function form(kind, name, fn, opts)
   if kind == "stream" then
     local codec, handler = opts.codec, fn
     return function(peer, channel)
-      return handler(peer, stream.new(channel, peer, name, codec))
+      local opened = stream.new(channel, peer, name, codec, opts)
+      if opts.when_full then
+        return stream.drained(opened, handler(peer, opened))
+      end
+      return handler(peer, opened)
     end
   elseif kind == "rpc" and opts.stream then
-    return stream.method(name, fn)
+    return stream.method(name, fn, opts)
   elseif kind == "event" and opts.timeout then
     return within(opts.timeout, name, fn)
   end

@@ -4,6 +4,7 @@ local core = require "echostream.core"
 local codec = require "echostream.codec"
 local context = require "echostream.context"
 local event = require "echostream.event"
+local flow = require "echostream.flow"
 local handlers = require "echostream.handlers"
 local hooks = require "echostream.hooks"
 local loop = require "echostream.loop"
@@ -35,6 +36,11 @@ M.schema = {
   max_message = { type = "integer", min = 1 },
   max_metadata = { type = "integer", min = 0, max = 16384 },
   max_calls = { type = "integer", min = 1 },
+  max_total_calls = { type = "integer", min = 0, max = 1 << 30 },
+  stream_queue = flow.queue_option,
+  event_queue = flow.queue_option,
+  session_queue = flow.queue_option,
+  total_queue = flow.queue_option,
   max_named_streams = { type = "integer", min = 0 },
   max_pending = { type = "integer", min = 0 },
   assembly_timeout = { type = "seconds" },
@@ -203,6 +209,7 @@ end
 ---@param opts table  checked
 ---@param accepts boolean
 function M.init(self, opts, accepts)
+  local where = accepts and "echo.server" or "echo.client"
   self._rec = loop.current()
   self._hooks = { start = {}, stop = {}, connect = {}, disconnect = {}, migrate = {} }
   self._listeners = {}
@@ -217,6 +224,11 @@ function M.init(self, opts, accepts)
     max_message = opts.max_message,
     max_metadata = opts.max_metadata,
     max_calls = opts.max_calls,
+    max_total_calls = opts.max_total_calls,
+    stream_queue = flow.marks(where, "stream_queue", opts.stream_queue, 3),
+    event_queue = flow.marks(where, "event_queue", opts.event_queue, 3),
+    session_queue = flow.marks(where, "session_queue", opts.session_queue, 3),
+    total_queue = flow.marks(where, "total_queue", opts.total_queue, 3),
     max_named_streams = opts.max_named_streams,
     max_pending = opts.max_pending,
     assembly_timeout = opts.assembly_timeout,

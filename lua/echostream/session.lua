@@ -5,6 +5,7 @@ local codecs = require "echostream.codec"
 local context = require "echostream.context"
 local errors = require "echostream.errors"
 local event = require "echostream.event"
+local flow = require "echostream.flow"
 local loop = require "echostream.loop"
 local middleware = require "echostream.middleware"
 local options = require "echostream.options"
@@ -52,6 +53,11 @@ M.call_options = {
   unreliable = { type = "boolean" },
   lane = { type = "integer", min = 0, max = 7 },
   retry = retry.option,
+  queue = flow.queue_option,
+  when_full = flow.policy_option,
+  outbox = flow.outbox_option,
+  idle_timeout = flow.idle_option,
+  numbered = { type = "boolean" },
 }
 
 -- Stands where the core's session would be before a client is connected, so that no call needs a test for it.
@@ -115,6 +121,9 @@ local function emit_now(self, opts, name, ...)
   if n > 0 and type((select(n, ...))) == "function" then
     return task.either(emit_waiting, self._ud, name, opts, ...)
   end
+  if opts and opts.when_full and opts.when_full ~= "wait" then
+    return flow.emit(self, opts, name, ...)
+  end
   local ok, err = self._ud:emit(name, opts, ...)
   if err == "again" then
     return block(emit_waiting, self._ud, name, opts, ...)
@@ -175,7 +184,7 @@ local function open_stream(self, name, opts, codec)
   if not self._rec.stepping then
     loop.touch(self._rec)
   end
-  return stream.new(channel, self, name, codec)
+  return stream.new(channel, self, name, codec, opts)
 end
 
 local function create_stream(self, where, name, opts, defaults)
@@ -231,7 +240,7 @@ local function open_call_now(self, opts, name, ...)
   if not self._rec.stepping then
     loop.touch(self._rec)
   end
-  return stream.new(channel, self, name, channel:codec())
+  return stream.new(channel, self, name, channel:codec(), opts)
 end
 
 -- Through the middleware --------------------------------------------------------------------------------------
@@ -474,7 +483,12 @@ end
 --- Figures of the connection.
 ---@return echostream.stats|nil stats, echostream.error? err
 function shared:stats()
-  return self._ud:stats()
+  local stats, err = self._ud:stats()
+  if not stats then
+    return nil, err
+  end
+  stats.dropped = (not self.server_ctx and self.session or self)._dropped or 0
+  return stats
 end
 
 --- Moves the connection to another local address or port, without a call being lost: what a phone does when its network

@@ -4,8 +4,10 @@
 local codec_module = require "echostream.codec"
 local core = require "echostream.core"
 local errors = require "echostream.errors"
+local flow = require "echostream.flow"
 local loop = require "echostream.loop"
 local options = require "echostream.options"
+local outbox = require "echostream.outbox"
 local task = require "echostream.task"
 
 local M = {}
@@ -14,6 +16,8 @@ local M = {}
 ---@field data any          the message: a string, or a value when both ends named a codec
 ---@field seq? integer      what `send_timestamped` gave
 ---@field wall_time? number seconds since 1970, what `send_timestamped` gave
+---@field gap? integer      of numbered messages: how many are missing before this one
+---@field duplicate? boolean  of numbered messages: this number, or a later one, came before
 
 ---@class echostream.stream
 ---@field name string
@@ -39,10 +43,11 @@ M.codec_option = { type = "string", one_of = codec_module.names }
 ---@param session echostream.session
 ---@param name string
 ---@param codec? string "msgpack" or "json": messages are values, not bytes; default "raw"
+---@param opts? table   checked: fields of flow.stream_schema
 ---@return echostream.stream
-function M.new(channel, session, name, codec)
+function M.new(channel, session, name, codec, opts)
   codec = channel:codec(codec or "raw")
-  return setmetatable({
+  local self = setmetatable({
     _channel = channel,
     _codec = codec ~= "raw" and core.codec[codec] or nil,
     _call = channel:is_call(),
@@ -54,17 +59,42 @@ function M.new(channel, session, name, codec)
     name = name,
     session = session,
     error = nil,
+    _numbered = nil, _expected = nil, _missing = 0, _duplicates = 0,
+    _when_full = nil, _outbox = nil, _finish_due = nil,
   }, Stream)
+  flow.configure(self, opts)
+  return self
 end
 
 --- Makes the core's handler of a streaming method out of the user's.
 ---@param name string
 ---@param fn fun(session: echostream.session, stream: echostream.stream, ...): any ...
 ---@return function
-function M.method(name, fn)
+---@param opts table  of add_rpc, checked
+function M.method(name, fn, opts)
   return function(peer, channel, ...)
-    return fn(peer, M.new(channel, peer, name, channel:codec()), ...)
+    local self = M.new(channel, peer, name, channel:codec(), opts)
+    if self._when_full then
+      return M.drained(self, fn(peer, self, ...))
+    end
+    return fn(peer, self, ...)
   end
+end
+
+--- Waits, at a handler's end, until what its policy kept back is sent. Returns the rest of its arguments.
+---@param self echostream.stream
+---@param ... any
+---@return any ...
+function M.drained(self, ...)
+  if self._outbox then
+    task.await(function(resume)
+      self._drained[resume] = true
+      return function()
+        self._drained[resume] = nil
+      end
+    end)
+  end
+  return ...
 end
 
 -- Waits for one of the channel's "on_…" for at most `left` seconds.
@@ -92,22 +122,41 @@ local function wait_resumed(self, left)
   end, left)
 end
 
-local function frame_of(self, data, seq, wall_time, codec)
-  if self._codec and codecs[codec] then
+-- What the sender's numbers say.
+local function count(self, frame, seq)
+  local expected = self._expected or (self._numbered and 0 or seq)
+  if seq > expected then
+    frame.gap = seq - expected
+    self._missing = self._missing + frame.gap
+  elseif seq < expected then
+    frame.duplicate = true
+    self._duplicates = self._duplicates + 1
+    return
+  end
+  self._expected = seq + 1
+end
+
+local function frame_of(self, raw, data, seq, wall_time, codec)
+  if not raw and self._codec and codecs[codec] then
     local value, problem = codecs[codec].unpack(data)
     if value == nil and errors.is_error(problem) then
       return nil, problem
     end
     data = value
   end
-  return { data = data, seq = seq, wall_time = wall_time }
+  local frame = { data = data, seq = seq, wall_time = wall_time }
+  if seq then
+    count(self, frame, seq)
+  end
+  return frame
 end
 
 local function is_held(self)
   return self._paused and not self._channel:error()
 end
 
-local function receive(self, timeout)
+-- raw: messages as they came.
+local function receive(self, timeout, raw)
   local channel = self._channel
   local deadline = timeout and loop.now() + timeout
   local waited, why = true, nil
@@ -116,7 +165,7 @@ local function receive(self, timeout)
     if not held then
       local data, seq, wall_time, codec = channel:recv()
       if data then
-        return frame_of(self, data, seq, wall_time, codec)
+        return frame_of(self, raw, data, seq, wall_time, codec)
       elseif seq ~= "again" then
         return nil, seq -- how the stream failed says more than that the handler was cancelled
       end
@@ -265,17 +314,35 @@ local function send_waiting(self, bytes, seq, wall_time)
   end
 end
 
-local function send(self, where, data, seq, wall_time, callback)
-  local bytes = data
-  if self._codec then
-    local problem
-    bytes, problem = self._codec.pack(data)
-    if not bytes then
-      return nil, problem
-    end
-  elseif type(data) ~= "string" then
-    error(("%s: a stream carries bytes unless both ends name a codec; wants a string, got %s")
-      :format(where, errors.show(data)), 3)
+local function results(...)
+  return ...
+end
+
+-- Never waits.
+local function send_by_policy(self, bytes, seq, wall_time, callback)
+  local ok, err = nil, "again"
+  if not self._outbox then -- else behind those that wait
+    ok, err = self._channel:send(bytes, seq, wall_time)
+  end
+  if err == "again" then
+    ok, err = flow.full(self, bytes, seq, wall_time)
+  elseif not self._rec.stepping then
+    loop.touch(self._rec)
+  end
+  if callback then
+    return task.call_back(callback, results, ok, err)
+  end
+  return ok, err
+end
+
+-- A message that is in the stream's codec already.
+local function send_bytes(self, bytes, seq, wall_time, callback)
+  if not seq and self._numbered then
+    seq = self._seq
+    self._seq = seq + 1
+  end
+  if self._when_full then
+    return send_by_policy(self, bytes, seq, wall_time, callback)
   end
   if callback then
     return task.call_back(callback, send_waiting, self, bytes, seq, wall_time)
@@ -290,7 +357,22 @@ local function send(self, where, data, seq, wall_time, callback)
   return ok, err
 end
 
---- Sends one message. Waits while the send queue is full.
+local function send(self, where, data, seq, wall_time, callback)
+  local bytes = data
+  if self._codec then
+    local problem
+    bytes, problem = self._codec.pack(data)
+    if not bytes then
+      return nil, problem
+    end
+  elseif type(data) ~= "string" then
+    error(("%s: a stream carries bytes unless both ends name a codec; wants a string, got %s")
+      :format(where, errors.show(data)), 3)
+  end
+  return send_bytes(self, bytes, seq, wall_time, callback)
+end
+
+--- Sends one message. Waits while the send queue is full, unless the stream's `when_full` says otherwise.
 ---@param data string|any  bytes; any value when the stream has a codec
 ---@param callback? fun(ok: true?, err: echostream.error?)
 ---@return true|nil ok, echostream.error? err
@@ -315,6 +397,51 @@ function Stream:send_timestamped(frame, callback)
   return send(self, "stream:send_timestamped", frame.data, seq, frame.wall_time or self._rec.core:wall(), callback)
 end
 
+local function pipe(self, other)
+  local raw, n = self._codec == other._codec, 0
+  while true do
+    local frame, err = receive(self, nil, raw)
+    if not frame then
+      if err then
+        other:reset(err.details and err.details.reset)
+        return nil, err
+      end
+      other:finish()
+      return n
+    end
+    local seq = not other._numbered and frame.seq or nil
+    local ok
+    if raw then
+      ok, err = send_bytes(other, frame.data, seq, frame.wall_time)
+    else
+      ok, err = send(other, "stream:pipe", frame.data, seq, frame.wall_time)
+    end
+    if not ok then
+      self:close()
+      return nil, err
+    end
+    n = n + 1
+  end
+end
+
+--- Hands every message on to another stream, with its number and time, until this one ends; then finishes that one. Waits for
+--- it. As fast as the slower of the two, and no faster: nothing is read while the other's send queue is full, so the sender is
+--- slowed down in turn. When this stream fails the other is reset (with the same code, where there was one); when the other
+--- takes no more this one is closed. For both directions run two of them, one in `echo.spawn`.
+---@param other echostream.stream
+---@param callback? fun(messages: integer?, err: echostream.error?)  instead of waiting
+---@return integer|nil messages  how many were handed on
+---@return echostream.error? err
+function Stream:pipe(other, callback)
+  if getmetatable(other) ~= Stream then
+    error("stream:pipe: wants a stream, got " .. errors.show(other), 2)
+  end
+  if callback then
+    return task.call_back(callback, pipe, self, other)
+  end
+  return task.block(pipe, self, other)
+end
+
 local function touch(self, ...)
   if not self._rec.stepping then
     loop.touch(self._rec)
@@ -325,13 +452,21 @@ end
 --- No more messages from this side; what is queued is delivered, and the peer's `recv` gives nil after it.
 ---@return true|nil ok, echostream.error? err
 function Stream:finish()
+  if self._outbox then
+    self._finish_due = true
+    return true
+  end
   return touch(self, self._channel:finish())
 end
 
 --- Ends the stream: finishes if that was not done, and reads no more. The caller of a streaming call that has no result yet
---- cancels it so; its handler can still return results. Harmless twice.
+--- cancels it so; its handler can still return results. What waits because of `when_full` is dropped: `finish` first. Harmless
+--- twice.
 ---@return true
 function Stream:close()
+  if self._outbox then
+    self._dropped = self._dropped + outbox.clear(self._outbox)
+  end
   self._channel:close()
   return touch(self, true)
 end
@@ -348,15 +483,35 @@ function Stream:reset(code)
   return touch(self, true)
 end
 
---- { messages_in, messages_out, bytes_in, bytes_out, queued (bytes not sent yet), unread (bytes that came and were not read),
---- idle (seconds since a message was sent or came), paused, finished, peer_finished, open }
----@return table|nil stats, echostream.error? err  `connection_closed` after close
+--- Where the stream stands: "open", "half_closed_local" (this side finished), "half_closed_remote" (the other one did), "closed",
+--- or "failed" (`recv` and `send` say how).
+---@return "open"|"half_closed_local"|"half_closed_remote"|"closed"|"failed" state
+---@return boolean paused
+function Stream:state()
+  local stats = self:stats()
+  return stats and stats.state or "closed", self._paused
+end
+
+local function state_of(stats)
+  if stats.failed then
+    return "failed"
+  elseif stats.finished then
+    return stats.peer_finished and "closed" or "half_closed_local"
+  end
+  return stats.peer_finished and "half_closed_remote" or "open"
+end
+
+--- Figures of the stream.
+---@return echostream.stream_stats|nil stats, echostream.error? err  `connection_closed` after close
 function Stream:stats()
   local stats, err = self._channel:stats()
   if not stats then
     return nil, err
   end
+  stats.state, stats.failed = state_of(stats), nil
   stats.paused = self._paused
+  stats.waiting, stats.dropped = self._outbox and outbox.count(self._outbox) or 0, self._dropped or 0
+  stats.missing, stats.duplicates = self._missing, self._duplicates
   return stats
 end
 

@@ -7,9 +7,14 @@
 ---@field max_message? integer  bytes; the longest payload that is accepted (default: 4 MiB)
 ---@field max_metadata? integer  bytes; the most metadata that is accepted, never above 16 KiB (default: 16 KiB)
 ---@field max_calls? integer  handlers that run at once for a session; more calls get `resource_exhausted` (default: 100)
+---@field max_total_calls? integer  calls of all sessions together that may be under way, queued or running; more get `resource_exhausted` before anything of Lua runs, of sessions first that have more than their share; 0: any number (default: 0)
 ---@field max_named_streams? integer  streams that a session may have open at once; more get `resource_exhausted` (default: 256)
 ---@field assembly_timeout? number  seconds that requests and messages of the peer may take to come whole, and one more for every 64 bytes that came; then they end with `timeout`; 0: as long as they like (default: 30)
 ---@field max_pending? integer  own calls that wait for the peer's allowance; more get `resource_exhausted` (default: 16,384)
+---@field stream_queue? integer|table  bytes that may wait to be sent on one stream, or `{ high, low }` as `{ high = 65536, low = 16384 }`: who sends waits above the high mark, and goes on at the low one, which is half of it unless it is said. See [Backpressure](#backpressure) (default: 256 KiB)
+---@field event_queue? integer|table  the same of one lane of events (default: 1 MiB)
+---@field session_queue? integer|table  the same of all streams and lanes of a session together; a stream with no more than 16 KiB waiting may send in any case (default: 4 MiB)
+---@field total_queue? integer|table  the same of all sessions together (default: 64 MiB)
 ---@field compress? boolean|table  `true` or `{ threshold = 1024, level = 3 }`: payloads from so many bytes on are sent zstd-compressed, when the peer can read that and it helps. What is asked compressed is answered so too, unless this is said to be `false` (default: false)
 ---@field checksum? boolean  payloads are sent with a CRC-32C of their frame; one that was damaged ends its call or stream with `data_loss` (default: false)
 ---@field agent? string  text that peers see, for people
@@ -95,6 +100,33 @@
 ---@field unreliable? boolean  events: as a datagram, which may get lost; one that is too large is an error that names the maximum (default: false)
 ---@field lane? integer  events: 0 to 7; order holds within a lane (default: 0)
 ---@field retry? boolean|integer|echostream.options.retry|echostream.retry  of `with`: see [retries](#retries). What is given changes the client's policy and shares its budget (default: the client's)
+---@field when_full? "wait"|"drop_oldest"|"drop_newest"|"error"  streams and events whose send queue is full: "drop_oldest" keeps the last `outbox` here and drops those before, "drop_newest" drops what is being sent, "error" gives `resource_exhausted`; these three never wait (default: "wait")
+---@field outbox? integer  "drop_oldest": how many wait at most, of streams also no more bytes than the queue's high mark (default: 64)
+---@field queue? integer|table  streams: as `stream_queue` of the server or client, for this one
+---@field idle_timeout? number  streams: seconds; it fails with `timeout` when nothing came or went for so long; 0: never (default: 0)
+---@field numbered? boolean  streams: messages carry numbers from 0 on, and `frame.gap` says at the other end how many are missing before one (default: false)
+
+---@class echostream.stream_stats  what `stream:stats()` returns
+---@field state "open"|"half_closed_local"|"half_closed_remote"|"closed"|"failed"  as `stream:state()`
+---@field open boolean  messages may still come or go
+---@field finished boolean  this side finished
+---@field peer_finished boolean  the other side did
+---@field paused boolean
+---@field messages_in integer
+---@field messages_out integer
+---@field bytes_in integer  of messages
+---@field bytes_out integer
+---@field queued integer  bytes that wait to be sent
+---@field high integer  marks of that queue
+---@field low integer
+---@field waiting integer  messages that `when_full = "drop_oldest"` keeps back
+---@field dropped integer  messages that `when_full` dropped
+---@field waits integer  times that `send` had to wait
+---@field waited number  seconds that it waited, together
+---@field unread integer  bytes that came and were not read
+---@field idle number  seconds since a message came or went
+---@field missing integer  numbered messages that did not come
+---@field duplicates integer  numbered messages that came again, or behind later ones
 
 ---@class echostream.options.path  of a simulated network; probabilities are 0 to 1 and apply to each datagram
 ---@field loss? number  probability that a datagram is lost (default: 0)
@@ -174,6 +206,10 @@
 ---@field streams_bidi_left integer  two-way streams that may still be opened now
 ---@field streams_uni_left integer  one-way ones
 ---@field quic_version integer  1 or 2
+---@field queued integer  sessions: bytes that wait to be sent, on all streams
+---@field send_waits integer  sessions: times that a sender of streams or events had to wait
+---@field send_waited number  sessions: seconds of that, together
+---@field dropped integer  sessions: events that `when_full` dropped
 
 ---@class echostream.endpoint_stats  of a UDP socket and everything on it: `server:stats().endpoint`, `listener:stats()`
 ---@field connections integer  now
