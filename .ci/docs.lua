@@ -24,14 +24,14 @@ local prefixes = {
   Server = "server", Client = "client", Session = "session", shared = "session", methods = "server", Host = "server", Stream = "stream",
   Context = "context", Call = "call", Net = "net", Listener = "listener", Connection = "connection", Calls = "calls", Timer = "timer",
   Timestamp = "timestamp", ["middleware.methods"] = "call", ["quic_connection.Stream"] = "quic_stream", Response = "response", Metric = "metric",
-  Again = "resubscribe",
   Policy = "policy", Breaker = "breaker",
+  Again = "resubscribe", Fleet = "fleet",
 }
 local modules = { -- whose functions users call, and how
   retry = "echo.retry", breaker = "echo.breaker",
   quic = "echo.quic", session_cache = "echo.session_cache", sim = "echo.sim", codec = "echo.codec", frame = "echo.frame", init = "echo",
   metrics = "echo.metrics", trace = "echo.trace", log = "echo.log",
-  ["plugins/resubscribe"] = "echo.resubscribe",
+  ["plugins/resubscribe"] = "echo.resubscribe", fleet = "echo.fleet",
 }
 -- The class that documents the options of a schema: { module, name of the table }.
 local schemas = {
@@ -44,6 +44,10 @@ local schemas = {
   ["echostream.options.tls_client"] = { "tls", "M.client_schema" },
   ["echostream.options.client"] = { "client", "schema" },
   ["echostream.options.reconnect"] = { "reconnect", "M.fields" },
+  ["echostream.options.fleet"] = { "fleet", "schema" },
+  ["echostream.options.fleet_call"] = { "fleet", "own_call_options" },
+  ["echostream.options.pool"] = { "pool", "M.fields" },
+  ["echostream.options.outlier"] = { "outlier", "M.fields" },
   ["echostream.options.call"] = { "session", "M.call_options" },
   ["echostream.options.retry"] = { "retry", "M.schema" },
   ["echostream.options.adaptive"] = { "retry", "M.adaptive_schema" },

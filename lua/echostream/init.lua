@@ -23,6 +23,7 @@ local task = require "echostream.task"
 ---@field sim table                     simulation (loaded on first use)
 ---@field codec table                   MessagePack and JSON (loaded on first use)
 ---@field frame table                   frames of the wire protocol (loaded on first use)
+---@field fleet table                 many servers behind one object (loaded on first use)
 ---@field resubscribe table           the plugin that subscribes again after a reconnection (loaded on first use)
 ---@field session_cache table           where clients keep session tickets (loaded on first use)
 ---@field metrics table                 counters, gauges and histograms (loaded on first use)
@@ -106,6 +107,7 @@ local parts = {
   log = "echostream.log",
   retry = "echostream.retry",
   breaker = "echostream.breaker",
+  fleet = "echostream.fleet",
   loop = "echostream.loop",
   resubscribe = "echostream.plugins.resubscribe",
 }

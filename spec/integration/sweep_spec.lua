@@ -58,6 +58,8 @@ local function world(env)
   env.eventually(function() return w.call and w.served and #server:sessions() == 1 end, "the world is there")
   w.incoming = server:sessions()[1]
   w.core_session, w.core_host, w.core_channel = client._ud, server._host, w.stream._channel
+  w.fleet = echo.fleet.new { targets = { a = server.address }, client = { pin = server.pin } }
+  table.insert(env.opened, w.fleet)
   w.resubscribe = echo.resubscribe.new()
   w.policy, w.breaker = echo.retry.new { adaptive = true }, echo.breaker.new()
   w.metric = echo.metrics.gauge("spec_sweep", "…", { "a" })
@@ -86,7 +88,7 @@ end
 local function close_all(w)
   for _, thing in pairs { w.stream, w.streaming, w.served, w.quic_stream } do thing:close() end
   if w.task then w.task:cancel() end
-  for _, thing in pairs { w.client, w.session, w.incoming, w.connection, w.accepted, w.listener } do thing:close() end
+  for _, thing in pairs { w.fleet, w.client, w.session, w.incoming, w.connection, w.accepted, w.listener } do thing:close() end
   if w.server then w.server:stop { grace = 0 } end
 end
 
@@ -170,7 +172,7 @@ net.each(function(env)
   end
 
   local classes = { "server", "client", "session", "incoming", "calls", "context", "stream", "streaming", "served", "task", "call",
-    "middleware_call", "timestamp", "resubscribe", "policy", "breaker", "metric", "core_session", "core_host", "core_channel" }
+    "middleware_call", "timestamp", "resubscribe", "fleet", "policy", "breaker", "metric", "core_session", "core_host", "core_channel" }
   local quic_classes = { "listener", "connection", "accepted", "quic_stream" }
 
   describe("the methods of every object", function()

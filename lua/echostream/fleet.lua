@@ -1,0 +1,514 @@
+--- Fleets: many servers behind one object. Each target is a server, reachable under one or several addresses, with a pool of
+--- connections; calls are spread over the targets, and targets that fail too much are left out for a while.
+---
+---     local fleet = echo.fleet.new {
+---       targets = { a = "10.0.0.1:5000", b = { "10.0.0.2:5000", "10.9.0.2:5000" } },
+---       client = { pin = pins }, balance = "power_of_two",
+---     }
+---     fleet:request("user.get", 7)
+---     fleet:with{ key = "ann", idempotent = true }:request("cart.get", "ann")
+---     local by_target, failed = fleet:request_all("stats")
+
+local balance = require "echostream.balance"
+local errors = require "echostream.errors"
+local hooks = require "echostream.hooks"
+local loop = require "echostream.loop"
+local options = require "echostream.options"
+local outlier = require "echostream.outlier"
+local pool = require "echostream.pool"
+local session = require "echostream.session"
+local task = require "echostream.task"
+
+local core = require "echostream.core"
+
+local M = {}
+
+---@class echostream.options.fleet  of `echo.fleet.new`
+---@field targets? table<string, string|string[]>|string[]  addresses by name, best first; a list of addresses: each is a target of that name
+---@field client? table  options of every client, as of `echo.client`: whom it trusts, credentials, `retry` …
+---@field prepare? function  `fn(client, target)` registers handlers, middleware and hooks on every new client
+---@field balance? string|function  [which](#balancing): "round_robin", "least_in_flight", "power_of_two", "consistent_hash" (default: power of two)
+---@field pool? table  [connections to each target](#pools)
+---@field outlier? boolean|table  [which targets are left out](#outliers); false: none (default: true)
+---@field breaker? function  `fn(target)` makes a circuit breaker for a target: an object with `allow()` and `record(ok, seconds)`
+---@field failover? integer  targets that a call is sent to at most, one after the other, where that is safe (default: 3)
+---@field attempt_timeout? number  seconds for each target but the last of a call marked `idempotent` (default: the call's)
+---@field timeout? number  seconds; the deadline of calls that do not say otherwise (default: 30)
+---@field on_change? function  `fn(target, what, detail)` is told: "ejected" seconds, "address", "bad", "migrate"
+
+local schema = {
+  targets = { type = "table" },
+  client = { type = "table" },
+  prepare = { type = "function" },
+  balance = { type = { "string", "function" }, default = "power_of_two" },
+  pool = { type = "table", fields = pool.fields },
+  outlier = { type = { "boolean", "table" }, fields = outlier.fields },
+  breaker = { type = "function" },
+  failover = { type = "integer", min = 1, default = 3 },
+  attempt_timeout = { type = "seconds", min = 0.001 },
+  timeout = { type = "seconds", default = 30 },
+  on_change = { type = "function" },
+}
+
+---@class echostream.options.fleet_call  of `fleet:with`, besides those of [calls](#options-of-calls)
+---@field target? string  this one only
+---@field key? any  what `consistent_hash` goes by: equal keys go to the same target
+---@field quorum? integer  `request_all`: so many answers are enough
+
+local own_call_options = {
+  target = { type = "string" },
+  key = { type = { "string", "number", "boolean" } },
+  quorum = { type = "integer", min = 1 },
+}
+local call_schema = {}
+for _, fields in ipairs { session.call_options, own_call_options } do
+  for name, field in pairs(fields) do
+    call_schema[name] = field
+  end
+end
+
+---@class echostream.fleet
+local Fleet = {}
+Fleet.__index = Fleet
+Fleet.__name = "echostream.fleet"
+
+Fleet.__tostring = function(self)
+  return ("echostream.fleet (%d targets)"):format(#self._order)
+end
+
+local function tell(self, name, what, detail)
+  local fn = self._options.on_change
+  if fn then
+    task.spawn(hooks.call, "fleet.on_change", "internal", fn, name, what, detail)
+  end
+end
+
+-- Targets -----------------------------------------------------------------------------------------------------
+
+local Target = {}
+Target.__index = Target
+
+function Target:in_flight()
+  return self.pool:in_flight() + self.starting
+end
+
+local function addresses_of(where, name, given, level)
+  local list = type(given) == "table" and given or { given }
+  for i = 1, math.max(#list, 1) do
+    if type(list[i]) ~= "string" and math.type(list[i]) ~= "integer" then
+      error(("%s: target %s wants an address or a list of them, got %s"):format(where, errors.show(name), errors.show(list[i])), level + 1)
+    end
+  end
+  return table.move(list, 1, #list, 1, {})
+end
+
+--- Adds a target; its pool begins to connect.
+---@param name string
+---@param addresses string|string[]  best first
+---@return echostream.fleet self
+function Fleet:add(name, addresses)
+  options.argument("fleet:add", "name", name, "string")
+  if self._closed then
+    error("fleet:add: the fleet is closed", 2)
+  elseif self._targets[name] then
+    error(("fleet:add: there is a target %s already"):format(errors.show(name)), 2)
+  end
+  local list = addresses_of("fleet:add", name, addresses, 2)
+  local opts = self._options
+  local target = setmetatable({
+    name = name, starting = 0, breaker = opts.breaker and opts.breaker(name) or nil,
+    pool = pool.new(name, list, opts.pool, opts.client or {}, {
+      prepare = opts.prepare,
+      changed = function(what, detail)
+        tell(self, name, what, detail)
+      end,
+    }),
+  }, Target)
+  self._targets[name] = target
+  self._order[#self._order + 1] = target
+  target.pool:start()
+  return self
+end
+
+--- Takes a target away; its connections are closed once what is queued on them has been acknowledged.
+---@param name string
+---@return boolean
+function Fleet:remove(name)
+  options.argument("fleet:remove", "name", name, "string")
+  local target = self._targets[name]
+  if not target then
+    return false
+  end
+  self._targets[name] = nil
+  for i, other in ipairs(self._order) do
+    if other == target then
+      table.remove(self._order, i)
+      break
+    end
+  end
+  if self._outlier then
+    self._outlier:forget(name)
+  end
+  task.spawn(target.pool.close, target.pool)
+  return true
+end
+
+--- Makes a fleet; the pools begin to connect at once. It keeps running until `close`.
+---@param opts echostream.options.fleet
+---@return echostream.fleet
+function M.new(opts)
+  opts = options.check("fleet.new", opts, schema)
+  opts.pool = options.check("fleet.new.pool", opts.pool, pool.fields)
+  if opts.pool.max < opts.pool.min then
+    error('fleet.new: option "pool.max" wants at least "min"', 2)
+  end
+  local self = setmetatable({
+    _options = opts, _targets = {}, _order = {}, _closed = false, _state = {},
+    _balance = balance.of("fleet.new", opts.balance, 2),
+    _outlier = opts.outlier ~= false and outlier.new(opts.outlier ~= true and opts.outlier or nil) or nil,
+    _rec = loop.current(),
+  }, Fleet)
+  local seen = {}
+  for key, given in pairs(opts.targets or {}) do
+    local name = type(key) == "string" and key or given
+    addresses_of("fleet.new", name, given, 2)
+    if type(name) ~= "string" or seen[name] then
+      error(("fleet.new: targets want names, or to be a list of addresses, got %s"):format(errors.show(name)), 2)
+    end
+    seen[name] = given
+  end
+  require("echostream.client").new(opts.client) -- what is wrong with these is said now
+  local names = {}
+  for name in pairs(seen) do
+    names[#names + 1] = name
+  end
+  table.sort(names)
+  for _, name in ipairs(names) do
+    self:add(name, seen[name])
+  end
+  return self
+end
+
+--- The names of the targets, in order.
+---@return string[]
+function Fleet:targets()
+  local names = {}
+  for i, target in ipairs(self._order) do
+    names[i] = target.name
+  end
+  table.sort(names)
+  return names
+end
+
+-- Choosing ----------------------------------------------------------------------------------------------------
+
+local function unsent(code, message)
+  local err = errors.new(code, message)
+  err.processed = "no"
+  return err
+end
+
+-- Those that may be chosen: the ones with a connection that are not out; else, so that there is an answer at all, the ones that
+-- have none yet; else those that are out.
+local function candidates_of(self, tried)
+  local now, ready, rest, out = loop.now(), {}, {}, {}
+  for _, target in ipairs(self._order) do
+    if not tried[target] then
+      if self._outlier and self._outlier:is_out(target.name, now) then
+        out[#out + 1] = target
+      elseif target.pool:is_ready() then
+        ready[#ready + 1] = target
+      else
+        rest[#rest + 1] = target
+      end
+    end
+  end
+  return #ready > 0 and ready or #rest > 0 and rest or out
+end
+
+-- The next target for a call; breakers have a say.
+local function choose(self, opts, tried)
+  if opts.target then
+    local target = self._targets[opts.target]
+    if not target then
+      return nil, unsent("not_found", ("the fleet has no target %s"):format(errors.show(opts.target)))
+    end
+    return target
+  end
+  local refused = {}
+  while true do
+    local skip = next(refused) and setmetatable(refused, { __index = tried }) or tried
+    local candidates = candidates_of(self, skip)
+    if #candidates == 0 then
+      return nil, next(refused) and unsent("unavailable", "the breakers of all targets are open")
+        or unsent("unavailable", "the fleet has no target left to try")
+    end
+    local target = self._balance(candidates, self._state, opts.key)
+    if not target or not target.breaker or target.breaker:allow() then
+      return target or candidates[1]
+    end
+    refused[target] = true
+  end
+end
+
+-- Calls -------------------------------------------------------------------------------------------------------
+
+-- What says something about the target, and not about the call.
+local faults = { unavailable = true, connection_closed = true, io = true, timeout = true, resource_exhausted = true, internal = true,
+  data_loss = true, protocol = true }
+-- After these another target may do better.
+local passing = { unavailable = true, connection_closed = true, io = true, resource_exhausted = true, data_loss = true }
+
+local function note(self, target, err, seconds)
+  local ok = not (err and faults[err.code])
+  if target.breaker then
+    target.breaker:record(ok, seconds)
+  end
+  if self._outlier and self._targets[target.name] == target then
+    local out = self._outlier:record(target.name, ok, loop.now(), #self._order)
+    if out then
+      tell(self, target.name, "ejected", out)
+    end
+  end
+end
+
+-- One attempt. `timeout`: seconds; nil: none.
+local function attempt(self, target, opts, timeout, name, args)
+  local began = loop.now()
+  target.starting = target.starting + 1
+  local client, err = target.pool:take(timeout)
+  target.starting = target.starting - 1
+  if not client then
+    note(self, target, err, loop.now() - began)
+    return { nil, err, n = 2 }
+  end
+  local given = {}
+  for key, value in pairs(opts) do
+    given[key] = not own_call_options[key] and value or nil
+  end
+  given.timeout = timeout and math.max(timeout - (loop.now() - began), 0.001) or false
+  local results = table.pack(client:with(given):request(name, table.unpack(args, 1, args.n)))
+  err = results[1] == nil and errors.is_error(results[2]) and results[2] or nil
+  note(self, target, err, loop.now() - began)
+  return results, err
+end
+
+-- Whether a failed call may go to another target, and makes sense there.
+local function may_go_on(opts, err, limited)
+  return (passing[err.code] or err.code == "timeout" and limited) and (err.processed == "no" or opts.idempotent == true)
+end
+
+local function run(self, opts, name, ...)
+  local args, tried = table.pack(...), {}
+  local timeout = opts.timeout
+  if timeout == nil then
+    timeout = self._options.timeout
+  end
+  local serving = core.call_info()
+  if serving and serving.deadline then
+    timeout = math.min(timeout or math.huge, serving.deadline)
+  end
+  local ends = timeout and loop.now() + timeout
+  local last, last_err
+  for n = 1, self._options.failover do
+    local target, err = choose(self, opts, tried)
+    if not target then
+      return table.unpack(last or { nil, err }, 1, last and last.n or 2)
+    end
+    tried[target] = true
+    local left = ends and math.max(ends - loop.now(), 0)
+    local limit = opts.idempotent and n < self._options.failover and not opts.target and self._options.attempt_timeout
+    local limited = limit and (not left or limit < left)
+    last, last_err = attempt(self, target, opts, limited and limit or left, name, args)
+    if last[1] ~= nil or not last_err and last.n < 2 then
+      break
+    end
+    err = last_err or last[2]
+    if not errors.is_error(err) or opts.target or not may_go_on(opts, err, limited) or ends and loop.now() >= ends then
+      break
+    end
+  end
+  return table.unpack(last, 1, last.n)
+end
+
+local function request(self, opts, name, ...)
+  options.argument("fleet:request", "name", name, "string", 3)
+  if self._closed then
+    return nil, unsent("connection_closed", "the fleet was closed")
+  end
+  return task.either(run, self, opts, name, ...)
+end
+
+--- Calls a method on one of the targets. What certainly did not run, and what is marked `idempotent`, goes on to another target when
+--- one fails (see `failover`). A function as the last argument is the callback.
+---@param name string
+---@param ... any
+---@return any ...  as of `session:request`
+function Fleet:request(name, ...)
+  return request(self, {}, name, ...)
+end
+
+local function gather(self, opts, name, ...)
+  local targets = table.move(self._order, 1, #self._order, 1, {})
+  local results, failed, tasks = {}, {}, {}
+  local good, left, wanted = 0, #targets, opts.quorum or #targets
+  local args = table.pack(...)
+  local function enough()
+    return left == 0 or opts.quorum and (good >= wanted or good + left < wanted)
+  end
+  if not enough() then
+    task.await(function(resume)
+      for i, target in ipairs(targets) do
+        tasks[i] = task.spawn(function()
+          local copy = {}
+          for key, value in pairs(opts) do
+            copy[key] = value
+          end
+          copy.target = target.name
+          local values = table.pack(run(self, copy, name, table.unpack(args, 1, args.n)))
+          local err = values[2]
+          left = left - 1
+          if values[1] == nil and errors.is_error(err) then
+            failed[target.name] = err
+          else
+            good = good + 1
+            results[target.name] = values[1] == nil and core.null or values[1]
+          end
+          if enough() then
+            resume(true)
+          end
+        end)
+      end
+    end)
+  end
+  for _, one in ipairs(tasks) do
+    one:cancel()
+  end
+  if opts.quorum and good < wanted then
+    local err = errors.new("unavailable", ("%d of %d targets answered; the quorum is %d"):format(good, #targets, wanted))
+    err.results, err.failed = results, failed
+    return nil, err
+  end
+  return results, failed
+end
+
+local function request_all(self, opts, name, ...)
+  options.argument("fleet:request_all", "name", name, "string", 3)
+  if self._closed then
+    return nil, unsent("connection_closed", "the fleet was closed")
+  end
+  return task.either(gather, self, opts, name, ...)
+end
+
+--- Calls a method on every target at the same time.
+---@param name string
+---@param ... any
+---@return table<string, any>|nil results  the first result of each that answered, by target (`echo.null` for nil)
+---@return table<string, echostream.error>|echostream.error failed  the errors of the others, by target. With a `quorum` that was not
+--- reached: nil, err, where `err.results` and `err.failed` are these. With one that was, those that were not awaited are in neither
+function Fleet:request_all(name, ...)
+  return request_all(self, {}, name, ...)
+end
+
+---@class echostream.fleet_calls  what `fleet:with` returns
+local FleetCalls = {}
+FleetCalls.__index = FleetCalls
+FleetCalls.__name = "echostream.fleet_calls"
+
+--- The same calls with other options: `request` and `request_all`.
+---@param opts echostream.options.fleet_call
+---@return echostream.fleet_calls
+function Fleet:with(opts)
+  local checked = options.check("fleet:with", opts, call_schema)
+  if checked.timeout == true then
+    checked.timeout = nil
+  end
+  return setmetatable({ _fleet = self, _options = checked }, FleetCalls)
+end
+
+function FleetCalls:request(name, ...)
+  return request(self._fleet, self._options, name, ...)
+end
+
+function FleetCalls:request_all(name, ...)
+  return request_all(self._fleet, self._options, name, ...)
+end
+
+-- The rest ----------------------------------------------------------------------------------------------------
+
+local function take(self, opts)
+  local target, err = choose(self, opts, {})
+  if not target then
+    return nil, err
+  end
+  local timeout = opts.timeout
+  if timeout == nil then
+    timeout = self._options.timeout
+  end
+  return target.pool:take(timeout or nil)
+end
+
+--- A connection to one of the targets, for what is more than a call: streams, events, several calls in a row. It belongs to its
+--- pool: do not close it, and take another one for the next piece of work.
+---@param opts? echostream.options.fleet_call  `target`, `key`, `timeout`
+---@param callback? fun(client: echostream.client?, err: echostream.error?)  instead of waiting
+---@return echostream.client|nil client, echostream.error? err
+function Fleet:client(opts, callback)
+  if type(opts) == "function" then
+    opts, callback = nil, opts
+  end
+  opts = options.check("fleet:client", opts, call_schema)
+  if callback ~= nil then
+    options.argument("fleet:client", "callback", callback, "function")
+    return task.call_back(callback, take, self, opts)
+  end
+  return task.block(take, self, opts)
+end
+
+--- What there is, by target: `open` connections, calls `in_flight`, `address`, `ejected` (now), `dialled`, `lost`, `switched` and
+--- `migrated` connections.
+---@return table<string, table>
+function Fleet:stats()
+  local stats, now = {}, loop.now()
+  for _, target in ipairs(self._order) do
+    local one = target.pool:stats()
+    one.ejected = self._outlier ~= nil and self._outlier:is_out(target.name, now)
+    stats[target.name] = one
+  end
+  return stats
+end
+
+local function close(self)
+  local tasks = {}
+  for i, target in ipairs(self._order) do
+    tasks[i] = task.spawn(target.pool.close, target.pool)
+  end
+  for _, one in ipairs(tasks) do
+    one:wait()
+  end
+  return true
+end
+
+--- Closes every connection. Harmless twice.
+---@param callback? fun(ok: true)
+---@return true|nil ok, echostream.error? err
+function Fleet:close(callback)
+  local before = self._closed
+  self._closed = true
+  if callback ~= nil then
+    options.argument("fleet:close", "callback", callback, "function")
+    return task.call_back(callback, close, self)
+  elseif before then
+    return true
+  elseif task.can_wait() then
+    return task.block(close, self)
+  end
+  task.spawn(close, self)
+  return true
+end
+
+Fleet.__close = function(self)
+  self:close()
+end
+
+return M
