@@ -10,6 +10,7 @@
 ---     local by_target, failed = fleet:request_all("stats")
 
 local balance = require "echostream.balance"
+local breaker = require "echostream.breaker"
 local errors = require "echostream.errors"
 local hooks = require "echostream.hooks"
 local loop = require "echostream.loop"
@@ -30,7 +31,7 @@ local M = {}
 ---@field balance? string|function  [which](#balancing): "round_robin", "least_in_flight", "power_of_two", "consistent_hash" (default: power of two)
 ---@field pool? table  [connections to each target](#pools)
 ---@field outlier? boolean|table  [which targets are left out](#outliers); false: none (default: true)
----@field breaker? function  `fn(target)` makes a circuit breaker for a target: an object with `allow()` and `record(ok, seconds)`
+---@field breaker? table|function  a [breaker](#breaker) for each target: its options, or `fn(target)` that makes one
 ---@field failover? integer  targets that a call is sent to at most, one after the other, where that is safe (default: 3)
 ---@field attempt_timeout? number  seconds for each target but the last of a call marked `idempotent` (default: the call's)
 ---@field timeout? number  seconds; the deadline of calls that do not say otherwise (default: 30)
@@ -43,7 +44,7 @@ local schema = {
   balance = { type = { "string", "function" }, default = "power_of_two" },
   pool = { type = "table", fields = pool.fields },
   outlier = { type = { "boolean", "table" }, fields = outlier.fields },
-  breaker = { type = "function" },
+  breaker = { type = { "table", "function" } },
   failover = { type = "integer", min = 1, default = 3 },
   attempt_timeout = { type = "seconds", min = 0.001 },
   timeout = { type = "seconds", default = 30 },
@@ -80,6 +81,22 @@ local function tell(self, name, what, detail)
   local fn = self._options.on_change
   if fn then
     task.spawn(hooks.call, "fleet.on_change", "internal", fn, name, what, detail)
+  end
+end
+
+-- What makes a target's breaker, if there is to be one.
+local function maker_of(given)
+  if type(given) ~= "table" then
+    return given
+  end
+  breaker.new(given) -- what is wrong with it is said now
+  return function(name)
+    local opts = {}
+    for key, value in pairs(given) do
+      opts[key] = value
+    end
+    opts.name = opts.name or name
+    return breaker.new(opts)
   end
 end
 
@@ -158,6 +175,7 @@ end
 ---@return echostream.fleet
 function M.new(opts)
   opts = options.check("fleet.new", opts, schema)
+  opts.breaker = maker_of(opts.breaker)
   opts.pool = options.check("fleet.new.pool", opts.pool, pool.fields)
   if opts.pool.max < opts.pool.min then
     error('fleet.new: option "pool.max" wants at least "min"', 2)

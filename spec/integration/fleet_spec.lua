@@ -295,6 +295,19 @@ net.only("sim", function(env)
       assert.equal("no", err.processed)
     end)
 
+    env.it("has breakers made by their options", function()
+      local at = place(env, 1)
+      local fleet = at.fleet { breaker = { min_calls = 3, open_for = 2 }, outlier = false }
+      for _ = 1, 3 do
+        local _, err = fleet:request("fail", "internal")
+        assert.equal("internal", err.code)
+      end
+      local _, err = fleet:request "who"
+      assert.matches("breaker", err.message)
+      echo.sleep(2.1)
+      assert.equal(1, fleet:request "who")
+    end)
+
     env.it("is over when it is closed, and says what is wrong with its options", function()
       local at = place(env, 1)
       local fleet = at.fleet()
