@@ -11,7 +11,7 @@ local ledger = assert(io.open(path, "a"))
 ledger:setvbuf "no" -- a line is one write: it is in the file before the answer is on its way
 ledger:write "\n" -- whoever was killed before may have left a line without an end
 
-local server = echo.server { bind = address, state_dir = state_dir, quiet = true, max_calls = 10000 }
+local server = echo.server { bind = address, state_dir = state_dir, quiet = true, max_calls = 10000, dedupe = true }
 local function note(id)
   ledger:write(id .. " " .. name .. "\n")
   return name
