@@ -92,11 +92,12 @@ CALLS ?= 1000000
 campaign-calls: all  ## CALLS=1000000 simulated calls of which 30 % time out, are cancelled or lose their connection
 	@CALLS=$(CALLS) .ci/env $(LUA) spec/campaigns/calls.lua
 
+LEDGER_KILLS ?= 100
 NETWORK ?= loss=0.03 duplicate=0.03 reorder=0.03 delay=0.002 rebind=5
-campaign-ledger: all deps-test  ## CALLS=1000000 simulated calls at 5 % loss, a tenth between processes, KILLS=100 servers killed: each runs once
+campaign-ledger: all deps-test  ## CALLS=1000000 simulated calls at 5 % loss, a tenth between processes, LEDGER_KILLS=100 servers killed: each runs once
 	@BUILD=$(BUILD) bash spec/c/sim.sh calls $(CALLS) 0.05
 	@.ci/env $(LUA) spec/interop/calls.lua $$(($(CALLS) / 10))
-	@KILLS=$(or $(KILLS),100) NETWORK='$(NETWORK)' .ci/env $(LUA) spec/campaigns/kill.lua
+	@KILLS=$(LEDGER_KILLS) NETWORK='$(NETWORK)' .ci/env $(LUA) spec/campaigns/kill.lua
 
 campaign-streams: all  ## SEEDS=10000 simulated networks with streaming calls of every kind
 	@SEEDS=$(SEEDS) .ci/env $(LUA) spec/campaigns/streams.lua
