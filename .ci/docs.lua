@@ -24,7 +24,7 @@ local prefixes = {
   Server = "server", Client = "client", Session = "session", shared = "session", methods = "server", Host = "server", Stream = "stream",
   Context = "context", Call = "call", Net = "net", Listener = "listener", Connection = "connection", Calls = "calls", Timer = "timer",
   Timestamp = "timestamp", ["middleware.methods"] = "call", ["quic_connection.Stream"] = "quic_stream", Response = "response", Metric = "metric",
-  Policy = "policy", Breaker = "breaker",
+  Policy = "policy", Breaker = "breaker", Batch = "batch",
   Again = "resubscribe", Fleet = "fleet",
 }
 local modules = { -- whose functions users call, and how

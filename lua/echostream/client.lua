@@ -24,6 +24,7 @@ local M = {}
 ---@field emit fun(self, name: string, ...): true|nil, echostream.error?
 ---@field create_stream fun(self, name: string, opts?: table): echostream.stream?, echostream.error?
 ---@field stream fun(self, name: string, ...): echostream.stream?, echostream.error?
+---@field batch fun(self, calls: table|function, callback?: function): echostream.batch.results?, echostream.error?
 ---@field with fun(self, opts: table): echostream.calls
 ---@field service fun(self, name: string): table<string, function>
 ---@field stats fun(self): table|nil, echostream.error?

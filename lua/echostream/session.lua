@@ -1,6 +1,7 @@
 --- Sessions: the native protocol's view of one connection. Both sides have the same methods.
 
 local core = require "echostream.core"
+local batch = require "echostream.batch"
 local codecs = require "echostream.codec"
 local context = require "echostream.context"
 local errors = require "echostream.errors"
@@ -301,6 +302,7 @@ end
 ---@field emit fun(self, name: string, ...): true|nil, echostream.error?
 ---@field create_stream fun(self, name: string, opts?: table): echostream.stream?, echostream.error?
 ---@field stream fun(self, name: string, ...): echostream.stream?, echostream.error?
+---@field batch fun(self, calls: table|function, callback?: function): echostream.batch.results?, echostream.error?
 ---@field service fun(self, name: string): table<string, function>
 ---@field with fun(self, opts: table): echostream.calls
 local Calls = {}
@@ -325,6 +327,10 @@ end
 
 function Calls:stream(name, ...)
   return open_call(self._owner, self._options, name, ...)
+end
+
+function Calls:batch(what, callback)
+  return batch.run(self, self._owner, self._options.timeout, what, callback)
 end
 
 function Calls:service(name)
@@ -390,6 +396,22 @@ function shared:request(name, ...)
     return out(self, "rpc", send_request, name, self._calls, ...)
   end
   return request(self._ud, name, self._calls, ...)
+end
+
+--- Makes many calls at once, which travel in as few packets as they fit into:
+---
+---     local results = client:batch{ { "math.add", 1, 2 }, { "user.get", 7 } }
+---     local results = client:batch(function(b) for id = 1, 100 do b:request("user.get", id) end end)
+---
+--- The nth result belongs to the nth call, whichever was answered first: `{ ok = true, n = 1, 3 }` or `{ ok = false, err = err }`. Each has
+--- the deadline, and with `with{ … }` the options, of a single call; at most 1,000 are under way at once. When whoever waits for a batch is
+--- cancelled, its calls are.
+---@param what table|fun(batch: echostream.batch)  a list of { name, arguments … }, or a function that makes them
+---@param callback? fun(results: echostream.batch.results?, err: echostream.error?)  instead of waiting
+---@return echostream.batch.results|nil results
+---@return echostream.error? err  `cancelled`; what the calls failed with is in their results
+function shared:batch(what, callback)
+  return batch.run(self, self, nil, what, callback)
 end
 
 --- Sends an event. Returns when it is queued; waits only while the queue is full.
