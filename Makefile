@@ -106,6 +106,9 @@ KILLS ?= 1000
 campaign-kill: all deps-test  ## KILLS=1000 times kill -9 of a server under load: clients come back, nothing runs twice
 	@KILLS=$(KILLS) .ci/env $(LUA) spec/campaigns/kill.lua
 
+campaign-chaos: all deps-test  ## SECONDS=120 of three servers killed and paused at random behind a lossy network; prints a ledger
+	@.ci/env $(LUA) examples/chaos.lua $(if $(filter command environment,$(origin SECONDS)),$(SECONDS),120)
+
 campaign-cancel: all deps-test  ## CANCELS=100000 calls cancelled at every stage of their life
 	@CANCELS=$(or $(CANCELS),100000) .ci/env $(LUA) .ci/busted.lua spec/integration/cancel_spec.lua
 
@@ -130,4 +133,4 @@ help:  ## this list
 
 FORCE:
 -include $(OBJ:.o=.d)
-.PHONY: all core docs demo test asan valgrind lint sim interop goodput hostile campaign-calls campaign-cancel campaign-ledger campaign-kill campaign-streams fuzz bench install-rock check-debian13 clean help FORCE
+.PHONY: all core docs demo test asan valgrind lint sim interop goodput hostile campaign-calls campaign-cancel campaign-ledger campaign-chaos campaign-kill campaign-streams fuzz bench install-rock check-debian13 clean help FORCE

@@ -212,6 +212,11 @@ uint64_t es_host_request_id(struct es_host *h)
     return h->next_request_id++;
 }
 
+void es_host_request_ids_from(struct es_host *h, uint64_t first)
+{
+    h->next_request_id = first;
+}
+
 void es_host_early_open(struct es_host *h, int on)
 {
     h->cfg.early_open = on != 0;

@@ -147,6 +147,8 @@ struct es_method *es_host_find(struct es_host *h, enum es_kind kind, const char 
 /* An id for a request that may only be sent over a session to come: of those that dialled sessions which
  * share one instance take theirs from. */
 uint64_t es_host_request_id(struct es_host *h);
+/* The ids to come begin here: hosts that share an instance must not share ids. */
+void es_host_request_ids_from(struct es_host *h, uint64_t first);
 void es_host_early_open(struct es_host *h, int on); /* for sessions to come */
 void es_host_stats_get(const struct es_host *h, struct es_host_stats *out);
 

@@ -19,12 +19,16 @@ int es_lsession_request_id(lua_State *L)
     return 1;
 }
 
-/* host:request_id() -> integer: for a client whose next session is still to come; nil once it is closed */
+/* host:request_id([first]) -> integer: for a client whose next session is still to come; nil once it is
+ * closed. first: ids go on from there */
 int es_lua_host_request_id(lua_State *L)
 {
     struct es_lhost *h = es_lua_check_host(L, 1);
+    lua_Integer first = luaL_optinteger(L, 2, 0);
     if (!h->host)
         return 0;
+    if (first > 0)
+        es_host_request_ids_from(h->host, (uint64_t)first);
     lua_pushinteger(L, (lua_Integer)es_host_request_id(h->host));
     return 1;
 }

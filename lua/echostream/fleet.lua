@@ -17,6 +17,7 @@ local loop = require "echostream.loop"
 local options = require "echostream.options"
 local outlier = require "echostream.outlier"
 local pool = require "echostream.pool"
+local reconnect = require "echostream.reconnect"
 local session = require "echostream.session"
 local task = require "echostream.task"
 
@@ -31,9 +32,9 @@ local M = {}
 ---@field balance? string|function  [which](#balancing): "round_robin", "least_in_flight", "power_of_two", "consistent_hash" (default: power of two)
 ---@field pool? table  [connections to each target](#pools)
 ---@field outlier? boolean|table  [which targets are left out](#outliers); false: none (default: true)
----@field breaker? table|function  a [breaker](#breaker) for each target: its options, or `fn(target)` that makes one
----@field failover? integer  targets that a call is sent to at most, one after the other, where that is safe (default: 3)
----@field attempt_timeout? number  seconds for each target but the last of a call marked `idempotent` (default: the call's)
+---@field breaker? table|function  a [breaker](#breakers) for each target: its options, or `fn(target)` that makes one
+---@field failover? integer  times that a call is sent at most, to one target after the other, where that is safe (default: 3)
+---@field attempt_timeout? number  seconds for each of these times but the last, of a call marked `idempotent` (default: the call's)
 ---@field timeout? number  seconds; the deadline of calls that do not say otherwise (default: 30)
 ---@field on_change? function  `fn(target, what, detail)` is told: "ejected" seconds, "address", "bad", "migrate"
 
@@ -290,24 +291,30 @@ local function note(self, target, err, seconds)
   end
 end
 
--- One attempt. `timeout`: seconds; nil: none.
-local function attempt(self, target, opts, timeout, name, args)
+-- One attempt. `timeout`: seconds; nil: none. An attempt that comes to a target again has the id it had there, so that the server can
+-- tell (`dedupe`).
+local function attempt(self, state, target, timeout)
   local began = loop.now()
   target.starting = target.starting + 1
   local client, err = target.pool:take(timeout)
   target.starting = target.starting - 1
   if not client then
     note(self, target, err, loop.now() - began)
-    return { nil, err, n = 2 }
+    return { nil, err, n = 2 }, err
   end
   local given = {}
-  for key, value in pairs(opts) do
+  for key, value in pairs(state.opts) do
     given[key] = not own_call_options[key] and value or nil
   end
   given.timeout = timeout and math.max(timeout - (loop.now() - began), 0.001) or false
-  local results = table.pack(client:with(given):request(name, table.unpack(args, 1, args.n)))
+  state.ids[target] = state.ids[target] or client._ud:request_id()
+  given[1], given[2], given[3] = state.ids[target], state.n, state.uncertain
+  local results = table.pack(session.request(client, state.name, given, table.unpack(state.args, 1, state.args.n)))
   err = results[1] == nil and errors.is_error(results[2]) and results[2] or nil
   note(self, target, err, loop.now() - began)
+  if err and err.processed ~= "no" then
+    state.uncertain = true
+  end
   return results, err
 end
 
@@ -316,8 +323,25 @@ local function may_go_on(opts, err, limited)
   return (passing[err.code] or err.code == "timeout" and limited) and (err.processed == "no" or opts.idempotent == true)
 end
 
+-- Pauses before everybody is asked again.
+local ROUNDS = { first = 0.1, factor = 2, cap = 2, jitter = 1 }
+
+-- The next target; when all have been tried, they are tried again after a pause.
+local function next_target(self, state)
+  local target, err = choose(self, state.opts, state.tried)
+  if target or state.n == 1 or #self._order == 0 then
+    return target, err
+  end
+  state.round, state.tried = state.round + 1, {}
+  local ok, cancelled = task.sleep(reconnect.pause(ROUNDS, state.round))
+  if not ok then
+    return nil, cancelled
+  end
+  return choose(self, state.opts, state.tried)
+end
+
 local function run(self, opts, name, ...)
-  local args, tried = table.pack(...), {}
+  local state = { opts = opts, name = name, args = table.pack(...), tried = {}, ids = {}, n = 0, round = 0, uncertain = false }
   local timeout = opts.timeout
   if timeout == nil then
     timeout = self._options.timeout
@@ -326,25 +350,24 @@ local function run(self, opts, name, ...)
   if serving and serving.deadline then
     timeout = math.min(timeout or math.huge, serving.deadline)
   end
-  local ends = timeout and loop.now() + timeout
-  local last, last_err
-  for n = 1, self._options.failover do
-    local target, err = choose(self, opts, tried)
+  local ends, most = timeout and loop.now() + timeout, self._options.failover
+  local last
+  repeat
+    state.n = state.n + 1
+    local target, err = next_target(self, state)
     if not target then
-      return table.unpack(last or { nil, err }, 1, last and last.n or 2)
+      last = last or { nil, err, n = 2 }
+      break
     end
-    tried[target] = true
+    state.tried[target] = true
     local left = ends and math.max(ends - loop.now(), 0)
-    local limit = opts.idempotent and n < self._options.failover and not opts.target and self._options.attempt_timeout
+    local limit = opts.idempotent and state.n < most and not opts.target and self._options.attempt_timeout
     local limited = limit and (not left or limit < left)
-    last, last_err = attempt(self, target, opts, limited and limit or left, name, args)
-    if last[1] ~= nil or not last_err and last.n < 2 then
-      break
-    end
-    err = last_err or last[2]
-    if not errors.is_error(err) or opts.target or not may_go_on(opts, err, limited) or ends and loop.now() >= ends then
-      break
-    end
+    last, err = attempt(self, state, target, limited and limit or left)
+    local again = err and not opts.target and may_go_on(opts, err, limited) and not (ends and loop.now() >= ends)
+  until not again or state.n >= most
+  if state.uncertain and errors.is_error(last[2]) and last[2].processed == "no" then
+    last[2].processed = "maybe" -- an earlier attempt may have run
   end
   return table.unpack(last, 1, last.n)
 end

@@ -3,6 +3,7 @@
 --- One task per pool does everything that takes time: it dials while there are fewer connections than wanted, and looks at them every
 --- `check` seconds. Calls only choose among the connections that are open, or wait for the next one.
 
+local core = require "echostream.core"
 local client = require "echostream.client"
 local errors = require "echostream.errors"
 local log = require "echostream.log"
@@ -73,7 +74,8 @@ function M.new(name, addresses, opts, client_options, hooks)
   return setmetatable({
     name = name, address = addresses[1],
     _addresses = list, _current = 1, _options = opts, _client_options = given, _hooks = hooks,
-    _open = {}, _waiting = {}, _wanted = opts.min, _failures = 0, _closed = false, _wake = nil, _keeper = nil,
+    _open = {}, _spare = {}, _made = 0, _instance = core.random(16),
+    _waiting = {}, _wanted = opts.min, _failures = 0, _closed = false, _wake = nil, _keeper = nil,
     dialled = 0, lost = 0, switched = 0, migrated = 0,
   }, Pool)
 end
@@ -147,18 +149,44 @@ end
 
 -- Connections -------------------------------------------------------------------------------------------------
 
+-- A client that is not connected, used or new. To servers all clients of a pool are one, with one instance and ids that differ: so a
+-- call can be sent again over another connection, and be recognised.
+local function slot_for(self)
+  for i = #self._spare, 1, -1 do
+    if self._spare[i].client.state == "closed" and self._spare[i].client.session == nil then
+      return table.remove(self._spare, i)
+    end
+  end
+  local slot = { client = client.new(self._client_options), entry = nil }
+  self._made = self._made + 1
+  slot.client._instance = self._instance
+  slot.client._host:request_id(self._made << 32)
+  slot.client:on_disconnect(function()
+    local entry = slot.entry
+    if entry then
+      slot.entry = nil
+      if #self._spare < self._options.max then
+        table.insert(self._spare, slot)
+      end
+      remove(self, entry)
+    end
+  end)
+  if self._hooks.prepare then
+    self._hooks.prepare(slot.client, self.name)
+  end
+  return slot
+end
+
 -- One attempt at the best address.
 local function dial(self)
   local index = best(self)
-  local entry = { client = client.new(self._client_options), index = index, used = loop.now(), since = loop.now(), watch = quality.new() }
-  entry.client:on_disconnect(function()
-    remove(self, entry)
-  end)
-  if self._hooks.prepare then
-    self._hooks.prepare(entry.client, self.name)
-  end
+  local slot = slot_for(self)
+  local entry = { client = slot.client, index = index, used = loop.now(), since = loop.now(), watch = quality.new() }
+  slot.entry = entry
   local ok, err = entry.client:connect(self._addresses[index].address)
   if not ok then
+    slot.entry = nil
+    table.insert(self._spare, slot)
     if #self._addresses > 1 then
       mark_bad(self, index)
     end

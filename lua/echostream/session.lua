@@ -266,6 +266,20 @@ local function send_request(call, ...)
   return block(request_through, call, ...)
 end
 
+---@package
+--- A request of `owner` with options that were checked before, through its middleware: for what chooses the owner (fleet.lua).
+---@param owner echostream.client|echostream.session
+---@param name string
+---@param opts table  may have the positions 1 to 3 that core.session:request knows
+---@return any ...
+function M.request(owner, name, opts, ...)
+  local out = owner._chains.out
+  if out then
+    return out(owner, "rpc", send_request, name, opts, ...)
+  end
+  return request(owner._ud, name, opts, ...)
+end
+
 local function send_event(call, ...)
   return emit_now(middleware.owner_of(call), middleware.options_of(call), call.name, ...)
 end

@@ -100,6 +100,14 @@ describe_example({ "test_handlers.lua" }, function()
   end)
 end)
 
+describe_example({ "chaos.lua" }, function()
+  it("loses and duplicates nothing while servers are killed and paused", function()
+    local result = process.run(example("chaos.lua", "5"), { seconds = 150 })
+    assert.equal(0, result.code, result.out .. result.err)
+    assert.matches("5 s, seed %d+: %d+ times kill %-9, %d+ pauses, %d+ datagrams lost\n%d+ payments: 0 lost, 0 duplicated", result.out)
+  end)
+end)
+
 describe("examples/", function()
   it("has no file that is not executed here", function()
     local list = process.run "ls examples"

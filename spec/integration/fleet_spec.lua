@@ -181,6 +181,28 @@ net.only("sim", function(env)
       assert.equal(before + 1, at.served[1] + at.served[3])
     end)
 
+    env.it("asks the same one again under the same id, so that nothing runs twice there", function(network)
+      local runs = 0
+      local server = env.server({ bind = "10.0.0.1:5000", dedupe = true }, function(s)
+        s:add_rpc("count", function()
+          runs = runs + 1
+          echo.sleep(0.3)
+          return runs
+        end, { idempotent = true })
+      end)
+      local fleet = echo.fleet.new { targets = { server.address }, client = { pin = server.pin }, attempt_timeout = 0.2, failover = 100,
+        outlier = false }
+      table.insert(env.opened, fleet)
+      ready(fleet, 1)
+      assert.equal(1, fleet:with({ idempotent = true, timeout = 10 }):request "count") -- the second attempt joins the first
+      assert.equal(1, runs)
+      network:blackout(0.1, 40) -- and after its connection was lost, too
+      local got
+      repeat got = fleet:with({ idempotent = true, timeout = 100 }):request "count" until got
+      assert.equal(2, got)
+      assert.equal(2, runs)
+    end)
+
     env.it("leaves out who fails too much, for longer each time, and never more than a share", function()
       local at = place(env, 4)
       local bad, told = { [1] = true }, {}

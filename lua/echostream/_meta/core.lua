@@ -176,9 +176,11 @@ function host:set_wrapper(fn) end
 --- Calls that may be sent again get a fingerprint of their arguments: see core.call_key.
 ---@param on boolean
 function host:fingerprints(on) end
---- An id for a request of a client whose next session is still to come.
+--- An id for a request of a client whose next session is still to come. `first`: ids go on from there, for clients that share
+--- an instance.
+---@param first? integer
 ---@return integer
-function host:request_id() end
+function host:request_id(first) end
 --- The parts of middleware.lua that every call passes through; `helpers` are its functions and metatables for all that is not
 --- the common case (csrc/lua/middleware.c lists them). `incoming(fn, next)` makes a wrapper (see host:set_wrapper), `outgoing(fn, next)`
 --- a function(owner, kind, final, name, options, ...) -> results; `handle(call)` and `send(call)` are the innermost `next`.
