@@ -24,7 +24,7 @@ local prefixes = {
   Server = "server", Client = "client", Session = "session", shared = "session", methods = "server", Host = "server", Stream = "stream",
   Context = "context", Call = "call", Net = "net", Listener = "listener", Connection = "connection", Calls = "calls", Timer = "timer",
   Timestamp = "timestamp", ["middleware.methods"] = "call", ["quic_connection.Stream"] = "quic_stream", Response = "response", Metric = "metric",
-  Policy = "policy", Breaker = "breaker", Batch = "batch",
+  Policy = "policy", Breaker = "breaker", Batch = "batch", Alert = "alert",
   Again = "resubscribe", Fleet = "fleet",
 }
 local modules = { -- whose functions users call, and how
@@ -51,6 +51,7 @@ local schemas = {
   ["echostream.options.call"] = { "session", "M.call_options" },
   ["echostream.options.retry"] = { "retry", "M.schema" },
   ["echostream.options.adaptive"] = { "retry", "M.adaptive_schema" },
+  ["echostream.options.alert"] = { "alerts", "M.schema" },
   ["echostream.options.breaker"] = { "breaker", "M.schema" },
   ["echostream.options.dedupe"] = { "dedupe", "M.schema" },
   ["echostream.options.budget"] = { "budget", "M.schema" },

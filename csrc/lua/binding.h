@@ -202,6 +202,7 @@ void es_lua_open_host(lua_State *L, int core);
 
 /* ---- figures.c ---- */
 int es_lua_host_figures(lua_State *L);
+int es_lua_host_outcomes(lua_State *L); /* host:outcomes() */
 
 /* ---- histogram.c ---- */
 struct es_histogram;

@@ -76,6 +76,40 @@ static void push_outgoing(lua_State *L, const struct es_host *h, int stream)
     }
 }
 
+static void add_meter(uint64_t sum[ES_METER_STATUSES], const struct es_meter *m)
+{
+    for (int i = 0; m && i < ES_METER_STATUSES; i++)
+        sum[i] += m->status[i];
+}
+
+static void push_sum(lua_State *L, const uint64_t sum[ES_METER_STATUSES])
+{
+    lua_newtable(L);
+    for (int i = 0; i < ES_METER_STATUSES; i++)
+        if (sum[i])
+            set_integer(L, i == ES_STATUS_OK ? "ok" : es_status_code(i), sum[i]);
+}
+
+/* host:outcomes() -> incoming, outgoing: how many calls and streams ended how, { ok = n, timeout = n, … } */
+int es_lua_host_outcomes(lua_State *L)
+{
+    struct es_lhost *lh = es_lua_check_host(L, 1);
+    const struct es_host *h = lh->host;
+    uint64_t in[ES_METER_STATUSES] = {0}, out[ES_METER_STATUSES] = {0};
+    void *value;
+    for (int kind = 0; kind < ES_KINDS; kind++)
+        for (size_t it = 0; kind != ES_KIND_EVENT && es_map_next(&h->methods[kind], &it, NULL, NULL, &value);)
+            add_meter(in, ((const struct es_method *)value)->meter);
+    for (int stream = 0; stream < 2; stream++) {
+        for (size_t it = 0; es_map_next(&h->meters[stream], &it, NULL, NULL, &value);)
+            add_meter(out, value);
+        add_meter(out, h->other_meter[stream]);
+    }
+    push_sum(L, in);
+    push_sum(L, out);
+    return 2;
+}
+
 static void set_link(lua_State *L, const struct es_host *h, const struct es_host_figures *f)
 {
     const struct es_link_totals *t = &f->link;

@@ -322,6 +322,7 @@ void es_lua_open_host(lua_State *L, int core)
                                        {"set_wrapper", host_set_wrapper},
                                        {"early_open", host_early_open},
                                        {"fingerprints", es_lua_host_fingerprints},
+                                       {"outcomes", es_lua_host_outcomes},
                                        {"request_id", es_lua_host_request_id},
                                        {"stats", host_stats},
                                        {"figures", es_lua_host_figures},

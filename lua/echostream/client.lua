@@ -2,6 +2,7 @@
 
 local core = require "echostream.core"
 local address = require "echostream.address"
+local alerts = require "echostream.alerts"
 local errors = require "echostream.errors"
 local host = require "echostream.host"
 local loop = require "echostream.loop"
@@ -277,6 +278,7 @@ end
 
 local function over(self)
   self.state = "closed"
+  alerts.stop(self)
   self._rec.anchors[self] = nil
 end
 

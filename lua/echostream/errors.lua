@@ -15,6 +15,10 @@ local M = {}
 ---@field attempts? integer        how often a call was sent, when a retry policy sent it more than once
 ---@field details? any             whatever the handler that failed attached
 ---@field status integer           gRPC's number of the code (2, UNKNOWN, for an application's own code)
+---@field fatal boolean            the session it came from is over, or was never there
+---@field recoverable boolean      not fatal: other calls of the session may succeed
+---@field retryable boolean        the same call may succeed later. Whether that is safe is another question: when `processed` is
+--- "no", or the call is idempotent
 
 --- The codes echostream itself uses, each with gRPC's status number.
 ---@type table<string, integer>
@@ -48,10 +52,35 @@ local mt = core.error_mt
 
 mt.__name = "echostream.error"
 
+-- Errors after which nothing works any more on their session, and those that pass by themselves.
+local fatal = { connection_closed = true, protocol = true, io = true, unauthenticated = true }
+local passing = { unavailable = true, connection_closed = true, io = true, resource_exhausted = true, timeout = true,
+  data_loss = true, aborted = true }
+
 mt.__index = function(err, key)
+  local code = rawget(err, "code")
   if key == "status" then
-    return M.codes[rawget(err, "code")] or M.codes.unknown
+    return M.codes[code] or M.codes.unknown
+  elseif key == "fatal" then
+    return fatal[code] == true
+  elseif key == "recoverable" then
+    return fatal[code] ~= true
+  elseif key == "retryable" then
+    return passing[code] == true
   end
+end
+
+-- Of the codes that share a number, the one that is counted.
+local counted = { [3] = "invalid_argument", [9] = "failed_precondition", [13] = "internal", [14] = "unavailable" }
+for code, number in pairs(M.codes) do
+  counted[number] = counted[number] or code
+end
+
+--- The code that errors of a code are counted under: gRPC's, so that `connection_closed` and `io` are `unavailable`.
+---@param code string
+---@return string
+function M.counted_as(code)
+  return counted[M.codes[code] or M.codes.unknown]
 end
 
 mt.__tostring = function(err)

@@ -1,6 +1,7 @@
 --- What servers and clients have in common: handlers, hooks, context and the sessions that are open.
 
 local core = require "echostream.core"
+local alerts = require "echostream.alerts"
 local codec = require "echostream.codec"
 local context = require "echostream.context"
 local event = require "echostream.event"
@@ -22,7 +23,7 @@ local M = {}
 ---@field context echostream.context  key/value store; `sessions()` and `broadcast()` on it
 local methods = {}
 M.methods = methods
-for _, part in ipairs { event, handlers, hooks, middleware, plugin, services } do
+for _, part in ipairs { alerts, event, handlers, hooks, middleware, plugin, services } do
   for name, method in pairs(part.methods) do
     methods[name] = method
   end
@@ -213,6 +214,7 @@ function M.init(self, opts, accepts)
   self._rec = loop.current()
   self._hooks = { start = {}, stop = {}, connect = {}, disconnect = {}, migrate = {} }
   self._listeners = {}
+  self._watchers = {} -- of alerts.lua
   self._sessions = {}
   self._middleware = {}
   self._plugins = {}

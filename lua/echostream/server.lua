@@ -2,6 +2,7 @@
 
 local core = require "echostream.core"
 local admission = require "echostream.admission"
+local alerts = require "echostream.alerts"
 local address = require "echostream.address"
 local dedupe = require "echostream.dedupe"
 local host = require "echostream.host"
@@ -362,6 +363,7 @@ function Server:_finish_stop()
     self._dedupe:close()
   end
   self.state = "stopped"
+  alerts.stop(self)
   self._rec.anchors[self] = nil
   local waiting = self._waiting
   self._waiting = {}

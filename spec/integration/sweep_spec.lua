@@ -61,6 +61,7 @@ local function world(env)
   w.fleet = echo.fleet.new { targets = { a = server.address }, client = { pin = server.pin } }
   table.insert(env.opened, w.fleet)
   w.resubscribe = echo.resubscribe.new()
+  w.alert = server:alert { fn = function() end }
   w.policy, w.breaker = echo.retry.new { adaptive = true }, echo.breaker.new()
   w.metric = echo.metrics.gauge("spec_sweep", "…", { "a" })
   w.timestamp = echo.codec.timestamp(1)
@@ -172,7 +173,7 @@ net.each(function(env)
   end
 
   local classes = { "server", "client", "session", "incoming", "calls", "context", "stream", "streaming", "served", "task", "call",
-    "middleware_call", "timestamp", "resubscribe", "fleet", "policy", "breaker", "metric", "core_session", "core_host", "core_channel" }
+    "middleware_call", "timestamp", "resubscribe", "fleet", "policy", "breaker", "alert", "metric", "core_session", "core_host", "core_channel" }
   local quic_classes = { "listener", "connection", "accepted", "quic_stream" }
 
   describe("the methods of every object", function()

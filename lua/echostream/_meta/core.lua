@@ -173,6 +173,9 @@ function host:remove(kind, name) end
 function host:early_open(on) end
 --- nil, or what core.middleware's `incoming` made: it runs instead of every handler.
 function host:set_wrapper(fn) end
+--- How many calls and streams ended how so far: { ok = n, timeout = n, … } by gRPC's codes.
+---@return table<string, integer> incoming, table<string, integer> outgoing
+function host:outcomes() end
 --- Calls that may be sent again get a fingerprint of their arguments: see core.call_key.
 ---@param on boolean
 function host:fingerprints(on) end
