@@ -205,6 +205,14 @@ static void settle(struct es_acks *a, int64_t largest, uint64_t now)
     }
 }
 
+int es_acks_was(const struct es_acks *a, int64_t number)
+{
+    if (a->cap == 0 || number >= a->next || a->next - number > (int64_t)a->cap) {
+        return number >= a->next ? 0 : -1;
+    }
+    return get(a, 0, number) ? 1 : number >= a->low ? 0 : -1;
+}
+
 void es_acks_received(struct es_acks *a, const uint8_t *p, size_t n, uint64_t now)
 {
     const uint8_t *end = p + n;

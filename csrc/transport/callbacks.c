@@ -60,6 +60,9 @@ static int on_encrypt(uint8_t *dest, const ngtcp2_crypto_aead *aead, const ngtcp
             number = number << 8 | head[i];
         }
         es_acks_sent(&c->acks, number, bytes, head_n + n + AEAD_TAG, es_conn_now(c));
+        if (c->names.follow) {
+            es_names_sealed(c, plaintext, n);
+        }
     }
     return ngtcp2_crypto_encrypt_cb(dest, aead, ctx, plaintext, n, nonce, nonce_n, head, head_n);
 }
@@ -85,12 +88,24 @@ static void on_ack(void *user, const uint8_t *p, size_t n)
     struct es_conn *c = self(user);
 
     es_acks_received(&c->acks, p, n, es_conn_now(c));
+    if (c->names.n_going > 0) {
+        es_names_acked(c);
+    }
+}
+
+static void on_path_frame(void *user, unsigned type, uint64_t a, uint64_t b)
+{
+    struct es_conn *c = self(user);
+
+    if (c->link.is_server) {
+        es_names_issued(&c->names, type, a, b);
+    }
 }
 
 /* A packet of 1-RTT: what the library does not tell of it. */
 static int look(struct es_conn *c, const uint8_t *p, size_t n, const uint8_t *head, size_t head_n)
 {
-    static const struct es_frames_told told = {.ack = on_ack, .stop = on_stop_sending};
+    static const struct es_frames_told told = {.ack = on_ack, .stop = on_stop_sending, .path = on_path_frame};
     const char *what;
     uint32_t cost;
     int rv = es_watch_packet(c, head, head_n);

@@ -42,8 +42,6 @@ typedef ngtcp2_conn_stat ngtcp2_conn_info;
 /* 0.12 arms no probe time-out for packets that carry nothing but datagrams: see datagram_may_go(). */
 #define ES_COMPAT_DATAGRAMS_UNPROBED 1
 #define ES_COMPAT_STOPPED_LINGERS    0
-/* 0.12 loses count of a connection id that stands for two paths: see would_retire_twice(). */
-#define ES_COMPAT_RETIRES_TWICE 1
 
 typedef int es_compat_cid_status;
 
@@ -179,7 +177,6 @@ static inline int es_compat_early_rejected(ngtcp2_conn *nc)
  * RESET_STREAM then. Streams that we gave up in both directions we close ourselves: nothing of them is sent
  * again. */
 #define ES_COMPAT_STOPPED_LINGERS    1
-#define ES_COMPAT_RETIRES_TWICE      0
 
 typedef ngtcp2_connection_id_status_type es_compat_cid_status;
 

@@ -120,6 +120,8 @@ struct es_tls_walk {
     uint32_t left;      /* bytes of the message still to come; its length while the head is being read */
 };
 
+#define ES_GOING_MAX 16
+
 /* Servers: what the library is told of where the client is (names.c). */
 struct es_names {
     union es_addr local, remote; /* the library's current path, as it was last seen */
@@ -128,6 +130,8 @@ struct es_names {
     unsigned renew : 1;          /* its validation failed: it needs another name */
     unsigned busy : 1;           /* a validation may be under way */
     unsigned shared : 1;         /* the library talks to it under the id that it had for the path before */
+    unsigned probes : 1;         /* the packet in hand has a PATH_CHALLENGE */
+    unsigned follow : 1;         /* the library may retire ids of the client: it is watched */
     unsigned round;              /* PATH_CHALLENGEs of it: how often before */
     uint64_t challenged_at;      /* ns: the last of them; 0: none */
     uint64_t busy_until;         /* ns: it is over by then, once the library has written after that */
@@ -136,6 +140,14 @@ struct es_names {
     ngtcp2_cid answered;         /* the client's id in use before the strange datagram */
     uint8_t dcid[ES_CID_LEN];    /* ours, of the packet that brought the client to where it is */
     uint8_t dcid_in[ES_CID_LEN]; /* of the packet in hand */
+    uint64_t issued;             /* ids that the client gave out, by their largest number */
+    uint64_t let_go;             /* of those, how many it knows to be retired */
+    struct {
+        uint64_t number;
+        int64_t packet;    /* that said so last */
+    } going[ES_GOING_MAX]; /* retired, not acknowledged yet */
+    unsigned n_going;
+    int64_t sealed; /* the packet in hand, of ours */
 };
 
 /* Which packets were looked into (watch.c). */
@@ -474,6 +486,11 @@ void es_names_begin(struct es_conn *c, const union es_addr *local, union es_addr
 void es_names_in(struct es_conn *c, const union es_addr *local, union es_addr *remote);
 /* A packet of it, of a strange one, is genuine: 0: the library had better not see it. */
 int es_names_let(struct es_conn *c, const uint8_t *p, size_t n, const uint8_t *head, size_t head_n);
+/* In any packet of the client: a frame about connection ids or paths, as in es_frames_told. */
+void es_names_issued(struct es_names *n, unsigned type, uint64_t number, uint64_t prior);
+/* With names.follow: a packet of ours is being sealed, after es_acks_sent(). */
+void es_names_sealed(struct es_conn *c, const uint8_t *p, size_t n);
+void es_names_acked(struct es_conn *c);      /* with names.n_going: acknowledgements were taken */
 void es_names_taken(struct es_conn *c);      /* the library is through with a strange one */
 void es_names_challenged(struct es_conn *c); /* it sends a PATH_CHALLENGE */
 void es_names_settled(struct es_conn *c);    /* a path was validated, or was not */

@@ -24,7 +24,8 @@
 
 #define GIVE_UP       8 /* validations that failed in a row, none older than FORGET */
 #define FORGET        (60 * ES_SECOND)
-#define LEAST_TIMEOUT (999 * ES_MILLI) /* of a PATH_CHALLENGE: three times the initial RTT */
+#define IDS_MAX       16                /* the library's limit */
+#define LEAST_TIMEOUT (1100 * ES_MILLI) /* of a PATH_CHALLENGE: from the initial RTT, rounded up */
 
 /* ---- names ---- */
 
@@ -133,9 +134,11 @@ void es_names_in(struct es_conn *c, const union es_addr *local, union es_addr *r
  * and the library notices that when it writes. */
 static void expect(struct es_conn *c)
 {
+    const ngtcp2_transport_params *remote = ngtcp2_conn_get_remote_transport_params(c->nc);
     uint64_t pto = ngtcp2_conn_get_pto(c->nc);
+    uint64_t least = LEAST_TIMEOUT + (remote != NULL ? remote->max_ack_delay : 0);
 
-    pto = pto > LEAST_TIMEOUT ? pto : LEAST_TIMEOUT;
+    pto = pto > least ? pto : least;
     c->names.busy = 1;
     c->names.busy_until = es_conn_now(c) + (pto << c->names.round);
 }
@@ -168,37 +171,98 @@ void es_names_settled(struct es_conn *c)
     expect_new(c); /* another validation may follow: of the packets' size, of the path that was left */
 }
 
-static void on_frame(void *arg, unsigned type, uint64_t a, uint64_t b)
+/* After a client's NAT changed its port, one connection id is in use twice: for the new path and for the old
+ * one, while either is being validated. When the client moves on under another id then, the library retires
+ * the id twice. For 0.12 that is one too many at the next NEW_CONNECTION_ID, or it ends the process. */
+static int would_retire_twice(const struct es_conn *c, const uint8_t *dcid)
 {
-    int *probes = arg;
+    const struct es_names *n = &c->names;
 
-    *probes |= type == 0x1a; /* PATH_CHALLENGE */
+    return n->busy && n->shared && (n->probes || (c->watch.newest && memcmp(dcid, n->dcid, ES_CID_LEN) != 0));
 }
 
-/* After a client's NAT changed its port, 0.12 has one connection id in use twice: for the new path and for
- * the old one, while either is being validated. When the client moves on under another id then, it retires
- * that id twice, which is one too many for the next NEW_CONNECTION_ID, or ends the process. */
-static int would_retire_twice(const struct es_conn *c, const uint8_t *dcid, const uint8_t *p, size_t n)
+/* The library counts the ids that it retired until the client has acknowledged that, and takes it for
+ * impossible that they are too many when an address changes: an assertion ends the process. So no change is
+ * shown to it while they could be. */
+static int could_retire_too_many(const struct es_conn *c)
 {
-    static const struct es_frames_told told = {.path = on_frame};
-    const char *what;
-    int probes = 0;
+    return c->names.issued > c->names.let_go + IDS_MAX;
+}
 
-    if (!ES_COMPAT_RETIRES_TWICE || !c->names.busy || !c->names.shared) {
-        return 0;
-    }
-    (void)es_frames_look(p, n, &told, &probes, &what);
-    return probes || (c->watch.newest && memcmp(dcid, c->names.dcid, ES_CID_LEN) != 0);
+static void on_frame(void *arg, unsigned type, uint64_t a, uint64_t b)
+{
+    struct es_names *n = arg;
+
+    n->probes |= type == 0x1a; /* PATH_CHALLENGE */
+    es_names_issued(n, type, a, b);
 }
 
 int es_names_let(struct es_conn *c, const uint8_t *p, size_t n, const uint8_t *head, size_t head_n)
 {
-    if (head_n <= ES_CID_LEN || would_retire_twice(c, head + 1, p, n)) {
+    static const struct es_frames_told told = {.path = on_frame};
+    const char *what;
+
+    c->names.probes = 0;
+    c->names.follow = 1;
+    (void)es_frames_look(p, n, &told, &c->names, &what);
+    if (head_n <= ES_CID_LEN || would_retire_twice(c, head + 1) || could_retire_too_many(c)) {
         return 0;
     }
     memcpy(c->names.dcid_in, head + 1, ES_CID_LEN);
     return 1;
 }
+
+/* ---- the client's connection ids ---- */
+
+void es_names_issued(struct es_names *n, unsigned type, uint64_t number, uint64_t prior)
+{
+    if (type == 0x18) { /* NEW_CONNECTION_ID */
+        n->issued = number >= n->issued ? number + 1 : n->issued;
+        n->follow |= prior > 0;
+    }
+}
+
+static void on_retired(void *arg, unsigned type, uint64_t number, uint64_t b)
+{
+    struct es_names *n = arg;
+    unsigned i = 0;
+
+    if (type != 0x19) { /* RETIRE_CONNECTION_ID */
+        return;
+    }
+    while (i < n->n_going && n->going[i].number != number) {
+        i++;
+    }
+    if (i < ES_GOING_MAX) { /* what finds no room counts as not acknowledged for ever */
+        n->going[i].number = number;
+        n->going[i].packet = n->sealed;
+        n->n_going += i == n->n_going;
+    }
+}
+
+void es_names_sealed(struct es_conn *c, const uint8_t *p, size_t n)
+{
+    static const struct es_frames_told told = {.path = on_retired};
+    const char *what;
+
+    c->names.sealed = c->acks.next - 1;
+    (void)es_frames_look(p, n, &told, &c->names, &what);
+}
+
+void es_names_acked(struct es_conn *c)
+{
+    struct es_names *n = &c->names;
+
+    for (unsigned i = n->n_going; i-- > 0;) {
+        int was = es_acks_was(&c->acks, n->going[i].packet);
+        if (was != 0) { /* when it was lost, it is sent again in another packet */
+            n->let_go += was > 0;
+            n->going[i] = n->going[--n->n_going];
+        }
+    }
+}
+
+/* ---- after ---- */
 
 void es_names_taken(struct es_conn *c)
 {

@@ -17,7 +17,7 @@
 #define DUMMY   100  /* TLS bytes that make room in a packet of the handshake */
 
 struct hostile {
-    int fd;
+    int fd, aside; /* aside: what it sends with instead; -1: none */
     int is_server;
     ngtcp2_conn *nc;      /* owned; NULL: a server that nobody has called yet */
     gnutls_session_t tls; /* owned */
@@ -319,7 +319,7 @@ struct hostile *hostile_new(const struct hostile_plan *plan, const struct sockad
     struct hostile *h = calloc(1, sizeof *h);
     const char *text = plan->tail != NULL ? plan->tail : plan->frames;
 
-    h->fd = -1;
+    h->fd = h->aside = -1;
     h->is_server = plan->is_server;
     h->level = plan->level;
     h->is_tail = plan->tail != NULL;
@@ -370,6 +370,7 @@ void hostile_del(struct hostile *h)
     if (h->fd >= 0) {
         close(h->fd);
     }
+    (void)hostile_aside(h, 0);
     free(h);
 }
 
@@ -402,7 +403,8 @@ static void library_said(struct hostile *h, int rv)
 static void transmit(struct hostile *h, const uint8_t *p, ngtcp2_ssize n)
 {
     if (n > 0) {
-        (void)!sendto(h->fd, p, (size_t)n, 0, (struct sockaddr *)&h->remote, h->remote_len);
+        (void)!sendto(h->aside >= 0 ? h->aside : h->fd, p, (size_t)n, 0, (struct sockaddr *)&h->remote,
+                      h->remote_len);
     }
 }
 
@@ -549,6 +551,15 @@ void hostile_stop_acks(struct hostile *h)
 void hostile_deafen(struct hostile *h)
 {
     h->deaf = 1;
+}
+
+int hostile_aside(struct hostile *h, int on)
+{
+    if (h->aside >= 0) {
+        close(h->aside);
+    }
+    h->aside = on ? socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0) : -1;
+    return on && h->aside < 0 ? -1 : 0;
 }
 
 void hostile_at_end(struct hostile *h)

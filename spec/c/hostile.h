@@ -58,6 +58,8 @@ void hostile_stop_acks(struct hostile *h);
 /* From now on it hears of what the peer sends nothing but acknowledgements and the end. For cases whose
  * answers would confuse its own library. */
 void hostile_deafen(struct hostile *h);
+/* The next packets leave from a port of their own, or (0) from where all others do. 0, or -1: no socket. */
+int hostile_aside(struct hostile *h, int on);
 /* The next injected frames are the last of their packet, behind the padding. */
 void hostile_at_end(struct hostile *h);
 

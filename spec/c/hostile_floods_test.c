@@ -196,6 +196,35 @@ TEST(floods_are_cut)
     run_floods(run_flood, BUDGET);
 }
 
+/* Each of these makes the library retire one of the client's ids, and no packet that says so is acknowledged.
+ * ngtcp2 counts those, and takes it for impossible that there are too many when a client's address changes:
+ * it ended the process, whatever its generation. */
+TEST(a_client_that_tries_address_after_address_and_lets_no_id_go_is_survived)
+{
+    static const struct flood f = {.name = "new addresses", .ours = OURS_SERVER};
+    struct world w;
+    struct side *s;
+
+    REQUIRE(world_open(&w) == 0);
+    s = begin_flood(&w, &f, OURS_SERVER);
+    REQUIRE(s != NULL);
+    hostile_stop_acks(w.h);
+    hostile_deafen(w.h);
+    for (int i = 0; i < 60 && !s->closed; i++) {
+        char frames[128];
+        snprintf(frames, sizeof frames, "18 %04x 00 08 aaaaaaaaaaaa%04x 01*14 %04x", 0x4004 + i, i, i);
+        CHECK_INT(hostile_aside(w.h, 1), ==, 0);
+        CHECK(WAIT(&w, 2, hostile_inject(w.h, "1a 0102030405060708") == 0));
+        turns(&w);
+        CHECK_INT(hostile_aside(w.h, 0), ==, 0);
+        CHECK(WAIT(&w, 2, hostile_inject(w.h, frames) == 0));
+        turns(&w);
+    }
+    end(&w);
+    honest(&w, f.name);
+    rig_close(&w.r);
+}
+
 TEST(a_few_of_the_same_are_borne)
 {
     run_floods(run_drops, BUDGET);
