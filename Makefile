@@ -109,6 +109,10 @@ campaign-kill: all deps-test  ## KILLS=1000 times kill -9 of a server under load
 campaign-chaos: all deps-test  ## SECONDS=120 of three servers killed and paused at random behind a lossy network; prints a ledger
 	@.ci/env $(LUA) examples/chaos.lua $(if $(filter command environment,$(origin SECONDS)),$(SECONDS),120)
 
+RESTARTS ?= 100
+campaign-rolling: all deps-test  ## RESTARTS=100 rolling restarts under load: no call of CALLS=1000000 fails, each stop within its grace
+	@RESTARTS=$(RESTARTS) CALLS=$(CALLS) .ci/env $(LUA) spec/campaigns/rolling.lua
+
 campaign-cancel: all deps-test  ## CANCELS=100000 calls cancelled at every stage of their life
 	@CANCELS=$(or $(CANCELS),100000) .ci/env $(LUA) .ci/busted.lua spec/integration/cancel_spec.lua
 
@@ -117,6 +121,9 @@ fuzz: deps-build deps-fuzz  ## each fuzz target for SECONDS=600
 
 bench: all deps-bench  ## the figures the README quotes, beside their peers
 	@if [ -f bench/run.sh ]; then bash bench/run.sh; else .ci/env $(LUA) bench/run.lua; fi
+
+bench-seed: all  ## the table that the design set out with: set-up, streaming, codec, backpressure, retry, clean-up
+	@bash bench/run.sh --seed-table
 
 install-rock: deps-build deps-rock  ## install the rock into ROCK_TREE=build/rocks (/usr/local needs root)
 	@.ci/rock '$(ROCK_TREE)'
@@ -133,4 +140,4 @@ help:  ## this list
 
 FORCE:
 -include $(OBJ:.o=.d)
-.PHONY: all core docs demo test asan valgrind lint sim interop goodput hostile campaign-calls campaign-cancel campaign-ledger campaign-chaos campaign-kill campaign-streams fuzz bench install-rock check-debian13 clean help FORCE
+.PHONY: bench-seed all core docs demo test asan valgrind lint sim interop goodput hostile campaign-calls campaign-cancel campaign-ledger campaign-chaos campaign-kill campaign-rolling campaign-streams fuzz bench install-rock check-debian13 clean help FORCE

@@ -1,5 +1,6 @@
 #!/bin/sh
 # Measures the goals of docs/PERFORMANCE.md against the same run's peers and prints one table.
+#   bench/run.sh --seed-table [--seconds N] [--markdown]    the table of the design: bench/seed_table.lua
 #   bench/run.sh [--reps N] [--rows P1,P1m,P2,…] [--peers-only] [--quick] [--markdown]
 # Rows: bench/rows.lua. --peers-only needs nothing of ours built; --markdown prints the tables only, as docs/PERFORMANCE.md
 # has them. Packages that are missing are installed when root, else named. BENCH_PROGRAM: another bench/*.lua than run.lua.
@@ -9,6 +10,16 @@ cd "$(dirname "$0")/.."
 LUA=${LUA:-lua5.4}
 CC=${CC:-cc}
 BENCH_DIR=${BENCH_DIR:-build/bench}
+
+# The table that the design set out with needs no peers.
+if [ "${1:-}" = --seed-table ]; then
+    shift
+    mkdir -p "$BENCH_DIR"
+    ulimit -n "$(ulimit -Hn)" 2>/dev/null || true
+    XDG_STATE_HOME=$PWD/$BENCH_DIR
+    export XDG_STATE_HOME LUA BENCH_DIR LUA_PATH="bench/?.lua;lua/?.lua;lua/?/init.lua;;" LUA_CPATH="${BENCH_CPATH:-lua/?.so};;"
+    exec taskset -c "${BENCH_CLIENT_CPU:-1}" "$LUA" bench/seed_table.lua "$@"
+fi
 
 missing=
 need() { # need COMMAND PACKAGE…

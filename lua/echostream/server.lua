@@ -264,8 +264,13 @@ function Server:_session_offered(peer)
   if self.state ~= "running" and self.state ~= "stopping" then
     return
   end
-  local ok, err = admission.check(self, peer)
-  if not ok then
+  local ok, err = self.state == "running", nil
+  if ok then
+    ok, err = admission.check(self, peer)
+  end
+  if self.state ~= "running" then -- those who are here are being waited for; whoever comes now would be cut off in the middle
+    peer._ud:close(0x11, "unavailable: the server is stopping")
+  elseif not ok then
     peer._ud:close(0x11, tostring(err))
   elseif peer._ud:is_open() then
     self._sessions[peer] = true
@@ -311,6 +316,38 @@ local function wait_for(waiting, seconds, arrange)
   end, seconds)
 end
 
+-- Peers may have sent calls before our GOAWAY reached them. Those are refused as they come, which lets their callers send them again
+-- elsewhere, so nobody is cut before nothing has come for this long: some round trips, and a little for a peer that is busy.
+local QUIET, QUIET_TRIPS = 0.01, 3
+
+local function calls_heard(self)
+  local stats = self._host:stats()
+  return stats.calls_in + stats.calls_in_refused + stats.streams_in
+end
+
+local function is_settled(peers)
+  for peer in pairs(peers) do
+    if peer._ud:is_open() and not peer._ud:flushed() then
+      return false
+    end
+  end
+  return true
+end
+
+local function wait_until_quiet(self, peers, deadline)
+  if next(peers) == nil then
+    return
+  end
+  local rec = self._rec
+  local quiet = math.max(QUIET, QUIET_TRIPS * self._host:figures().quic.rtt:quantile(1) / 1e9)
+  repeat
+    local left, before = deadline - rec.core:now(), calls_heard(self)
+    if left > 0 then
+      task.sleep(math.min(quiet, left))
+    end
+  until left <= 0 or before == calls_heard(self) and is_settled(peers)
+end
+
 local function drain(self, grace)
   local rec = self._rec
   local deadline = rec.core:now() + grace
@@ -337,13 +374,18 @@ local function drain(self, grace)
     self._on_idle = nil
     -- The last answers are queued now; they still have to arrive.
     local left = math.min(math.max(deadline - rec.core:now(), 0), 2)
-    wait_for(all, left, function(mark)
+    local flushing = {}
+    for peer in pairs(all) do
+      flushing[peer] = true
+    end
+    wait_for(flushing, left, function(mark)
       for peer in pairs(all) do
         peer._ud:on_flushed(function()
           mark(peer)
         end)
       end
     end)
+    wait_until_quiet(self, all, math.min(deadline, rec.core:now() + 2))
   end
 end
 

@@ -68,6 +68,11 @@ end
 --- Ends it for good and waits until it has ended.
 function Child:kill()
   self:signal "SIGKILL"
+  self:gone()
+end
+
+--- Waits until it has ended.
+function Child:gone()
   while not self.ended do assert(wait(self)) end
   for _, handle in ipairs { self.input, self.output, self.handle } do
     if not handle:is_closing() then handle:close() end
