@@ -21,7 +21,8 @@ end
 local function work(state, client)
   while not state.over do
     state.begun = state.begun + 1
-    local n, result, err = state.begun, nil, nil
+    local n = state.begun
+    local result, err
     if n % 8 == 0 then
       result, err = client:request("soon", n, 0.02 * math.random())
     else
