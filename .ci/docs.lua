@@ -25,13 +25,13 @@ local prefixes = {
   Context = "context", Call = "call", Net = "net", Listener = "listener", Connection = "connection", Calls = "calls", Timer = "timer",
   Timestamp = "timestamp", ["middleware.methods"] = "call", ["quic_connection.Stream"] = "quic_stream", Response = "response", Metric = "metric",
   Policy = "policy", Breaker = "breaker", Batch = "batch", Alert = "alert",
-  Again = "resubscribe", Fleet = "fleet",
+  Again = "resubscribe", Fleet = "fleet", Service = "service",
 }
 local modules = { -- whose functions users call, and how
   retry = "echo.retry", breaker = "echo.breaker",
   quic = "echo.quic", session_cache = "echo.session_cache", sim = "echo.sim", codec = "echo.codec", frame = "echo.frame", init = "echo",
   metrics = "echo.metrics", trace = "echo.trace", log = "echo.log",
-  ["plugins/resubscribe"] = "echo.resubscribe", fleet = "echo.fleet",
+  ["plugins/resubscribe"] = "echo.resubscribe", fleet = "echo.fleet", service = "echo.service",
 }
 -- The class that documents the options of a schema: { module, name of the table }.
 local schemas = {

@@ -5,6 +5,7 @@ local address = require "echostream.address"
 local alerts = require "echostream.alerts"
 local errors = require "echostream.errors"
 local host = require "echostream.host"
+local identity = require "echostream.identity"
 local loop = require "echostream.loop"
 local middleware = require "echostream.middleware"
 local options = require "echostream.options"
@@ -20,6 +21,7 @@ local M = {}
 ---@field session echostream.session?  while connected
 ---@field address string?              what it was connected to
 ---@field state "new"|"connecting"|"connected"|"reconnecting"|"closed"
+---@field pin string?                  "sha256:…" of its own certificate's key, when it has one and has connected
 ---@field reconnects integer           times that it came back by itself
 ---@field request fun(self, name: string, ...): any ...
 ---@field emit fun(self, name: string, ...): true|nil, echostream.error?
@@ -223,6 +225,8 @@ local function secure(self, name, port)
   if not context then
     return nil, err
   end
+  local _, own = context:pin()
+  self.pin = own and identity.pin_text(own) or nil
   local ticket, keep = tls.tickets(opts, self._transport, self._trust, context, name, port, "echostream/1")
   return { context = context, ticket = ticket, keep = keep }
 end

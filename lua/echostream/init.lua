@@ -25,6 +25,7 @@ local task = require "echostream.task"
 ---@field frame table                   frames of the wire protocol (loaded on first use)
 ---@field fleet table                 many servers behind one object (loaded on first use)
 ---@field resubscribe table           the plugin that subscribes again after a reconnection (loaded on first use)
+---@field service table               protocols with versions, over streams (loaded on first use)
 ---@field session_cache table           where clients keep session tickets (loaded on first use)
 ---@field metrics table                 counters, gauges and histograms (loaded on first use)
 ---@field trace table                   W3C Trace Context (loaded on first use)
@@ -101,6 +102,7 @@ local parts = {
   sim = "echostream.sim",
   codec = "echostream.codec",
   frame = "echostream.frame",
+  service = "echostream.service",
   session_cache = "echostream.session_cache",
   metrics = "echostream.metrics",
   trace = "echostream.trace",

@@ -58,6 +58,7 @@ local function world(env)
   env.eventually(function() return w.call and w.served and #server:sessions() == 1 end, "the world is there")
   w.incoming = server:sessions()[1]
   w.core_session, w.core_host, w.core_channel = client._ud, server._host, w.stream._channel
+  w.service = echo.service.new(server)
   w.fleet = echo.fleet.new { targets = { a = server.address }, client = { pin = server.pin } }
   table.insert(env.opened, w.fleet)
   w.resubscribe = echo.resubscribe.new()
@@ -173,7 +174,8 @@ net.each(function(env)
   end
 
   local classes = { "server", "client", "session", "incoming", "calls", "context", "stream", "streaming", "served", "task", "call",
-    "middleware_call", "timestamp", "resubscribe", "fleet", "policy", "breaker", "alert", "metric", "core_session", "core_host", "core_channel" }
+    "middleware_call", "timestamp", "resubscribe", "fleet", "service", "policy", "breaker", "alert", "metric", "core_session",
+    "core_host", "core_channel" }
   local quic_classes = { "listener", "connection", "accepted", "quic_stream" }
 
   describe("the methods of every object", function()
