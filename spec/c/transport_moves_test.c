@@ -121,8 +121,8 @@ TEST(a_new_address_that_full_packets_do_not_reach_at_first_is_tried_again)
     down();
 }
 
-/* ... and for good: that is no path for QUIC, and somebody says so in the end. */
-TEST(a_new_address_that_full_packets_never_reach_ends_the_connection)
+/* ... and for good: that is no path for QUIC. 0.12 says so in the end, 1.11 tries for ever. */
+TEST(a_new_address_that_full_packets_never_reach_is_given_up_or_tried_again_without_harm)
 {
     struct rig_options o;
     struct side *c;
@@ -135,7 +135,13 @@ TEST(a_new_address_that_full_packets_never_reach_ends_the_connection)
     es_sim_set_path(sim, "10.0.0.1", NULL, &path);
     rebind(4001);
     (void)say(c, 10);
-    CHECK(UNTIL(&rig, 300, c->closed && rig.s[0].closed));
+    UNTIL(&rig, 300, c->closed && rig.s[0].closed);
+    CHECK_INT(c->closed, ==, rig.s[0].closed);
+    if (!c->closed) {
+        path.mtu = 0;
+        es_sim_set_path(sim, "10.0.0.1", NULL, &path);
+        CHECK(say(c, 30));
+    }
     down();
 }
 
@@ -151,8 +157,8 @@ static int moves_to(struct side *c, const char *where)
 }
 
 /* 0.12 has one connection id in use twice then; when the client moved under another one, it closed the
- * connection. Its server lets it wait until the validations are over: a move may time out, a second does not,
- * and what was said at once after it may take as long.
+ * connection. Its server lets it wait until the validations are over: a move may time out, a later one does
+ * not, and what was said at once after it may take as long.
  */
 TEST(a_client_may_move_at_any_time_after_its_nat_did)
 {
@@ -166,7 +172,10 @@ TEST(a_client_may_move_at_any_time_after_its_nat_did)
         rebind(4001);
         CHECK_INT(es_link_write(stream, "a", 1, 0), ==, 0);
         UNTIL(&rig, ms / 1000.0, 0);
-        CHECK(moves_to(c, "10.0.0.3:0") || moves_to(c, "10.0.0.3:0"));
+        for (int i = 0; i < 4 && !c->closed && !moves_to(c, "10.0.0.3:0"); i++)
+            ;
+        CHECK_INT(c->closed, ==, 0);
+        CHECK_INT(c->move.err, ==, 0);
         CHECK(say(c, 30));
         UNTIL(&rig, 30, 0);
         CHECK(moves_to(c, "10.0.0.4:0"));
