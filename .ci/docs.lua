@@ -26,6 +26,7 @@ local prefixes = {
   Timestamp = "timestamp", ["middleware.methods"] = "call", ["quic_connection.Stream"] = "quic_stream", Response = "response", Metric = "metric",
   Policy = "policy", Breaker = "breaker", Batch = "batch", Alert = "alert",
   Again = "resubscribe", Fleet = "fleet", Service = "service",
+  Topic = "topic", Subscription = "subscription",
 }
 local modules = { -- whose functions users call, and how
   retry = "echo.retry", breaker = "echo.breaker",
@@ -49,6 +50,8 @@ local schemas = {
   ["echostream.options.pool"] = { "pool", "M.fields" },
   ["echostream.options.outlier"] = { "outlier", "M.fields" },
   ["echostream.options.call"] = { "session", "M.call_options" },
+  ["echostream.options.topic"] = { "topic", "M.schema" },
+  ["echostream.options.subscribe"] = { "subscription", "M.schema" },
   ["echostream.options.retry"] = { "retry", "M.schema" },
   ["echostream.options.adaptive"] = { "retry", "M.adaptive_schema" },
   ["echostream.options.alert"] = { "alerts", "M.schema" },

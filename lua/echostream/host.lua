@@ -16,6 +16,7 @@ local path = require "echostream.path"
 local plugin = require "echostream.plugin"
 local services = require "echostream.services"
 local session = require "echostream.session"
+local topic = require "echostream.topic"
 
 local M = {}
 
@@ -23,7 +24,7 @@ local M = {}
 ---@field context echostream.context  key/value store; `sessions()` and `broadcast()` on it
 local methods = {}
 M.methods = methods
-for _, part in ipairs { alerts, event, handlers, hooks, middleware, plugin, services } do
+for _, part in ipairs { alerts, event, handlers, hooks, middleware, plugin, services, topic } do
   for name, method in pairs(part.methods) do
     methods[name] = method
   end

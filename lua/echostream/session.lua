@@ -14,6 +14,7 @@ local path = require "echostream.path"
 local retry = require "echostream.retry"
 local services = require "echostream.services"
 local stream = require "echostream.stream"
+local subscription = require "echostream.subscription"
 local task = require "echostream.task"
 local tls = require "echostream.tls"
 
@@ -469,6 +470,19 @@ end
 ---@return echostream.stream?, echostream.error?
 function shared:create_stream(name, opts)
   return create_stream(self, "create_stream", name, opts)
+end
+
+--- Subscribes to a topic of the other side (`server:topic`). With a function it is called with what is published, message after
+--- message; without, the subscription is read with `next` or `each`. Returns at once; when there is no such topic, or not for
+--- us, it ends so. It lives as long as its session: `echo.resubscribe` begins it again with the next one.
+---
+---     client:subscribe("ticks", function(symbol, price) print(symbol, price) end)
+---@param name string
+---@param fn? fun(...)
+---@param opts? echostream.options.subscribe  may come in the function's place
+---@return echostream.subscription|nil, echostream.error? err
+function shared:subscribe(name, fn, opts)
+  return subscription.subscribe(self, name, fn, opts)
 end
 
 --- Calls a streaming method of the other side (`add_rpc` with `stream`): a stream of values, and the handler's results from

@@ -81,19 +81,26 @@ function M.method(name, fn, opts)
   end
 end
 
---- Waits, at a handler's end, until what its policy kept back is sent. Returns the rest of its arguments.
+--- Waits until what its policy kept back is sent, at most for `timeout` seconds.
 ---@param self echostream.stream
----@param ... any
----@return any ...
-function M.drained(self, ...)
+---@param timeout? number
+function M.wait_drained(self, timeout)
   if self._outbox then
     task.await(function(resume)
       self._drained[resume] = true
       return function()
         self._drained[resume] = nil
       end
-    end)
+    end, timeout)
   end
+end
+
+--- The same at a handler's end. Returns the rest of its arguments.
+---@param self echostream.stream
+---@param ... any
+---@return any ...
+function M.drained(self, ...)
+  M.wait_drained(self)
   return ...
 end
 
@@ -356,6 +363,8 @@ local function send_bytes(self, bytes, seq, wall_time, callback)
   end
   return ok, err
 end
+
+M.send_bytes = send_bytes
 
 local function send(self, where, data, seq, wall_time, callback)
   local bytes = data

@@ -483,12 +483,12 @@ TEST(a_retry_that_may_have_run_needs_a_method_that_is_idempotent)
     raw_open(ES_DIR_UNI, RAW_HELLO, 0);
     r = raw_open(ES_DIR_BIDI, "02 15 0c 01 01 08 6d6174682e616464 80007530 03 00 920a14", 1);
     env_pump(&e);
-    CHECK_INT(status_of(r), ==, ES_STATUS_FAILED_PRECONDITION);
+    CHECK_INT(raw_status(r), ==, ES_STATUS_FAILED_PRECONDITION);
     CHECK_INT(env_count(&e, SERVER, ES_EV_REQUEST), ==, 0);
     r = raw_open(ES_DIR_BIDI, "02 15 0c 01 02 08 6d6174682e6d756c 80007530 03 00 920a14", 1);
     env_pump(&e);
     CHECK_INT(env_count(&e, SERVER, ES_EV_REQUEST), ==, 1);
-    CHECK_INT(status_of(r), ==, 0);
+    CHECK_INT(raw_status(r), ==, 0);
     env_stop(&e);
 }
 

@@ -106,6 +106,21 @@
 ---@field idle_timeout? number  streams: seconds; it fails with `timeout` when nothing came or went for so long; 0: never (default: 0)
 ---@field numbered? boolean  streams: messages carry numbers from 0 on, and `frame.gap` says at the other end how many are missing before one (default: false)
 
+---@class echostream.options.topic  of `topic`
+---@field policy? "drop_oldest"|"drop_newest"|"wait"|"close"  for a subscriber whose send queue is full: its oldest messages that wait go, or the new one; or `publish` waits for it; or its subscription ends with `resource_exhausted` (default: "drop_oldest")
+---@field outbox? integer  "drop_oldest": how many messages wait for one subscriber beside its send queue, and in no more bytes than that has (default: 64)
+---@field timeout? number  "wait": seconds; then it is as "drop_oldest" (default: 10)
+---@field queue? integer|table  marks of the send queue of each subscriber: the shorter, the fresher is what a slow one gets (default: that of the server or client)
+---@field replay? integer  how many of the last messages a new subscriber gets first (default: 0)
+---@field admit? fun(session: echostream.session): any, echostream.error?  who may subscribe: a false result refuses, with the error that comes with it or `permission_denied`
+---@field doc? string  what it is about, for people
+---@field priority? integer  urgency of what is published, 0 first to 7 last (default: what the subscriber asked for, 3)
+
+---@class echostream.options.subscribe  of `subscribe`
+---@field on_end? fun(err: echostream.error?)  runs when it is over, with the reason unless one of the two sides closed it
+---@field priority? integer  urgency that is asked for, 0 first to 7 last (default: 3)
+---@field metadata? table<string, string>  what `call.metadata` has in the other side's middleware
+
 ---@class echostream.stream_stats  what `stream:stats()` returns
 ---@field state "open"|"half_closed_local"|"half_closed_remote"|"closed"|"failed"  as `stream:state()`
 ---@field open boolean  messages may still come or go
