@@ -397,6 +397,7 @@ end
 -- the options that every call of this object has.
 local shared = {}
 M.shared = shared
+shared.subscribe = subscription.methods.subscribe
 
 --- Calls a method of the other side. Values keep their kind: integers stay integers and floats floats, strings are bytes, nils
 --- between arguments or results stay where they are, tables become lists or maps by their keys (`echo.array`, `echo.map` where
@@ -470,19 +471,6 @@ end
 ---@return echostream.stream?, echostream.error?
 function shared:create_stream(name, opts)
   return create_stream(self, "create_stream", name, opts)
-end
-
---- Subscribes to a topic of the other side (`server:topic`). With a function it is called with what is published, message after
---- message; without, the subscription is read with `next` or `each`. Returns at once; when there is no such topic, or not for
---- us, it ends so. It lives as long as its session: `echo.resubscribe` begins it again with the next one.
----
----     client:subscribe("ticks", function(symbol, price) print(symbol, price) end)
----@param name string
----@param fn? fun(...)
----@param opts? echostream.options.subscribe  may come in the function's place
----@return echostream.subscription|nil, echostream.error? err
-function shared:subscribe(name, fn, opts)
-  return subscription.subscribe(self, name, fn, opts)
 end
 
 --- Calls a streaming method of the other side (`add_rpc` with `stream`): a stream of values, and the handler's results from

@@ -143,13 +143,7 @@ local function run(self, fn)
   end
 end
 
---- The body of `session:subscribe`.
----@param peer echostream.session|echostream.client
----@param name string
----@param fn? function
----@param opts? table
----@return echostream.subscription|nil, echostream.error?
-function M.subscribe(peer, name, fn, opts)
+local function subscribe(peer, name, fn, opts)
   if type(fn) == "table" then
     fn, opts = nil, fn
   end
@@ -169,6 +163,23 @@ function M.subscribe(peer, name, fn, opts)
     task.spawn(run, self, fn)
   end
   return self
+end
+
+local shared = {} -- of sessions and clients
+M.methods = shared
+
+--- Subscribes to a topic of the other side (`server:topic`). With a function it is called with what is published, message after
+--- message; without, the subscription is read with `next` or `each`. Returns at once; when there is no such topic, or not for
+--- us, it ends so. It lives as long as its session: `echo.resubscribe` begins it again with the next one.
+---
+---     client:subscribe("ticks", function(symbol, price) print(symbol, price) end)
+---@param name string
+---@param fn? fun(...)
+---@param opts? echostream.options.subscribe  may come in the function's place
+---@return echostream.subscription|nil, echostream.error? err
+function shared:subscribe(name, fn, opts)
+  local opened, err = subscribe(self, name, fn, opts) -- no tail call: misuse is blamed on the caller
+  return opened, err
 end
 
 return M

@@ -28,6 +28,7 @@ net.only("sim", function(env)
     end
     local client = assert(echo.connect(server.address, { pin = pin }))
     table.insert(env.opened, client)
+    local topics = 0
     local function raw_listen(options)
       options.alpn = options.alpn == nil and { "x" } or options.alpn
       local listener, err = echo.quic.listen("10.0.0.8:0", options)
@@ -47,6 +48,14 @@ net.only("sim", function(env)
         function(options) return client:create_stream("bytes", options) end,
         function(options) return client:with(options):stream "both" end,
       },
+      topic = { function(options)
+        topics = topics + 1
+        local topic = server:topic("t" .. topics, options)
+        topic:publish "x"
+        topic:close()
+        return true
+      end },
+      subscribe = { function(options) return client:subscribe("nobody", options) end },
       path = { function(options) return echo.sim.run(options, function() end) end },
       sim = { function(options) return echo.sim.run(options, function() end) end },
       listen = { raw_listen },

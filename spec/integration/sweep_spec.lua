@@ -63,6 +63,7 @@ local function world(env)
   table.insert(env.opened, w.fleet)
   w.resubscribe = echo.resubscribe.new()
   w.alert = server:alert { fn = function() end }
+  w.topic, w.subscription = server:topic "of.the.sweep", assert(client:subscribe "of.the.sweep")
   w.policy, w.breaker = echo.retry.new { adaptive = true }, echo.breaker.new()
   w.metric = echo.metrics.gauge("spec_sweep", "…", { "a" })
   w.timestamp = echo.codec.timestamp(1)
@@ -90,6 +91,7 @@ end
 local function close_all(w)
   for _, thing in pairs { w.stream, w.streaming, w.served, w.quic_stream } do thing:close() end
   if w.task then w.task:cancel() end
+  for _, thing in pairs { w.topic, w.subscription } do thing:close() end
   for _, thing in pairs { w.fleet, w.client, w.session, w.incoming, w.connection, w.accepted, w.listener } do thing:close() end
   if w.server then w.server:stop { grace = 0 } end
 end
@@ -174,8 +176,8 @@ net.each(function(env)
   end
 
   local classes = { "server", "client", "session", "incoming", "calls", "context", "stream", "streaming", "served", "task", "call",
-    "middleware_call", "timestamp", "resubscribe", "fleet", "service", "policy", "breaker", "alert", "metric", "core_session",
-    "core_host", "core_channel" }
+    "middleware_call", "timestamp", "resubscribe", "fleet", "service", "policy", "breaker", "alert", "metric", "topic",
+    "subscription", "core_session", "core_host", "core_channel" }
   local quic_classes = { "listener", "connection", "accepted", "quic_stream" }
 
   describe("the methods of every object", function()

@@ -121,28 +121,6 @@
 ---@field priority? integer  urgency that is asked for, 0 first to 7 last (default: 3)
 ---@field metadata? table<string, string>  what `call.metadata` has in the other side's middleware
 
----@class echostream.stream_stats  what `stream:stats()` returns
----@field state "open"|"half_closed_local"|"half_closed_remote"|"closed"|"failed"  as `stream:state()`
----@field open boolean  messages may still come or go
----@field finished boolean  this side finished
----@field peer_finished boolean  the other side did
----@field paused boolean
----@field messages_in integer
----@field messages_out integer
----@field bytes_in integer  of messages
----@field bytes_out integer
----@field queued integer  bytes that wait to be sent
----@field high integer  marks of that queue
----@field low integer
----@field waiting integer  messages that `when_full = "drop_oldest"` keeps back
----@field dropped integer  messages that `when_full` dropped
----@field waits integer  times that `send` had to wait
----@field waited number  seconds that it waited, together
----@field unread integer  bytes that came and were not read
----@field idle number  seconds since a message came or went
----@field missing integer  numbered messages that did not come
----@field duplicates integer  numbered messages that came again, or behind later ones
-
 ---@class echostream.options.path  of a simulated network; probabilities are 0 to 1 and apply to each datagram
 ---@field loss? number  probability that a datagram is lost (default: 0)
 ---@field burst? integer  datagrams that are lost in a row at most, for one that is (default: 1)
@@ -225,6 +203,28 @@
 ---@field send_waits integer  sessions: times that a sender of streams or events had to wait
 ---@field send_waited number  sessions: seconds of that, together
 ---@field dropped integer  sessions: events that `when_full` dropped
+
+---@class echostream.stream_stats  what `stream:stats()` returns
+---@field state "open"|"half_closed_local"|"half_closed_remote"|"closed"|"failed"  as `stream:state()`
+---@field open boolean  messages may still come or go
+---@field finished boolean  this side finished
+---@field peer_finished boolean  the other side did
+---@field paused boolean
+---@field messages_in integer
+---@field messages_out integer
+---@field bytes_in integer  of messages
+---@field bytes_out integer
+---@field queued integer  bytes that wait to be sent
+---@field high integer  marks of that queue
+---@field low integer
+---@field waiting integer  messages that `when_full = "drop_oldest"` keeps back
+---@field dropped integer  messages that `when_full` dropped
+---@field waits integer  times that `send` had to wait
+---@field waited number  seconds that it waited, together
+---@field unread integer  bytes that came and were not read
+---@field idle number  seconds since a message came or went
+---@field missing integer  numbered messages that did not come
+---@field duplicates integer  numbered messages that came again, or behind later ones
 
 ---@class echostream.endpoint_stats  of a UDP socket and everything on it: `server:stats().endpoint`, `listener:stats()`
 ---@field connections integer  now
