@@ -3,6 +3,7 @@
 local core = require "echostream.core"
 local errors = require "echostream.errors"
 local event = require "echostream.event"
+local group = require "echostream.group"
 local flow = require "echostream.flow"
 local log = require "echostream.log"
 local loop = require "echostream.loop"
@@ -24,6 +25,7 @@ local M = {}
 ---@field idempotent? boolean       methods: running it twice does no harm (default: false)
 ---@field stream? "in"|"out"|"both" methods: a streaming one
 ---@field priority? integer         urgency of what it sends, 0 first to 7 last (default: what its caller asked for, 3)
+---@field balance? "round_robin"|"least_in_flight"|"power_of_two"  methods and streams: [several handlers](#handlers-that-share-a-name)
 ---@field concurrent? integer       events: so many of one lane at once (default: 1)
 ---@field codec? string             streams: messages are values (default: "raw", bytes)
 ---@field queue? integer|table      streams: as in the options of calls, for what the handler sends
@@ -62,6 +64,7 @@ local function with_stream(fields)
 end
 
 local limit = { type = "integer", min = 1, max = 1 << 30 }
+local sharing = { type = "string", one_of = group.names }
 local urgency = { type = "integer", min = 0, max = 7 }
 
 --- The options of each kind of handler.
@@ -72,12 +75,14 @@ M.schemas = {
     idempotent = { type = "boolean" },
     max_calls = limit,
     priority = urgency,
+    balance = sharing,
     stream = { type = "string", one_of = { "in", "out", "both" } },
   }),
   event = schema {
     concurrent = { type = "integer", min = 1, max = 1 << 20 },
     max_calls = { refuse = 'is of methods and streams; an event has "concurrent"' },
     priority = { refuse = "is of methods and streams; an event sends nothing" },
+    balance = { refuse = "is of methods and streams" },
     idempotent = { refuse = "is of methods; an event is delivered at most once" },
     returns = { refuse = "is of methods; an event has no answer" },
   },
@@ -85,6 +90,7 @@ M.schemas = {
     codec = stream.codec_option,
     max_calls = limit,
     priority = urgency,
+    balance = sharing,
     idempotent = { refuse = "is of methods" },
   }),
 }
@@ -160,6 +166,18 @@ local function add(self, kind, name, fn, opts)
   options.argument(where, "handler", fn, "function", 3)
   opts = options.check(where, opts, M.schemas[kind], 3)
   check_sendable(where, opts)
+  local members = self._groups[kind] and self._groups[kind][name]
+  if members and opts.balance then
+    local ok, problem = pcall(members.add, members, fn, opts)
+    if not ok then
+      error(("%s: %s: %s"):format(where, errors.show(name), problem), 3)
+    end
+    return self
+  elseif opts.balance then
+    members = group.new(opts)
+    members:add(fn, opts)
+    fn = members.handler
+  end
   local limits = kind ~= "event" and opts or {}
   local handler, settings = form(kind, name, fn, opts), {
     idempotent = opts.idempotent,
@@ -184,11 +202,24 @@ local function add(self, kind, name, fn, opts)
     entry[field] = opts[field]
   end
   self._catalog[kind][name] = entry
+  if opts.balance then
+    self._groups[kind][name] = members
+  end
   return self
 end
 
-local function remove(self, kind, name)
+local function remove(self, kind, name, fn)
   options.argument("remove_" .. kind, "name", name, "string", 3)
+  local members = self._groups[kind] and self._groups[kind][name]
+  if members then
+    if fn ~= nil then
+      local removed, last = members:remove(fn)
+      if not last then
+        return removed
+      end
+    end
+    self._groups[kind][name] = nil
+  end
   self._catalog[kind][name] = nil
   if kind == "event" then
     return event.remove(self, name)
@@ -230,9 +261,10 @@ end
 
 --- Takes a method away; calls under way go on. False when there was none.
 ---@param name string
+---@param fn? function  of several handlers (`balance`): this one only
 ---@return boolean
-function methods:remove_rpc(name)
-  return (remove(self, "rpc", name))
+function methods:remove_rpc(name, fn)
+  return (remove(self, "rpc", name, fn))
 end
 
 --- Takes an event handler away.
@@ -244,9 +276,10 @@ end
 
 --- Takes a stream handler away; streams under way go on.
 ---@param name string
+---@param fn? function  of several handlers (`balance`): this one only
 ---@return boolean
-function methods:remove_stream(name)
-  return (remove(self, "stream", name))
+function methods:remove_stream(name, fn)
+  return (remove(self, "stream", name, fn))
 end
 
 -- What is offered, said to the other side ----------------------------------------------------------------------
@@ -290,6 +323,7 @@ end
 ---@param introspection boolean?  default true
 function M.init(self, introspection)
   self._catalog = { rpc = {}, event = {}, stream = {} }
+  self._groups = { rpc = {}, stream = {} }
   if introspection ~= false then
     self._host:add("rpc", "rpc.list", list, { idempotent = true })
     self._host:add("rpc", "rpc.describe", describe, { idempotent = true })

@@ -33,9 +33,9 @@ local M = {}
 local undoing = {}
 
 for _, kind in ipairs { "rpc", "event", "stream", "service" } do
-  undoing["add_" .. kind] = function(real, name)
+  undoing["add_" .. kind] = function(real, name, handler)
     return function()
-      real["remove_" .. kind](real, name)
+      real["remove_" .. kind](real, name, handler) -- of several handlers of that name, its own
     end
   end
 end
