@@ -39,6 +39,7 @@ local schemas = {
   ["echostream.options.shared"] = { "host", "M.schema" },
   ["echostream.options.transport"] = { "host", "M.transport_schema" },
   ["echostream.options.server"] = { "server", "schema" },
+  ["echostream.options.heartbeat"] = { "heartbeat", "M.fields" },
   ["echostream.options.newcomers"] = { "newcomers", "M.schema" },
   ["echostream.options.tls"] = { "tls", "M.shared_schema" },
   ["echostream.options.tls_server"] = { "tls", "M.server_schema" },

@@ -189,7 +189,7 @@ struct es_lhost { /* userdata "echostream.host" points here */
     struct es_app app;         /* ES_ALPN */
     struct es_packing packing; /* as in the host's configuration */
     int app_ready;
-    int open_ref, accept_ref, closed_ref, goaway_ref, idle_ref, moved_ref; /* hooks; LUA_NOREF */
+    int open_ref, accept_ref, closed_ref, goaway_ref, idle_ref, moved_ref, pong_ref; /* hooks; LUA_NOREF */
     int wrapper_ref;
     int fingerprints;          /* 1: of calls that may be sent again the arguments get one */
     uint64_t watch;            /* ns a handler may hold the loop; 0: the loop's limit */

@@ -278,6 +278,18 @@ static void on_goaway(lua_State *L, struct es_lloop *lp, struct es_lsession *ls,
     es_task_call(L, lp, 4);
 }
 
+static void on_pong(lua_State *L, struct es_lloop *lp, struct es_lsession *ls, struct es_ev_pong *p)
+{
+    if (ls->host->pong_ref == LUA_NOREF)
+        return;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, ls->host->pong_ref);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, ls->obj_ref);
+    lua_pushinteger(L, (lua_Integer)p->id);
+    lua_pushnumber(L, (double)p->rtt / 1e9);
+    lua_pushnumber(L, (double)p->clock_us / 1e6);
+    es_task_call(L, lp, 4);
+}
+
 static void handle_session_event(lua_State *L, struct es_lloop *lp, struct es_event *ev)
 {
     struct es_lsession *ls;
@@ -338,6 +350,9 @@ static void handle_session_event(lua_State *L, struct es_lloop *lp, struct es_ev
             lua_rawgeti(L, LUA_REGISTRYINDEX, ls->obj_ref);
             es_task_call(L, lp, 1);
         }
+        break;
+    case ES_EV_SESSION_PONG:
+        on_pong(L, lp, ls, (struct es_ev_pong *)ev);
         break;
     case ES_EV_SESSION_MOVED:
         es_lsession_moved(L, ls, &((struct es_ev_moved *)ev)->move);

@@ -31,10 +31,10 @@ struct es_lhost *es_lhost_ref(struct es_lhost *h)
 static int *hook_of(struct es_lhost *h, int i)
 {
     int *const hooks[] = {&h->open_ref, &h->accept_ref, &h->closed_ref, &h->goaway_ref,
-                          &h->idle_ref, &h->moved_ref,  &h->wrapper_ref};
+                          &h->idle_ref, &h->moved_ref,  &h->pong_ref,   &h->wrapper_ref};
     return hooks[i];
 }
-#define N_HOOKS 7
+#define N_HOOKS 8
 
 void es_lhost_unref(lua_State *L, struct es_lhost *h)
 {
@@ -124,7 +124,7 @@ static int core_host(lua_State *L)
         "hooks",       "compress",        "checksum",         "stream_queue",
         "event_queue", "session_queue",   "total_queue",      "max_total_calls",
         NULL};
-    static const char *const hooks[] = {"open", "accept", "closed", "goaway", "idle", "moved", NULL};
+    static const char *const hooks[] = {"open", "accept", "closed", "goaway", "idle", "moved", "pong", NULL};
     struct es_lloop *lp = es_lua_check_loop(L, 1);
     luaL_checktype(L, 2, LUA_TTABLE);
     es_lua_check_fields(L, 2, fields);

@@ -460,6 +460,33 @@ static int session_goaway(lua_State *L)
         "goaway");
 }
 
+/* The id that the `pong` hook gets; nil, err: "again" while the peer's HELLO has not come. */
+static int session_ping(lua_State *L)
+{
+    struct es_lsession *ls = es_lsession_check(L);
+    uint64_t id;
+    if (!ls)
+        return es_lsession_closed_error(L);
+    es_poller_now(ls->loop->poller); /* the round trip is counted from now */
+    int rc = es_session_ping(ls->s, &id);
+    if (rc == 0) {
+        lua_pushinteger(L, (lua_Integer)id);
+        return 1;
+    }
+    if (rc == ES_ERR_CLOSED)
+        return es_lsession_closed_error(L);
+    lua_pushnil(L);
+    if (rc == ES_ERR_AGAIN)
+        lua_pushliteral(L, "again");
+    else if (rc == ES_ERR_UNSUPPORTED)
+        es_lua_push_error(L, "failed_precondition", "ping: the peer does not answer pings");
+    else if (rc == ES_ERR_LIMIT)
+        es_lua_push_error(L, "resource_exhausted", "ping: %d of them are not answered yet", ES_MAX_PINGS);
+    else
+        return lua_pop(L, 1), es_lua_fail(L, rc, "ping");
+    return 2;
+}
+
 static int session_in_flight(lua_State *L)
 {
     struct es_lsession *ls = es_lsession_check(L);
@@ -586,6 +613,7 @@ void es_lua_open_session(lua_State *L, int core)
                                        {"accept", session_accept},
                                        {"close", session_close},
                                        {"goaway", session_goaway},
+                                       {"ping", session_ping},
                                        {"in_flight", session_in_flight},
                                        {"flushed", session_flushed},
                                        {"on_flushed", session_on_flushed},

@@ -155,6 +155,73 @@ void goaway_received(struct es_session *s, const struct es_raw_frame *f)
     pending_refuse(s);
 }
 
+#define PING_FORGOTTEN (60 * ES_SECOND)
+
+/* Ids are times, as the protocol wants them, made different where two would be the same. */
+static uint64_t ping_id(const struct es_session *s, uint64_t now_us)
+{
+    for (int i = 0; i < ES_MAX_PINGS; i++)
+        if (s->pings[i].sent != 0 && s->pings[i].t1 >= now_us)
+            now_us = s->pings[i].t1 + 1;
+    return now_us;
+}
+
+int es_session_ping(struct es_session *s, uint64_t *id)
+{
+    const struct es_host_config *cfg = &s->host->cfg;
+    struct es_ping ping = {0};
+    int rc, at = -1;
+
+    if (!session_may_send(s) || s->control_out.ls == NULL)
+        return ES_ERR_CLOSED;
+    if (!s->hello_seen)
+        return ES_ERR_AGAIN;
+    if ((s->caps & ES_CAP_CLOCK) == 0)
+        return ES_ERR_UNSUPPORTED;
+    for (int i = 0; i < ES_MAX_PINGS; i++)
+        if (s->pings[i].sent == 0 || session_now(s) - s->pings[i].sent > PING_FORGOTTEN)
+            at = i;
+    if (at < 0)
+        return ES_ERR_LIMIT;
+    ping.t1 = ping_id(s, cfg->wall(cfg->ctx) / ES_MICRO);
+    es_buf_clear(&s->host->scratch);
+    rc = es_ping_encode(&s->host->scratch, &ping, 0);
+    if (rc == 0)
+        rc = control_write(s);
+    if (rc != 0)
+        return rc;
+    s->pings[at].t1 = *id = ping.t1;
+    s->pings[at].sent = session_now(s);
+    return 0;
+}
+
+static void pong_received(struct es_session *s, const struct es_ping *pong)
+{
+    const struct es_host_config *cfg = &s->host->cfg;
+    uint64_t now_us = cfg->wall(cfg->ctx) / ES_MICRO;
+    struct es_ev_pong *e;
+    uint64_t all, theirs;
+
+    for (int i = 0; i < ES_MAX_PINGS; i++) {
+        if (s->pings[i].sent == 0 || s->pings[i].t1 != pong->t1)
+            continue;
+        e = session_push(s, ES_EV_SESSION_PONG, sizeof *e);
+        if (e == NULL)
+            return;
+        all = session_now(s) - s->pings[i].sent;
+        /* What the peer says about itself is only believed as far as it can be true. */
+        theirs = pong->t3 > pong->t2 && pong->t3 - pong->t2 < all / ES_MICRO
+                     ? (pong->t3 - pong->t2) * ES_MICRO
+                     : 0;
+        e->id = pong->t1;
+        e->rtt = all - theirs;
+        e->clock_us = ((int64_t)(pong->t2 - pong->t1) + (int64_t)(pong->t3 - now_us)) / 2;
+        s->pings[i].sent = 0;
+        return;
+    }
+    session_glitch(s, 1, "too many PONGs of nothing");
+}
+
 static void ping_received(struct es_session *s, const struct es_raw_frame *f)
 {
     struct es_ping ping;
@@ -166,6 +233,8 @@ static void ping_received(struct es_session *s, const struct es_raw_frame *f)
         if ((s->caps & ES_CAP_CLOCK) != 0)
             send_pong(s, &ping);
         session_glitch(s, 1, "too many PINGs");
+    } else {
+        pong_received(s, &ping);
     }
 }
 

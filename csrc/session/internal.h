@@ -242,6 +242,9 @@ struct es_session {
     struct es_overtaken *overtaken; /* owned: a ring; NULL until the first */
     uint32_t n_overtaken, next_overtaken;
     uint64_t resets, resets_since;
+    struct {
+        uint64_t t1, sent; /* its id, and when; 0: free */
+    } pings[ES_MAX_PINGS];
     uint64_t emit_blocked_at; /* ns */
     uint64_t send_waits, send_waited;
 };

@@ -80,6 +80,7 @@ enum es_session_event {
                                still be read) */
     ES_EV_EVENT_UNHANDLED,  /* struct es_ev_unhandled: the first event of a name that nobody handles */
     ES_EV_SESSION_WRITABLE, /* es_session_emit said AGAIN before and would not now */
+    ES_EV_SESSION_PONG,     /* struct es_ev_pong: the answer to es_session_ping() */
     ES_EV_SESSION_MOVED,    /* struct es_ev_moved: the connection's path changed, or failed to */
     ES_EV_DROPPED           /* a record that something overtook: nothing to do but pop it */
 };
@@ -139,6 +140,13 @@ struct es_ev_closed {
     struct es_event h;
     struct es_close_info info;
     int opened; /* ES_EV_SESSION_OPEN came before */
+};
+
+struct es_ev_pong {
+    struct es_event h;
+    uint64_t id;      /* what es_session_ping() gave */
+    uint64_t rtt;     /* ns on the way there and back, without the peer's part */
+    int64_t clock_us; /* by how much the peer's clock is ahead of ours, give or take half of rtt */
 };
 
 struct es_ev_goaway {
@@ -207,6 +215,12 @@ void es_session_close(struct es_session *s, uint64_t code, const char *reason);
 /* GOAWAY: the peer's new calls are answered unavailable / processed no from now on; ours are refused here.
  * Those under way end. */
 int es_session_goaway(struct es_session *s, uint64_t grace_ms, uint64_t retry_after_ms, const char *reason);
+/* Asks the peer for a sign of life: ES_EV_SESSION_PONG follows, unless the connection ends before.
+ * ES_ERR_AGAIN: its HELLO has not come; ES_ERR_UNSUPPORTED: it does not answer such questions; ES_ERR_LIMIT:
+ * ES_MAX_PINGS were not answered yet (the oldest is forgotten by the next one that is older than a minute);
+ * ES_ERR_CLOSED, ES_ERR_NOMEM. */
+#define ES_MAX_PINGS 4
+int es_session_ping(struct es_session *s, uint64_t *id);
 size_t
 es_session_in_flight(const struct es_session *s); /* incoming + outgoing calls, channels, events not done */
 /* 1 when every byte written (lanes, control, calls) was acknowledged: what close() waits for. */

@@ -7,6 +7,7 @@ local context = require "echostream.context"
 local event = require "echostream.event"
 local flow = require "echostream.flow"
 local handlers = require "echostream.handlers"
+local heartbeat = require "echostream.heartbeat"
 local hooks = require "echostream.hooks"
 local loop = require "echostream.loop"
 local metrics = require "echostream.metrics"
@@ -50,6 +51,7 @@ M.schema = {
   checksum = { type = "boolean" },
   agent = { type = "string" },
   introspection = { type = "boolean" },
+  heartbeat = { type = { "seconds", "boolean", "table" } },
   watchdog = { type = { "seconds", "boolean" }, min = 0.001, max = 1e6 },
 }
 
@@ -156,12 +158,16 @@ local function core_hooks(self, accepts)
     if not incoming then
       host._dialled = peer
     end
+    if host._heartbeat then
+      heartbeat.start(peer, host._heartbeat)
+    end
     return peer
   end
 
   function hooked.closed(peer, err, opened)
     local host = weak[1]
     peer.closed_by = err
+    heartbeat.stop(peer, err)
     if host then
       event.closed(host, peer)
       host:_session_closed(peer, err, opened)
@@ -176,6 +182,8 @@ local function core_hooks(self, accepts)
       host:_session_draining(peer)
     end
   end
+
+  hooked.pong = heartbeat.pong
 
   function hooked.moved(peer, from, to, of_the_peer)
     local host = weak[1]
@@ -221,6 +229,7 @@ function M.init(self, opts, accepts)
   self._plugins = {}
   self._chains = {} -- `out`: what outgoing calls pass through
   self._timeout = opts.timeout or 30
+  self._heartbeat = heartbeat.check(accepts and "echo.server" or "echo.client", opts.heartbeat, 3)
   self._on_idle = nil
   self.context = context.new(self)
   self._host = core.host(self._rec.core, {

@@ -6,6 +6,7 @@ local codecs = require "echostream.codec"
 local context = require "echostream.context"
 local errors = require "echostream.errors"
 local event = require "echostream.event"
+local heartbeat = require "echostream.heartbeat"
 local flow = require "echostream.flow"
 local loop = require "echostream.loop"
 local middleware = require "echostream.middleware"
@@ -33,6 +34,7 @@ local current, take_trailers = core.current, core.take_trailers
 ---@field identity any             what `server:auth` returned for this peer
 ---@field server_ctx echostream.context   the context of the server (or client) it belongs to
 ---@field context echostream.context      its own store
+---@field heartbeat echostream.heartbeat?  what heartbeats and pings found out
 ---@field draining boolean         the peer said that it is about to stop
 ---@field closed_by echostream.error?  once it is over: why
 local Session = {}
@@ -395,7 +397,7 @@ end
 
 -- The calls that sessions and clients share. `self._ud` is the core's session, `self._rec` the loop, `self._calls` nil or
 -- the options that every call of this object has.
-local shared = {}
+local shared = { ping = heartbeat.shared.ping }
 M.shared = shared
 shared.subscribe = subscription.methods.subscribe
 

@@ -164,6 +164,7 @@ end
 
 -- raw: messages as they came.
 local function receive(self, timeout, raw)
+  timeout = timeout or self._read_timeout
   local channel = self._channel
   local deadline = timeout and loop.now() + timeout
   local waited, why = true, nil
@@ -309,13 +310,18 @@ function Stream:result(timeout, callback)
 end
 
 local function send_waiting(self, bytes, seq, wall_time)
+  local patience = self._write_timeout
+  local deadline = patience and loop.now() + patience
   while true do
     local ok, err = self._channel:send(bytes, seq, wall_time)
     if err ~= "again" then
       return ok, err
     end
-    ok, err = wait_for(self._channel, "on_writable")
+    ok, err = wait_for(self._channel, "on_writable", deadline and math.max(deadline - loop.now(), 0))
     if not ok then
+      if err.code == "timeout" and deadline and loop.now() >= deadline then
+        return nil, errors.new("timeout", ("the queue had no room for the message within %g s"):format(patience))
+      end
       return nil, err
     end
   end
@@ -387,6 +393,23 @@ end
 ---@return true|nil ok, echostream.error? err
 function Stream:send(data, callback)
   return send(self, "stream:send", data, nil, nil, callback)
+end
+
+--- Time-outs of this end: how long `recv`, `frames` and `values` wait for a message where they are told nothing else, and how long `send`
+--- waits for room in the queue. Both fail with `timeout`, and the stream stays as it is: a message that was not sent was not sent.
+---@param timeouts { read?: number|false, write?: number|false }  seconds; false: any time (which is what both are at first)
+---@return echostream.stream self
+function Stream:set_timeouts(timeouts)
+  local fields = { read = { type = "seconds" }, write = { type = "seconds" } }
+  for name in pairs(fields) do
+    if type(timeouts) == "table" and rawget(timeouts, name) == false then
+      fields[name] = { type = "boolean" }
+    end
+  end
+  for name, seconds in pairs(options.check("stream:set_timeouts", timeouts, fields)) do
+    self[name == "read" and "_read_timeout" or "_write_timeout"] = seconds or nil
+  end
+  return self
 end
 
 local timestamped = {

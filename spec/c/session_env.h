@@ -221,6 +221,10 @@ static void env_log_event(struct env *e, int side, struct es_event *ev)
         l->opened = ((struct es_ev_closed *)ev)->opened;
         snprintf(l->message, sizeof l->message, "%.100s", ((struct es_ev_closed *)ev)->info.reason);
         break;
+    case ES_EV_SESSION_PONG:
+        l->code = ((struct es_ev_pong *)ev)->id;
+        l->seq = ((struct es_ev_pong *)ev)->rtt;
+        break;
     case ES_EV_SESSION_GOAWAY:
         l->retry_after_ms = ((struct es_ev_goaway *)ev)->retry_after_ms;
         snprintf(l->message, sizeof l->message, "%.100s", ((struct es_ev_goaway *)ev)->reason);

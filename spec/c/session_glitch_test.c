@@ -30,6 +30,7 @@ static const struct row {
     {"a one-way stream of an unknown kind", UNI, "07 41", 4},
     {"a CANCEL of nothing", CONTROL, "0a 02 3f 10", 1},
     {"a PING", CONTROL, "11 01 05", 1},
+    {"a PONG of nothing", CONTROL, "13 03 05 06 07", 1},
     {"a datagram that is no event", DATAGRAM, "0a 01 10", 1},
 };
 

@@ -126,6 +126,62 @@ TEST(goaway_lets_calls_end_and_refuses_new_ones)
     env_stop(&e);
 }
 
+TEST(a_ping_is_answered_with_the_round_trip)
+{
+    uint64_t id = 0, other = 0;
+    struct env_log *l;
+
+    start(NULL);
+    env_pump(&e);
+    CHECK_INT(es_session_ping(e.s[CLIENT], &id), ==, 0);
+    CHECK_INT(es_session_ping(e.s[CLIENT], &other), ==, 0);
+    CHECK(id != 0 && id != other); /* in the same microsecond */
+    e.timers.now += 30 * MS;
+    env_pump(&e);
+    CHECK_INT(env_count(&e, CLIENT, ES_EV_SESSION_PONG), ==, 2);
+    CHECK_INT(env_count(&e, SERVER, ES_EV_SESSION_PONG), ==, 0);
+    l = env_find(&e, CLIENT, ES_EV_SESSION_PONG, 0);
+    REQUIRE(l != NULL);
+    CHECK_INT(l->code, ==, id);
+    CHECK_INT(l->seq, ==, 30 * MS);
+    env_stop(&e);
+}
+
+TEST(pings_that_nobody_answers_are_few_and_forgotten_after_a_minute)
+{
+    uint64_t id;
+
+    start(NULL);
+    env_pump(&e);
+    for (int i = 0; i < ES_MAX_PINGS; i++) {
+        CHECK_INT(es_session_ping(e.s[SERVER], &id), ==, 0);
+    }
+    CHECK_INT(es_session_ping(e.s[SERVER], &id), ==, ES_ERR_LIMIT);
+    e.timers.now += 61 * ES_SECOND;
+    CHECK_INT(es_session_ping(e.s[SERVER], &id), ==, 0);
+    env_pump(&e);
+    CHECK_INT(env_count(&e, SERVER, ES_EV_SESSION_PONG), ==, ES_MAX_PINGS);
+    es_session_close(e.s[SERVER], 0, "");
+    CHECK_INT(es_session_ping(e.s[SERVER], &id), ==, ES_ERR_CLOSED);
+    env_stop(&e);
+}
+
+TEST(nobody_is_asked_before_the_hellos)
+{
+    struct env_options o = {.no_establish = 1};
+    uint64_t id;
+
+    CHECK_INT(env_start(&e, &o), ==, 0);
+    CHECK(es_session_ping(e.s[CLIENT], &id) < 0);
+    es_pair_establish(e.pair);
+    CHECK_INT(es_session_ping(e.s[CLIENT], &id), ==, ES_ERR_AGAIN);
+    env_pump(&e);
+    CHECK_INT(es_session_ping(e.s[CLIENT], &id), ==, 0);
+    env_pump(&e);
+    CHECK_INT(env_count(&e, CLIENT, ES_EV_SESSION_PONG), ==, 1);
+    env_stop(&e);
+}
+
 TEST(waiting_calls_fail_at_once_when_the_peer_goes_away)
 {
     struct env_options o = {.bidi = 1};

@@ -19,6 +19,7 @@
 ---@field checksum? boolean  payloads are sent with a CRC-32C of their frame; one that was damaged ends its call or stream with `data_loss` (default: false)
 ---@field agent? string  text that peers see, for people
 ---@field introspection? boolean  `rpc.list` and `rpc.describe` are offered: what there is, to whoever may call (default: true)
+---@field heartbeat? number|boolean|echostream.options.heartbeat  seconds between questions to the peer of every session whether it still answers (PING); true: 10; or [how](#heartbeats) (default: false)
 ---@field watchdog? number|boolean  seconds after which a handler that held the loop is named in the log, once in 10 s each; false: never (default: 0.1)
 ---@field transport? echostream.options.transport  see [Transport options](#transport-options)
 
