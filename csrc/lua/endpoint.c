@@ -43,6 +43,8 @@ void es_lua_transport_config(lua_State *L, int idx, struct es_transport_config *
                                          "enable_0rtt",
                                          "key_update_packets",
                                          "stall_timeout",
+                                         "batch_bytes",
+                                         "batch_delay",
                                          NULL};
     static const char *const ccs[] = {"cubic", "bbr", "newreno", NULL};
     if (lua_isnoneornil(L, idx))
@@ -52,6 +54,7 @@ void es_lua_transport_config(lua_State *L, int idx, struct es_transport_config *
     es_lua_opt_seconds(L, idx, "idle_timeout", &c->idle_timeout);
     es_lua_opt_seconds(L, idx, "handshake_timeout", &c->handshake_timeout);
     es_lua_opt_seconds(L, idx, "stall_timeout", &c->stall_timeout);
+    es_lua_opt_seconds(L, idx, "batch_delay", &c->batch_delay);
     if (lua_getfield(L, idx, "keep_alive") == LUA_TBOOLEAN)
         c->keep_alive = lua_toboolean(L, -1) ? ES_KEEP_ALIVE_AUTO : 0;
     else
@@ -69,6 +72,7 @@ void es_lua_transport_config(lua_State *L, int idx, struct es_transport_config *
                        {"hold_cap", 1024, INT64_C(1) << 60, &c->hold_cap},
                        {"glitch_budget", 0, ES_GLITCH_BUDGET_MAX, &c->glitch_budget},
                        {"memory_cap", 1, INT64_C(1) << 60, &c->memory_cap},
+                       {"batch_bytes", 1, 1 << 20, &c->batch_bytes},
                        {"max_datagram", 0, 65535, &c->max_datagram}};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         lua_Integer v;

@@ -546,6 +546,9 @@ void es_conn_arm(struct es_conn *c)
     if (c->move_until != 0 && c->move_until < at) {
         at = c->move_until;
     }
+    if (c->batching && c->batch_until < at) {
+        at = c->batch_until;
+    }
     if (at < ts->now + MIN_TIMER) {
         at = ts->now + MIN_TIMER;
     }
@@ -569,7 +572,7 @@ static void on_timer(struct es_timer *t)
     case ES_CONN_OPEN:
         if (ngtcp2_conn_get_expiry(c->nc) > now) {
             if ((c->n_dgrams > 0 && c->dgram_until != 0 && c->dgram_until <= now) ||
-                (c->move_until != 0 && c->move_until <= now)) {
+                (c->move_until != 0 && c->move_until <= now) || (c->batching && c->batch_until <= now)) {
                 es_conn_mark(c);
             } else if (es_path_ask_at(c) <= now) {
                 es_path_ask(c);

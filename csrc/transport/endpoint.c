@@ -24,6 +24,7 @@ void es_transport_config_default(struct es_transport_config *c, int is_server)
     c->glitch_budget = ES_GLITCH_BUDGET;
     c->memory_cap = 32 * 1024 * 1024;
     c->stall_timeout = 60 * ES_SECOND;
+    c->batch_bytes = 1200;
     c->cc = ES_CC_CUBIC;
     c->key_update_packets = UINT64_C(1) << 20;
 }

@@ -45,6 +45,10 @@ struct es_transport_config { /* per connection */
     uint64_t glitch_budget;     /* points, see base/glitch.h; default ES_GLITCH_BUDGET; 0: no matter what */
     uint64_t memory_cap; /* bytes: what ngtcp2 may need to follow one peer, beyond twice the window; default
                             32 MiB */
+    /* What is queued waits until there are batch_bytes of it or batch_delay ns have passed since something
+     * was sent last: after a pause it goes at once. Control frames do not wait. Default 1,200 bytes and 0:
+     * never */
+    uint64_t batch_bytes, batch_delay;
     uint64_t stall_timeout; /* ns; default 60 s; 0: none: how long a peer may take nothing, see stall.c */
     enum es_cc cc;          /* default cubic */
     int version; /* of QUIC, 1 or 2. Client: the one to begin with, default 1; when the server says that it

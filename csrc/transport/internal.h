@@ -186,6 +186,8 @@ struct es_conn {
     union es_addr local, remote; /* local: what ngtcp2 is told for a dialled connection; remote: validated */
     struct es_sock *sock;        /* dialled: the socket that it moved to, shared; NULL: the endpoint's own */
     struct es_sock *moving;      /* owned: where it is about to move */
+    uint64_t batch_until;        /* ns: what is queued may wait until then, if it is little */
+    int batching;                /* it does */
     uint64_t move_until;         /* ns: it must have begun by then; 0: it has, or nobody asked */
     uint64_t migrations;
     struct es_acks acks;

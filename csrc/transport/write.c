@@ -95,7 +95,9 @@ static void apply(struct es_conn *c)
 
 static struct es_qstream *pick(struct es_conn *c)
 {
-    for (int i = 0; i <= ES_PRIO_LAST; i++) {
+    int last = c->batching ? ES_PRIO_CONTROL : ES_PRIO_LAST;
+
+    for (int i = 0; i <= last; i++) {
         if (!es_list_empty(&c->ready[i])) {
             return es_container_of(c->ready[i].next, struct es_qstream, ready);
         }
@@ -459,8 +461,16 @@ static int waits_for_ticket(struct es_conn *c)
     return es_conn_now(c) < c->ticket_until;
 }
 
+/* So little was queued so soon after the last packets that it waits for more (the option batch_delay). */
+static int is_little(const struct es_conn *c)
+{
+    return c->cfg.batch_delay != 0 && c->established && c->link.unsent > 0 &&
+           c->link.unsent < c->cfg.batch_bytes && es_conn_now(c) < c->batch_until;
+}
+
 int es_conn_flush(struct es_conn *c)
 {
+    uint64_t unsent;
     int full;
 
     c->flush_again = 0;
@@ -475,9 +485,14 @@ int es_conn_flush(struct es_conn *c)
         es_conn_end(c, 1);
         return 0;
     }
+    c->batching = is_little(c);
+    unsent = c->link.unsent;
     es_conn_crypting(c);
     full = write_packets(c);
     es_conn_crypting(NULL);
+    if (c->cfg.batch_delay != 0 && c->link.unsent < unsent && !c->batching) {
+        c->batch_until = es_conn_now(c) + c->cfg.batch_delay;
+    }
     if (c->names.busy && c->state < ES_CONN_ENDED) {
         es_names_written(c);
     }

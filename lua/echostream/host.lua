@@ -71,6 +71,8 @@ M.transport_schema = {
   memory_cap = { type = "integer", min = 1 },
   hold_cap = { type = "integer", min = 65536 },
   stall_timeout = { type = "seconds" },
+  batch_bytes = { type = "integer", min = 1, max = 1 << 20 },
+  batch_delay = { type = "seconds", max = 1 },
   congestion_control = { type = "string", one_of = { "cubic", "bbr", "newreno" } },
   version = { type = "integer", one_of = { 1, 2 } },
   self_signed_cert = { type = { "boolean", "strings" } },

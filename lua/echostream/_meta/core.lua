@@ -243,6 +243,8 @@ function core.random(n) end
 ---@field memory_cap? integer
 ---@field hold_cap? integer
 ---@field stall_timeout? number
+---@field batch_bytes? integer
+---@field batch_delay? number
 ---@field congestion_control? "cubic"|"bbr"|"newreno"
 ---@field version? 1|2
 ---@field enable_0rtt? boolean

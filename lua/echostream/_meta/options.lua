@@ -78,6 +78,8 @@
 ---@field memory_cap? integer  bytes that following what one peer sends may need, beyond twice the connection's window; beyond it the peer is closed with code 5 (default: 32 MiB)
 ---@field hold_cap? integer  bytes that a connection holds at most: what was received and not handled, what was sent and not acknowledged; beyond it the peer gets no more credit, and its calls wait until it takes the answers it has (default: 8 MiB)
 ---@field stall_timeout? number  seconds that a peer may acknowledge nothing while it goes on talking, or take nothing while `hold_cap` bytes wait for it; then it is closed with code 5; 0: any (default: 60)
+---@field batch_delay? number  seconds that small messages wait for others to share their packets with, at most 1; the first after a pause of that length goes at once, so nothing waits on an idle connection. 0: what is written in one turn of the loop shares packets, and nothing waits (default: 0)
+---@field batch_bytes? integer  with `batch_delay`: so many bytes go without waiting (default: 1,200)
 ---@field congestion_control? "cubic"|"bbr"|"newreno"  (default: "cubic")
 ---@field mtu_discovery? boolean  larger packets are tried, up to 1,452 bytes. When full packets vanish later, their size falls to 1,200 until they pass again (default: true)
 ---@field preferred_address? string|string[]  servers: also listens here, and asks clients to move here once they are connected (RFC 9000 §9.6); an IPv4 address, an IPv6 one, or a list of one each
