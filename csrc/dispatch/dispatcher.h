@@ -23,6 +23,7 @@ enum es_kind { ES_KIND_RPC = 0, ES_KIND_EVENT = 1, ES_KIND_STREAM = 2, ES_KINDS 
 
 enum es_method_flags {
     ES_METHOD_IDEMPOTENT = 1,
+    ES_METHOD_SECRET = 8, /* what it sends is never compressed */
     /* Of kind RPC; none of them: a plain method, both: two-way. */
     ES_METHOD_STREAM_IN = 2, /* the caller sends messages after its arguments */
     ES_METHOD_STREAM_OUT = 4 /* the handler sends messages before its results */

@@ -188,18 +188,20 @@ static int host_add(lua_State *L)
     luaL_checktype(L, 4, LUA_TFUNCTION);
     static const char *const streams[] = {"in", "out", "both", NULL};
     static const unsigned stream_flags[] = {ES_METHOD_STREAM_IN, ES_METHOD_STREAM_OUT, ES_METHOD_STREAM};
-    int idempotent = 0, stream = -1;
+    int idempotent = 0, secret = 0, stream = -1;
     lua_Integer concurrent = 0, max_calls = 0, priority = ES_CALLERS_PRIORITY;
     uint64_t timeout = 0;
     es_lua_check_options(L, 5, "options");
     es_lua_opt_boolean(L, 5, "idempotent", &idempotent);
+    es_lua_opt_boolean(L, 5, "secret", &secret);
     es_lua_opt_integer(L, 5, "concurrent", 1, 1 << 20, &concurrent);
     es_lua_opt_integer(L, 5, "max_calls", 1, 1 << 30, &max_calls);
     es_lua_opt_integer(L, 5, "priority", 0, 7, &priority);
     es_lua_opt_seconds(L, 5, "timeout", &timeout);
     es_lua_opt_choice(L, 5, "stream", streams, &stream);
     luaL_argcheck(L, stream < 0 || kind == ES_KIND_RPC, 5, "only a method can be a streaming one");
-    unsigned flags = (idempotent ? ES_METHOD_IDEMPOTENT : 0) | (stream >= 0 ? stream_flags[stream] : 0);
+    unsigned flags = (idempotent ? ES_METHOD_IDEMPOTENT : 0) | (secret ? ES_METHOD_SECRET : 0) |
+                     (stream >= 0 ? stream_flags[stream] : 0);
     lua_pushvalue(L, 4);
     int ref = luaL_ref(L, LUA_REGISTRYINDEX);
     int rc = es_buf_reserve(&h->method_refs, sizeof ref);

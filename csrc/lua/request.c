@@ -80,6 +80,10 @@ int es_lua_read_packing(lua_State *L, int idx, struct es_packing *p)
         es_lua_opt_error(L, "compress", "a boolean or a table", -1);
     }
     lua_pop(L, 1);
+    if (es_lua_opt_boolean(L, idx, "secret", &flag) && flag) {
+        said = 1; /* the length of what is compressed tells of what is in it */
+        p->compress = ES_COMPRESS_NEVER;
+    }
     if (es_lua_opt_boolean(L, idx, "checksum", &flag)) {
         said = 1;
         p->checksum = (uint8_t)flag;

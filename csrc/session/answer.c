@@ -238,8 +238,10 @@ static int write_success(struct es_call *c, uint64_t codec, const uint8_t *paylo
     int rc;
 
     r.codec = codec;
-    if (c->peer_flags != 0) {
+    if (c->peer_flags != 0 || c->method->flags & ES_METHOD_SECRET) {
         in_kind = pack_mirror(how, c->peer_flags);
+        if (c->method->flags & ES_METHOD_SECRET)
+            in_kind.compress = ES_COMPRESS_NEVER;
         how = &in_kind;
     }
     pack_payload(s, how, payload, len, &k);

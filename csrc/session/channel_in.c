@@ -293,6 +293,8 @@ static int fill_channel(struct es_channel *ch, const struct es_request *r, struc
     ch->codec = (uint8_t)r->codec;
     ch->priority = (uint8_t)r->priority;
     ch->packing = pack_mirror(&s->host->cfg.packing, r->flags);
+    if (m->flags & ES_METHOD_SECRET)
+        ch->packing.compress = ES_COMPRESS_NEVER;
     set_urgency(ch->st.ls, m, r);
     flow_marks(ch->st.ls, &s->host->cfg.limits.stream_queue);
     if ((rc = es_buf_put(&ch->metadata, r->metadata.p, r->metadata.n)) != 0 ||

@@ -23,6 +23,7 @@ local M = {}
 ---@field timeout? number           seconds it may take: then it is cancelled, and the caller gets `timeout` (default: the caller's)
 ---@field max_calls? integer        calls of it that may run at once, of all sessions; more get `resource_exhausted` (default: any number)
 ---@field idempotent? boolean       methods: running it twice does no harm (default: false)
+---@field secret? boolean           methods and streams: what it sends is never compressed (default: false)
 ---@field stream? "in"|"out"|"both" methods: a streaming one
 ---@field priority? integer         urgency of what it sends, 0 first to 7 last (default: what its caller asked for, 3)
 ---@field balance? "round_robin"|"least_in_flight"|"power_of_two"  methods and streams: [several handlers](#handlers-that-share-a-name)
@@ -73,6 +74,7 @@ M.schemas = {
   rpc = schema(with_stream {
     returns = { type = { "string", "table" } },
     idempotent = { type = "boolean" },
+    secret = { type = "boolean" },
     max_calls = limit,
     priority = urgency,
     balance = sharing,
@@ -84,6 +86,7 @@ M.schemas = {
     priority = { refuse = "is of methods and streams; an event sends nothing" },
     balance = { refuse = "is of methods and streams" },
     idempotent = { refuse = "is of methods; an event is delivered at most once" },
+    secret = { refuse = "is of methods and streams; an event sends nothing" },
     returns = { refuse = "is of methods; an event has no answer" },
   },
   stream = schema(with_stream {
@@ -92,11 +95,12 @@ M.schemas = {
     priority = urgency,
     balance = sharing,
     idempotent = { refuse = "is of methods" },
+    secret = { type = "boolean" },
   }),
 }
 
 -- What describes a handler to the other side.
-local described = { "doc", "args", "returns", "examples", "version", "deprecated", "timeout", "max_calls", "idempotent",
+local described = { "doc", "args", "returns", "examples", "version", "deprecated", "timeout", "max_calls", "idempotent", "secret",
   "priority", "stream", "concurrent", "codec" }
 
 -- Descriptions travel: what cannot be sent is refused here, where it was written.
@@ -181,6 +185,7 @@ local function add(self, kind, name, fn, opts)
   local limits = kind ~= "event" and opts or {}
   local handler, settings = form(kind, name, fn, opts), {
     idempotent = opts.idempotent,
+    secret = opts.secret,
     concurrent = opts.concurrent,
     stream = opts.stream,
     timeout = limits.timeout,

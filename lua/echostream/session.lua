@@ -62,6 +62,7 @@ M.call_options = {
   outbox = flow.outbox_option,
   idle_timeout = flow.idle_option,
   numbered = { type = "boolean" },
+  secret = { type = "boolean" },
 }
 
 -- Stands where the core's session would be before a client is connected, so that no call needs a test for it.

@@ -28,6 +28,7 @@ M.schema = {
   queue = flow.queue_option,
   replay = { type = "integer", min = 0, max = 1 << 20, default = 0 },
   admit = { type = "function" },
+  secret = { type = "boolean" },
   doc = { type = "string" },
   priority = { type = "integer", min = 0, max = 7 },
 }
@@ -158,7 +159,7 @@ function methods:topic(name, opts)
     _host = setmetatable({ self }, { __mode = "v" }) }, Topic)
   self:add_stream(M.PREFIX .. name, function(session, subscriber)
     return serve(self_topic, session, subscriber)
-  end, { codec = "msgpack", doc = opts.doc, priority = opts.priority, queue = opts.queue, outbox = opts.outbox,
+  end, { codec = "msgpack", doc = opts.doc, priority = opts.priority, queue = opts.queue, secret = opts.secret, outbox = opts.outbox,
     when_full = when_full[opts.policy] })
   return self_topic
 end

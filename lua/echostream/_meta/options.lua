@@ -100,6 +100,7 @@
 ---@field codec? string  `"msgpack"`, `"json"`, `"raw"`, or [your own](#codecs-and-frames) (default: calls and events "msgpack", named streams "raw")
 ---@field compress? boolean|table  instead of what the server or client was made with
 ---@field checksum? boolean  instead of what the server or client was made with
+---@field secret? boolean  what is sent is never compressed, whatever else says so: the length of compressed bytes tells something of them to whoever sees the packets and can put text of their own beside the secret (default: false)
 ---@field unreliable? boolean  events: as a datagram, which may get lost; one that is too large is an error that names the maximum (default: false)
 ---@field lane? integer  events: 0 to 7; order holds within a lane (default: 0)
 ---@field retry? boolean|integer|echostream.options.retry|echostream.retry  of `with`: see [retries](#retries). What is given changes the client's policy and shares its budget (default: the client's)
@@ -116,6 +117,7 @@
 ---@field queue? integer|table  marks of the send queue of each subscriber: the shorter, the fresher is what a slow one gets (default: that of the server or client)
 ---@field replay? integer  how many of the last messages a new subscriber gets first (default: 0)
 ---@field admit? fun(session: echostream.session): any, echostream.error?  who may subscribe: a false result refuses, with the error that comes with it or `permission_denied`
+---@field secret? boolean  what is published is never compressed (default: false)
 ---@field doc? string  what it is about, for people
 ---@field priority? integer  urgency of what is published, 0 first to 7 last (default: what the subscriber asked for, 3)
 
