@@ -32,7 +32,7 @@ local modules = { -- whose functions users call, and how
   retry = "echo.retry", breaker = "echo.breaker",
   quic = "echo.quic", session_cache = "echo.session_cache", sim = "echo.sim", codec = "echo.codec", frame = "echo.frame", init = "echo",
   metrics = "echo.metrics", trace = "echo.trace", log = "echo.log",
-  ["plugins/resubscribe"] = "echo.resubscribe", fleet = "echo.fleet", service = "echo.service",
+  ["plugins/resubscribe"] = "echo.resubscribe", fleet = "echo.fleet", service = "echo.service", split = "echo.split",
 }
 -- The class that documents the options of a schema: { module, name of the table }.
 local schemas = {

@@ -26,6 +26,7 @@ local task = require "echostream.task"
 ---@field fleet table                 many servers behind one object (loaded on first use)
 ---@field resubscribe table           the plugin that subscribes again after a reconnection (loaded on first use)
 ---@field service table               protocols with versions, over streams (loaded on first use)
+---@field split table                 large data over several streams at once (loaded on first use)
 ---@field session_cache table           where clients keep session tickets (loaded on first use)
 ---@field metrics table                 counters, gauges and histograms (loaded on first use)
 ---@field trace table                   W3C Trace Context (loaded on first use)
@@ -104,6 +105,7 @@ local parts = {
   frame = "echostream.frame",
   service = "echostream.service",
   session_cache = "echostream.session_cache",
+  split = "echostream.split",
   metrics = "echostream.metrics",
   trace = "echostream.trace",
   log = "echostream.log",
