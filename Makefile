@@ -93,11 +93,15 @@ campaign-calls: all  ## CALLS=1000000 simulated calls of which 30 % time out, ar
 	@CALLS=$(CALLS) .ci/env $(LUA) spec/campaigns/calls.lua
 
 LEDGER_KILLS ?= 100
+RETRY_SEEDS ?= 1000
 NETWORK ?= loss=0.03 duplicate=0.03 reorder=0.03 delay=0.002 rebind=5
 campaign-ledger: all deps-test  ## CALLS=1000000 simulated calls at 5 % loss, a tenth between processes, LEDGER_KILLS=100 servers killed: each runs once
 	@BUILD=$(BUILD) bash spec/c/sim.sh calls $(CALLS) 0.05
 	@.ci/env $(LUA) spec/interop/calls.lua $$(($(CALLS) / 10))
 	@KILLS=$(LEDGER_KILLS) NETWORK='$(NETWORK)' .ci/env $(LUA) spec/campaigns/kill.lua
+
+campaign-retries: all  ## RETRY_SEEDS=1000 simulated networks with retries, addresses that change and servers that vanish: each call runs as often as said
+	@SEEDS=$(RETRY_SEEDS) .ci/env $(LUA) spec/campaigns/ledger.lua
 
 campaign-streams: all  ## SEEDS=10000 simulated networks with streaming calls of every kind
 	@SEEDS=$(SEEDS) .ci/env $(LUA) spec/campaigns/streams.lua

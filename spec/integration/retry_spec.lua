@@ -28,9 +28,11 @@ net.each(function(env)
         return handler()
       end, { idempotent = true })
     end, nil, { retry = { backoff = 0.001 } })
+    local before = echo.metrics.counter("echostream_retries_total", "…", { "method" }):value "try"
     assert.equal(3, client:with { idempotent = true }:request "try")
     assert.equal(3, runs.n)
     assert.same({ 1, 2, 2 }, attempts)
+    assert.equal(before + 2, echo.metrics.counter("echostream_retries_total", "…", { "method" }):value "try")
   end)
 
   env.it("does not send again what may have run and is not idempotent", function()
