@@ -29,7 +29,8 @@ local NS = 1e9
 ---@field calls table     `incoming` and `outgoing`: by method (of outgoing ones 128 names and "(other)"); `refused`, `timed_out`, `cancelled`
 ---@field streams table   named streams and streaming calls: `incoming` and `outgoing` by name; `open_in`, `open_out` (now)
 ---@field events table    `incoming` (by name, those that a handler took), `received`, `sent`, `unhandled`
----@field queues table    now: `pending` calls of ours, `running` and `running_events` handlers, `unsent` and `unread` bytes of streams
+---@field queues table    now: `pending` calls of ours, `running` and `running_events` handlers, `unsent` and `unread` bytes of streams,
+--- `queued` bytes of streams and lanes; since the start: `waits`, how often senders waited for room, and `waited`, for how many seconds
 ---@field quic table      of all connections together, see below
 ---@field memory table    bytes: `core` (all of it in this process), `held` (spread over the open connections)
 ---@field problems table  `bad_frames` (breaches of the protocol), `checksum_errors`
@@ -108,6 +109,9 @@ function M.table(host)
       pending = figures.pending,
       running = figures.running,
       running_events = figures.events,
+      queued = stats.queued,
+      waits = stats.send_waits,
+      waited = stats.send_waited,
       unsent = figures.unsent,
       unread = figures.unread,
     },
@@ -193,6 +197,18 @@ local described = {
       put(figures.unsent, "unsent")
       put(figures.unread, "unread")
     end },
+  numbers("echostream_send_queue_bytes", "gauge", "Bytes of streams and event lanes that are not sent yet.",
+    function(_, stats) return stats.queued end),
+  numbers("echostream_send_waits_total", "counter", "Times that a sender waited for room in a queue.",
+    function(_, stats) return stats.send_waits end),
+  numbers("echostream_send_waited_seconds_total", "counter", "How long senders waited for room in a queue.",
+    function(_, stats) return stats.send_waited end),
+  { "echostream_compressed_total", "counter", "Payloads that were compressed.", { "direction" }, function(put, _, stats)
+    put(stats.compressed_in, "in")
+    put(stats.compressed_out, "out")
+  end },
+  numbers("echostream_compression_saved_bytes_total", "counter", "Bytes that compression saved on the way out.",
+    function(_, stats) return stats.compression_saved end),
   { "echostream_events_total", "counter", "Events.", { "direction" }, function(put, _, stats)
     put(stats.events_in, "in")
     put(stats.events_out, "out")

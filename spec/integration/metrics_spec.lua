@@ -100,6 +100,35 @@ net.each(function(env)
     assert.equal(0, here.queues.pending)
   end)
 
+  env.it("says how much waits to be sent, and for how long senders waited", function()
+    local reading = false
+    local server, client = env.pair(function(server)
+      server:add_stream("slow", function(_, stream)
+        while not reading and echo.sleep(0.005) do end -- luacheck: ignore 542
+        for _ in stream:frames() do end -- luacheck: ignore 542
+      end)
+    end)
+    local stream = client:create_stream "slow"
+    local sender = echo.spawn(function()
+      for _ = 1, 64 do assert(stream:send(("x"):rep(65536))) end -- 4 MiB: more than windows and queues hold
+      stream:finish()
+      return true
+    end)
+    local before
+    repeat
+      before = client:metrics().queues
+      echo.sleep(0.01)
+    until before.queued > 0 and before.waits > 0
+    reading = true
+    assert.is_true(sender:wait())
+    env.eventually(function() return client:metrics().queues.queued == 0 end, "the queue is empty")
+    assert.is_true(client:metrics().queues.waited > 0)
+    local families = prometheus.parse(metrics.prometheus(client))
+    assert.is_true(prometheus.value(families, "echostream_send_waits_total") > 0)
+    assert.equal(0, prometheus.value(families, "echostream_send_queue_bytes"))
+    assert.equal(0, prometheus.value(prometheus.parse(metrics.prometheus(server)), "echostream_send_waits_total"))
+  end)
+
   env.it("keeps what connections did that are over", function()
     local server = env.server()
     local sent = 0
