@@ -219,7 +219,7 @@ int es_session_goaway(struct es_session *s, uint64_t grace_ms, uint64_t retry_af
  * ES_ERR_AGAIN: its HELLO has not come; ES_ERR_UNSUPPORTED: it does not answer such questions; ES_ERR_LIMIT:
  * ES_MAX_PINGS were not answered yet (the oldest is forgotten by the next one that is older than a minute);
  * ES_ERR_CLOSED, ES_ERR_NOMEM. */
-#define ES_MAX_PINGS 4
+#define ES_MAX_PINGS 16
 int es_session_ping(struct es_session *s, uint64_t *id);
 size_t
 es_session_in_flight(const struct es_session *s); /* incoming + outgoing calls, channels, events not done */

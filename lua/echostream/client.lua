@@ -256,6 +256,7 @@ function Client:_establish(timeout)
   if self._reconnect then
     self._connected_at = loop.now()
     self._last_rtt = (ud:stats() or {}).rtt_smoothed
+    reconnect.watch(self, peer)
   end
   if not again then
     self.state = "connected"
@@ -283,6 +284,7 @@ end
 local function over(self)
   self.state = "closed"
   alerts.stop(self)
+  reconnect.unwatch(self)
   self._rec.anchors[self] = nil
 end
 

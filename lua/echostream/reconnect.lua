@@ -21,6 +21,7 @@ local M = {}
 ---@field jitter? number  0 to 1: the part of a pause that is random; 1: anything from nothing to the whole of it (default: 1)
 ---@field attempts? integer  in a row, after which it gives up (default: as long as it takes)
 ---@field wait? boolean  calls made meanwhile wait for the connection, within their deadline; false: they fail at once, `unavailable` (default: true)
+---@field probe? number  seconds without a word from the server under a call, after which it is asked (PING); 0: never (default: 0.5)
 ---@field on_change? function  `fn(client, what, detail)` is told: "lost" err, "waiting" seconds, "failed" err, "connected" session, "gave_up" err
 
 --- Fields of the option `reconnect`.
@@ -32,6 +33,7 @@ M.fields = {
   jitter = { type = "number", min = 0, max = 1, default = 1 },
   attempts = { type = "integer", min = 1 },
   wait = { type = "boolean", default = true },
+  probe = { type = "seconds", max = 1e6, default = 0.5 },
   on_change = { type = "function" },
 }
 
@@ -284,10 +286,44 @@ local function run(self, absent, err)
   end
 end
 
+--- Looks after a new connection: while calls are under way and nothing is heard, a PING goes out now and then. The library's own probes
+--- come ever more rarely, so that a server that restarted would have nothing to answer with a stateless reset.
+---@param self echostream.client
+---@param peer echostream.session
+function M.watch(self, peer)
+  local seconds, seen = self._reconnect.probe, nil
+  if seconds == 0 then
+    return
+  end
+  local ud = peer._ud
+  local function look()
+    if self.session ~= peer or peer.closed_by then
+      return
+    end
+    local heard = ud:in_flight() > 0 and (ud:stats() or {}).packets_received or nil
+    if heard and heard == seen then
+      ud:ping() -- whatever comes of it: it is the packet that matters
+    end
+    seen = heard
+    self._watch = self._rec.core:timer(seconds, look)
+  end
+  self._watch = self._rec.core:timer(seconds, look)
+end
+
+--- Ends that: the connection is over, or nobody's any more.
+---@param self echostream.client
+function M.unwatch(self)
+  if self._watch then
+    self._watch:stop()
+    self._watch = nil
+  end
+end
+
 --- The connection is lost, or about to be: begins to dial.
 ---@param self echostream.client
 ---@param err echostream.error
 function M.begin(self, err)
+  M.unwatch(self)
   local absent = M.absent(self, err)
   self._ud, self._absent, self.state = absent, absent, "reconnecting"
   -- A connection that lived longer than the pause before it could be was a success: the next pause is short again. One
@@ -301,6 +337,7 @@ end
 --- Ends it: the client is closed.
 ---@param self echostream.client
 function M.stop(self)
+  M.unwatch(self)
   if self._redial then
     self._redial:cancel()
     self._redial = nil

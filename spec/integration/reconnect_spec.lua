@@ -245,6 +245,26 @@ net.only("sim", function(env)
       end)
     end
 
+    env.it("asks a server that is silent under a call, and so hears of its restart", function(network)
+      -- Packets of a connection that the server lost are answered with a reset; without any there is nothing to answer.
+      local sent = {}
+      for i, probe in ipairs { 0.5, 0 } do
+        local at = place(env)
+        at.bind = ("10.0.1.%d:5000"):format(i)
+        local server = at.up()
+        local client = env.client(server, { reconnect = { probe = probe } })
+        assert(client:connect(server.address))
+        local call = echo.spawn(function() return client:request("slow", 1000) end)
+        echo.sleep(1)
+        local before = client:stats().packets_sent
+        network:blackout(0, 3)
+        echo.sleep(3)
+        sent[i] = client:stats().packets_sent - before
+        call:cancel()
+      end
+      assert.is_true(sent[1] >= sent[2] + 4, ("%d and %d packets"):format(sent[1], sent[2])) -- the answer may take an hour
+    end)
+
     env.it("pauses at random, longer and longer, as its seed says", function()
       local pause = require("echostream.reconnect").pause
       local opts = { first = 0.1, factor = 2, cap = 5, jitter = 1 }
