@@ -139,7 +139,7 @@ struct world {
 
 struct totals {
     uint64_t packed, seeds, calls, ok, failed, cancelled, events, datagrams, datagrams_got, messages,
-        channels, sessions, died, virtual_ms, packets;
+        channels, sessions, died, still, virtual_ms, packets;
 };
 extern struct totals totals;
 extern uint8_t campaign_table[TABLE_SIZE + MAX_SLICE];
