@@ -184,7 +184,9 @@ rows["`stream.recv .close .send .send_timestamped .finish`"] = function(env)
   assert.is_true(stream:send_timestamped { data = "dated", seq = 7, wall_time = 1234.5 })
   assert.is_true(stream:finish())
   assert.equal("plain", stream:recv(2).data)
-  assert.same({ data = "dated", seq = 7, wall_time = 1234.5 }, (stream:recv(2)))
+  local frame = stream:recv(2)
+  assert.same({ "dated", 7, 1234.5 }, { frame.data, frame.seq, frame.wall_time })
+  assert.equal(6, frame.gap) -- the handler's own numbers began with 0
   assert.is_nil((stream:recv(2)))
   assert.is_true(stream:close())
 end
