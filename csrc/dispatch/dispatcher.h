@@ -59,8 +59,8 @@ struct es_limits {
     uint32_t max_named_streams; /* per session, each direction; default 256; announced */
     uint32_t max_pending;     /* calls waiting for the peer's stream allowance per session; default 16,384 */
     uint64_t request_timeout; /* ns; default 30 s; 0: none */
-    /* ns that the peer's requests and messages may take to become whole, and a second more for every 64 bytes
-     * that came; default 30 s; 0: as long as they like */
+    /* ns that the peer's requests, messages and events may take to become whole, and a second more for every
+     * 64 bytes that came; default 30 s; 0: as long as they like */
     uint64_t assembly_timeout;
     /* Unsent bytes: of a named stream (256 KiB), of an event lane (1 MiB), of a session (4 MiB), of all
      * sessions (64 MiB); the low marks are half of that. The latter two may be 0: any. */

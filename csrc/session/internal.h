@@ -102,11 +102,14 @@ struct es_uni_in { /* the control stream of the peer, or a one-way stream whose 
 
 struct es_lane_in {
     struct es_strand st;
-    uint8_t index;         /* in session->lanes_in */
-    uint8_t exclusive;     /* an event that is handled alone is under way */
-    uint32_t limit;        /* events under way at once */
-    uint32_t running;      /* events appended or whose handlers run */
-    uint64_t unconsumed;   /* bytes of their frames: the lane's credit that is still to return */
+    uint8_t index;       /* in session->lanes_in */
+    uint8_t exclusive;   /* an event that is handled alone is under way */
+    uint32_t limit;      /* events under way at once */
+    uint32_t running;    /* events appended or whose handlers run */
+    uint64_t unconsumed; /* bytes of their frames: the lane's credit that is still to return */
+    uint64_t frames;     /* that came whole */
+    /* The frame under way when the sweep saw one first: 0: none. */
+    uint64_t partial_since, partial_received, partial_frame;
     struct es_buf backlog; /* owned: bytes behind an event that runs alone */
     size_t backlog_off;
 };
@@ -426,6 +429,7 @@ void uni_free(struct es_uni_in *u);
 void lane_data(struct es_lane_in *l, const uint8_t *p, size_t n, int fin);
 void lane_run(struct es_lane_in *l); /* goes on with the backlog */
 void lane_settle(struct es_lane_in *l);
+int lane_is_blocked(const struct es_lane_in *l); /* by its own events */
 void lane_free(struct es_lane_in *l);
 void lane_out_free(struct es_lane_out *l);
 void datagram_received(struct es_session *s, const uint8_t *p, size_t n);

@@ -197,7 +197,7 @@ static int deliver_event(struct es_session *s, const struct es_wire_event *w, in
     return 1;
 }
 
-static int lane_blocked(const struct es_lane_in *l)
+int lane_is_blocked(const struct es_lane_in *l)
 {
     return l->exclusive || l->running >= l->limit || !session_lets_in(l->st.session);
 }
@@ -211,6 +211,7 @@ static int lane_frame(struct es_lane_in *l, const struct es_raw_frame *f)
     struct es_method *m;
     int rc = ES_ERR_PROTOCOL;
 
+    l->frames++;
     if (f->type == ES_FRAME_EVENT) {
         rc = es_event_decode(&w, f->body, f->len, s->caps_in, &why);
         rc = unpack_check(s, f, rc, w.flags, &w.payload, &why);
@@ -240,7 +241,7 @@ static int lane_parse(struct es_lane_in *l, const uint8_t **p, size_t *n)
     struct es_raw_frame f;
     int rc;
 
-    while (*n > 0 && !lane_blocked(l)) {
+    while (*n > 0 && !lane_is_blocked(l)) {
         rc = strand_feed(&l->st, p, n, &f);
         if (rc == 1)
             rc = lane_frame(l, &f);
@@ -264,7 +265,9 @@ void lane_settle(struct es_lane_in *l)
 {
     size_t left = backlog_left(l);
 
-    strand_settle(&l->st, left, left + l->unconsumed, !lane_blocked(l));
+    strand_settle(&l->st, left, left + l->unconsumed, !lane_is_blocked(l));
+    if (es_reader_buffered(&l->st.reader) > 0)
+        sweep_start(l->st.session);
 }
 
 static void backlog_take(struct es_lane_in *l, size_t n)
@@ -284,7 +287,7 @@ void lane_run(struct es_lane_in *l)
 {
     size_t left = backlog_left(l);
 
-    if (left > 0 && !lane_blocked(l)) {
+    if (left > 0 && !lane_is_blocked(l)) {
         const uint8_t *p = l->backlog.p + l->backlog_off;
         size_t n = left;
 

@@ -47,8 +47,43 @@ static void look_at_channel(struct es_channel *c)
     }
 }
 
+/* 1: an event is under way on it. One that does not become whole ends the session: the lane's order would
+ * have a hole. */
+static int look_at_lane(struct es_lane_in *l)
+{
+    struct es_session *s = l->st.session;
+
+    if (es_reader_buffered(&l->st.reader) == 0) {
+        l->partial_since = 0;
+        return 0;
+    }
+    if (lane_is_blocked(l) || waits_for_us(&l->st)) {
+        l->partial_since = 0;
+    } else if (l->partial_since == 0 || l->partial_frame != l->frames) {
+        l->partial_since = session_now(s);
+        l->partial_received = l->st.received;
+        l->partial_frame = l->frames;
+    } else if (is_late(s, l->partial_since, l->st.received - l->partial_received)) {
+        session_violation(s, ES_APP_EXCESSIVE_LOAD, "an event did not come whole in time");
+    }
+    return 1;
+}
+
+static int look_at_lanes(struct es_session *s)
+{
+    int under_way = 0;
+
+    for (int i = 0; i < ES_MAX_LANES && !s->closing; i++)
+        under_way |= s->lanes_in[i] != NULL && look_at_lane(s->lanes_in[i]);
+    return under_way;
+}
+
 void sweep_run(struct es_session *s)
 {
+    int events = look_at_lanes(s);
+
+    if (s->closing)
+        return;
     es_list_foreach(it, &s->fresh)
     {
         struct es_call *c = es_container_of(it, struct es_call, node);
@@ -59,6 +94,6 @@ void sweep_run(struct es_session *s)
             call_in_too_slow(c);
     }
     es_list_foreach(it, &s->channels) look_at_channel(es_container_of(it, struct es_channel, node));
-    if (!s->closing && (!es_list_empty(&s->fresh) || !es_list_empty(&s->channels)))
+    if (!s->closing && (events || !es_list_empty(&s->fresh) || !es_list_empty(&s->channels)))
         sweep_start(s);
 }

@@ -81,7 +81,7 @@ flags="$flags $(pkg-config --cflags $(sed -n 's|^// pkgs:||p' spec/c/*_test.c))"
         for file in $files; do objects="$objects $dir/${file%.c}.o"; done
         printf '%s\n' "all: $program" "$program:$objects" "	\$(CC) $flags -o \$@ \$^ ${LDFLAGS:-} $(echo $libs)"
     done
-    echo "-include \$(shell find $out -name '*.d' 2>/dev/null)"
+    echo "-include \$(shell find $out -type f -name '*.d' 2>/dev/null)"
 } >"$rules"
 echo "${CC:-cc} $flags" | cmp -s - "$out/flags" || echo "${CC:-cc} $flags" >"$out/flags"
 unset MAKEFLAGS MFLAGS # of a make that runs this

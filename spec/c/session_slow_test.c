@@ -180,3 +180,30 @@ TEST(calls_that_wait_their_turn_die_with_the_session)
     CHECK_INT(es_session_in_flight(e.s[SERVER]), ==, 0);
     env_stop(&e);
 }
+
+TEST(an_event_that_does_not_become_whole_ends_the_session)
+{
+    struct raw_stream *r;
+
+    if (start(30 * ES_SECOND) != 0)
+        return;
+    env_add(&e, SERVER, ES_KIND_EVENT, "log", REF_QUIET, 0, 0);
+    r = raw_open(ES_DIR_UNI, "01 0c0f000100036c6f67 0091a568656c6c6f", 0);
+    env_wait(&e, 500 * ES_SECOND); /* between two events it may rest */
+    CHECK(!raw.closed);
+    for (int i = 1; i < 5; i++) { /* and within one for a while */
+        raw_write(r, "0c0f000100036c6f67", 0);
+        env_wait(&e, 25 * ES_SECOND);
+        raw_write(r, "0091a568656c6c6f", 0);
+        env_pump(&e);
+    }
+    CHECK(!raw.closed);
+    CHECK_INT(env_count(&e, SERVER, ES_EV_EVENT), ==, 5);
+    raw_write(r, "0c0f000100036c6f67", 0);
+    env_wait(&e, 29 * ES_SECOND);
+    CHECK(!raw.closed);
+    env_wait(&e, 11 * ES_SECOND);
+    CHECK(raw.closed);
+    CHECK_INT(raw.info.code, ==, ES_APP_EXCESSIVE_LOAD);
+    env_stop(&e);
+}

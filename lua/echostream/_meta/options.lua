@@ -9,7 +9,7 @@
 ---@field max_calls? integer  handlers that run at once for a session; more calls get `resource_exhausted` (default: 100)
 ---@field max_total_calls? integer  calls of all sessions together that may be under way, queued or running; more get `resource_exhausted` before anything of Lua runs, of sessions first that have more than their share; 0: any number (default: 0)
 ---@field max_named_streams? integer  streams that a session may have open at once; more get `resource_exhausted` (default: 256)
----@field assembly_timeout? number  seconds that requests and messages of the peer may take to come whole, and one more for every 64 bytes that came; then they end with `timeout`; 0: as long as they like (default: 30)
+---@field assembly_timeout? number  seconds that requests, messages and events of the peer may take to come whole, and one more for every 64 bytes that came; then they end with `timeout`, and for an event, whose lane would have a hole, the session does; 0: as long as they like (default: 30)
 ---@field max_pending? integer  own calls that wait for the peer's allowance; more get `resource_exhausted` (default: 16,384)
 ---@field stream_queue? integer|table  bytes that may wait to be sent on one stream, or `{ high, low }` as `{ high = 65536, low = 16384 }`: who sends waits above the high mark, and goes on at the low one, which is half of it unless it is said. See [Backpressure](#backpressure) (default: 256 KiB)
 ---@field event_queue? integer|table  the same of one lane of events (default: 1 MiB)
