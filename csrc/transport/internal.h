@@ -236,7 +236,8 @@ struct es_conn {
     uint64_t stuck_at;              /* ns: when bytes_in_flight changed last */
     uint64_t stuck_gap;   /* ns between that and the change before: the next probe comes within twice that */
     uint64_t stuck_bytes; /* in flight since then */
-    uint64_t stuck_packets; /* packets_in then */
+    uint64_t stuck_packets;     /* packets_in then */
+    unsigned stuck_renewed : 1; /* its address got another name since then */
     uint64_t dgram_until; /* ns: when the first waiting datagram may go beyond its share; 0: need not wait */
     uint64_t dgram_wait;  /* ns between two of those */
     unsigned dgram_tries; /* packets the first waiting datagram did not fit into */

@@ -16,7 +16,9 @@
 #define FLUSH_MAX        (256 * 1024) /* bytes of one flush; reading and the other connections get their turn */
 #define VECS             8
 #define SEGMENTS_MAX     60 /* of one GSO send; the kernel takes 64 */
+#define STUCK_RENEW      (2 * ES_SECOND)
 #define STUCK_PATIENCE   (15 * ES_SECOND)
+#define STUCK_ROOM       64 /* bytes of the window: no frame goes out in less */
 #define BBR_LEAST_WINDOW (4 * ES_PACKET_MAX)
 #define STUCK_PACKETS    8
 #define TICKET_PATIENCE  ES_SECOND
@@ -415,15 +417,18 @@ static void deliver_due(struct es_conn *c)
     }
 }
 
-/* When the peer's address changes under a full congestion window, ngtcp2 can lose its probe timer to the
- * limit on what may be sent to an address that is not validated, and nothing starts it again: the connection
- * never sends any more, though its peer may go on for ever with keep-alives. It is better closed: calls fail
- * at once and a client may dial anew. Told from a dead
- * network, whose probes come at intervals that double, by the packets that come in meanwhile. */
+/* What is in flight has not changed for long, and the window has no room for another packet. The library can
+ * lose its probe timer then: to the limit on what may be sent to an address that is not validated, or (0.12)
+ * when all that the last probes carried turns out to be acknowledged, so that it has nothing to repeat.
+ * Nothing starts the timer again: the connection would never send any more, though its peer may go on for
+ * ever with keep-alives. A server gives its client's address another name: the new one gets a window of its
+ * own. Where that does not help, and for a client, the connection is better closed: calls fail at once and a
+ * client may dial anew. Told from a dead network, whose probes come at intervals that double, by the packets
+ * that come in meanwhile. */
 static void end_if_stuck(struct es_conn *c)
 {
-    static const char text[] = "nothing can be sent any more since the peer's address changed";
-    uint64_t now = es_conn_now(c);
+    static const char text[] = "the network takes packets again, but what was sent is stuck in the window";
+    uint64_t now = es_conn_now(c), heard;
     ngtcp2_conn_info info;
 
     ngtcp2_conn_get_conn_info(c->nc, &info);
@@ -436,14 +441,22 @@ static void end_if_stuck(struct es_conn *c)
         c->stuck_bytes = info.bytes_in_flight;
         c->stuck_at = now;
         c->stuck_packets = c->packets_in;
+        c->stuck_renewed = 0;
         return;
     }
+    heard = c->packets_in - c->stuck_packets;
     if (info.cwnd > INITIAL_WINDOW) { /* an address that is not validated gets no more */
         info.cwnd = INITIAL_WINDOW;
     }
-    if (info.bytes_in_flight >= info.cwnd &&
-        now - c->stuck_at > STUCK_PATIENCE + 10 * ngtcp2_conn_get_pto(c->nc) + 3 * c->stuck_gap &&
-        c->packets_in - c->stuck_packets >= STUCK_PACKETS) {
+    if (info.bytes_in_flight == 0 || info.bytes_in_flight + STUCK_ROOM <= info.cwnd || heard == 0 ||
+        now - c->stuck_at <= STUCK_RENEW + 10 * ngtcp2_conn_get_pto(c->nc) + 3 * c->stuck_gap) {
+        return;
+    }
+    if (!c->stuck_renewed) {
+        c->stuck_renewed = 1;
+        (void)es_names_failed(c);
+    } else if (heard >= STUCK_PACKETS &&
+               now - c->stuck_at > STUCK_PATIENCE + 10 * ngtcp2_conn_get_pto(c->nc) + 3 * c->stuck_gap) {
         es_conn_set_info(c, ES_CLOSE_ERROR, ES_ERR_IO, 0, NGTCP2_NO_VIABLE_PATH, text, sizeof text - 1);
         es_conn_end(c, 1);
     }

@@ -20,7 +20,7 @@ fi
 
 # One object per file, so that a second run compiles only what changed.
 build() { # build NAME: spec/c/NAME.c into $out/NAME
-    local src=spec/c/$1.c dir=$out/$1.d files objs="" libs pkgs need f o
+    local src=spec/c/$1.c dir=$out/$1.objects files objs="" libs pkgs need f o
     mkdir -p "$dir"
     files=$src
     for need in $(sed -n 's|^// needs:||p' "$src"); do
@@ -62,7 +62,7 @@ build sim_campaign
 status=0
 if [ $# -eq 0 ]; then # seeds that found a fault once come first
     for seed in 110 5992 11713 22003 64349; do
-        "$out/sim_campaign" $seed 1 >"$out/sim_campaign.d/log" 2>&1 || { cat "$out/sim_campaign.d/log" && status=1; }
+        "$out/sim_campaign" $seed 1 >"$out/sim_campaign.objects/log" 2>&1 || { cat "$out/sim_campaign.objects/log" && status=1; }
     done
 fi
 pids=""
@@ -70,13 +70,13 @@ each=$(((count + jobs - 1) / jobs))
 for ((i = 0; i < jobs; i++)); do
     n=$((count - i * each < each ? count - i * each : each))
     [ $n -gt 0 ] || continue
-    "$out/sim_campaign" $((first + i * each)) $n >"$out/sim_campaign.d/log.$i" 2>&1 &
+    "$out/sim_campaign" $((first + i * each)) $n >"$out/sim_campaign.objects/log.$i" 2>&1 &
     pids="$pids $!"
 done
 for pid in $pids; do
     wait "$pid" || status=1
 done
 for ((i = 0; i < jobs; i++)); do
-    [ $((count - i * each)) -gt 0 ] && tail -n 200 "$out/sim_campaign.d/log.$i"
+    [ $((count - i * each)) -gt 0 ] && tail -n 200 "$out/sim_campaign.objects/log.$i"
 done
 exit $status
