@@ -507,7 +507,9 @@ end
 ---@param accept fun(connection: echostream.tcp): fun(data: string?)  takes what comes; nil: the end, or it broke
 ---@return { port: integer, close: fun() }|nil listener, string? err
 function M.listen_tcp(ip, port, accept)
-  make_real()
+  if M.current().sim then
+    return nil, "the simulation has no TCP"
+  end
   local handle = uv.new_tcp()
   local ok, err = handle:bind(ip, port)
   if ok then

@@ -353,7 +353,7 @@ end
 local function running_hosts()
   local list = {}
   for host in pairs(hosts) do
-    if host.state == "running" or host.state == "stopping" or host.state == "connected" then
+    if host.state ~= "new" and host.state ~= "starting" and host.state ~= "stopped" and host.state ~= "closed" then
       list[#list + 1] = host
     end
   end

@@ -245,19 +245,31 @@ local described = {
   { "echostream_connection_held_bytes", "gauge", "Memory held for what open connections received or sent.", { "stat" }, spread "held" },
 }
 
-local function label_of(host, taken)
-  local base = text.label_value(("%s %s"):format(host.connect and "client" or "server", host.address or "-"))
-  taken[base] = (taken[base] or 0) + 1
-  return taken[base] == 1 and base or ("%s #%d"):format(base, taken[base])
+-- Each host keeps the label that it was first seen with, so that its series go on when others come and go.
+local label_by_host, n_labels = setmetatable({}, { __mode = "k" }), 0
+
+local function label_of(host)
+  local label = label_by_host[host]
+  if not label then
+    local base = text.label_value(("%s %s"):format(host.connect and "client" or "server", host.address or "-"))
+    local taken = false
+    for _, other in pairs(label_by_host) do
+      taken = taken or other == base
+    end
+    n_labels = n_labels + 1
+    label = taken and ("%s #%d"):format(base, n_labels) or base
+    label_by_host[host] = label
+  end
+  return label
 end
 
 --- Writes the metrics of these servers and clients, each with a label `host`.
 ---@param out echostream.metrics.writer
 ---@param hosts echostream.host[]
 function M.write(out, hosts)
-  local looked, taken = {}, {}
+  local looked = {}
   for i, host in ipairs(hosts) do
-    looked[i] = { label_of(host, taken), host._host:figures(), host._host:stats(), host }
+    looked[i] = { label_of(host), host._host:figures(), host._host:stats(), host }
   end
   for _, metric in ipairs(#hosts > 0 and described or {}) do
     local name, kind, help, names, samples = table.unpack(metric)

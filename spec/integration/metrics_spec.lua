@@ -168,7 +168,14 @@ net.each(function(env)
     client:request "nobody"
     local families = prometheus.parse(metrics.prometheus(server, client))
     local function value(name, labels) return prometheus.value(families, name, labels) end
-    local at_server, at_client = "server " .. server.address, "client " .. server.address
+    local function label_of(host)
+      local found = prometheus.parse(metrics.prometheus(host)).echostream_sessions.samples
+      assert.equal(1, #found)
+      return found[1].labels.host
+    end
+    local at_server, at_client = label_of(server), label_of(client)
+    assert.equal(1, (at_server:find("server " .. server.address, 1, true)))
+    assert.equal(1, (at_client:find("client " .. server.address, 1, true)))
     assert.equal(1, value("echostream_calls_total", { host = at_server, method = "x.y", code = "ok", direction = "in" }))
     assert.equal(1, value("echostream_calls_total", { host = at_client, method = "nobody", code = "method_not_found" }))
     assert.equal(1, value("echostream_call_seconds_count", { host = at_client, method = "x.y" }))
@@ -177,9 +184,19 @@ net.each(function(env)
     assert.is_true(value("echostream_quic_bytes_total", { host = at_client, direction = "out" }) > 1000)
     assert.is_true(value("echostream_quic_rtt_seconds", { host = at_client, stat = "p50" }) > 0)
     assert.is_true(value "echostream_memory_bytes" > 0)
+    -- each keeps its label, whoever comes and goes
+    local second = env.connect(server)
+    families = prometheus.parse(metrics.prometheus(second, client))
+    assert.equal(1, value("echostream_sessions", { host = at_client }))
+    assert.equal(2, #families.echostream_sessions.samples)
+    assert.not_equal(families.echostream_sessions.samples[1].labels.host, at_client)
+    local kept = families.echostream_sessions.samples[1].labels.host
+    second:close()
+    families = prometheus.parse(metrics.prometheus(second))
+    assert.equal(kept, families.echostream_sessions.samples[1].labels.host)
     -- without arguments it finds them by itself
     families = prometheus.parse(metrics.prometheus())
-    assert.equal(1, value("echostream_sessions", { host = at_server }))
+    assert.is_number(value("echostream_sessions", { host = at_server })) -- the second session may not be over there yet
     assert.error_matches(function() metrics.prometheus(5) end, "wants servers and clients") ---@diagnostic disable-line
   end)
 end)
