@@ -117,6 +117,12 @@ RESTARTS ?= 100
 campaign-rolling: all deps-test  ## RESTARTS=100 rolling restarts under load: no call of CALLS=1000000 fails, each stop within its grace
 	@RESTARTS=$(RESTARTS) CALLS=$(CALLS) .ci/env $(LUA) spec/campaigns/rolling.lua
 
+campaign-slow: all deps-test  ## MIB=1024 into a reader in another process that takes RATE=1 MB/s: memory of both
+	@MIB=$(or $(MIB),1024) RATE=$(or $(RATE),1) .ci/env $(LUA) spec/campaigns/slow.lua
+
+campaign-overload: all deps-test  ## three times as many calls as a server can serve, for OVERLOAD_SECONDS=10 (CPU_US=100 of the handler)
+	@SECONDS=$(or $(OVERLOAD_SECONDS),10) CPU_US=$(or $(CPU_US),100) .ci/env $(LUA) spec/campaigns/overload.lua
+
 campaign-cancel: all deps-test  ## CANCELS=100000 calls cancelled at every stage of their life
 	@CANCELS=$(or $(CANCELS),100000) .ci/env $(LUA) .ci/busted.lua spec/integration/cancel_spec.lua
 
@@ -144,4 +150,4 @@ help:  ## this list
 
 FORCE:
 -include $(OBJ:.o=.d)
-.PHONY: bench-seed all core docs demo test asan valgrind lint sim interop goodput hostile campaign-calls campaign-cancel campaign-ledger campaign-chaos campaign-kill campaign-rolling campaign-streams fuzz bench install-rock check-debian13 clean help FORCE
+.PHONY: bench-seed all core docs demo test asan valgrind lint sim interop goodput hostile campaign-calls campaign-slow campaign-overload campaign-cancel campaign-ledger campaign-chaos campaign-kill campaign-rolling campaign-streams fuzz bench install-rock check-debian13 clean help FORCE

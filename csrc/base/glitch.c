@@ -23,7 +23,7 @@ static void refill(struct es_glitch *g, uint64_t now)
     points = passed * g->budget / FULL;
     if (points > 0) { /* the rest of the time is counted with the next one */
         g->at += points * FULL / g->budget;
-        es_glitch_forgive(g, points);
+        g->used -= g->used < points ? g->used : points;
     }
 }
 
@@ -31,6 +31,12 @@ int es_glitch_charge(struct es_glitch *g, uint64_t now, uint64_t points)
 {
     if (g->budget == 0 || g->over) {
         return 0;
+    }
+    if (g->expected > 0) {
+        uint64_t ours = g->expected < points ? g->expected : points;
+
+        g->expected -= ours;
+        points -= ours;
     }
     refill(g, now);
     g->used += points;

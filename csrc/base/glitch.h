@@ -16,8 +16,9 @@
 #define ES_GLITCH_BUDGET_MAX (1u << 24)
 
 struct es_glitch {
-    uint64_t used; /* points */
-    uint64_t at;   /* ns: up to when the refill was counted */
+    uint64_t used;     /* points */
+    uint64_t expected; /* points that are charged to nobody: saved, or asked for by us */
+    uint64_t at;       /* ns: up to when the refill was counted */
     uint32_t budget;
     uint32_t over; /* the budget was exceeded once */
 };
@@ -27,10 +28,26 @@ void es_glitch_init(struct es_glitch *g, uint32_t budget, uint64_t now);
 /* Returns 1 the first time that the budget is exceeded; exactly `budget` points pass. */
 int es_glitch_charge(struct es_glitch *g, uint64_t now, uint64_t points);
 
+/* We did what makes an honest peer send something that would be charged. */
+static inline void es_glitch_expect(struct es_glitch *g, uint64_t points)
+{
+    if (g->expected < ES_GLITCH_BUDGET_MAX) {
+        g->expected += points;
+    }
+}
+
 static inline void es_glitch_forgive(struct es_glitch *g, uint64_t points)
 {
-    if (g->used != 0) {
-        g->used -= g->used < points ? g->used : points;
+    if (g->used >= points) {
+        g->used -= points;
+    } else {
+        /* Saved, up to a budget: what an honest peer sends may be late, a crowd of CANCELs for calls that
+         * were answered meanwhile. */
+        points -= g->used;
+        g->used = 0;
+        if (g->expected < g->budget) {
+            g->expected += points;
+        }
     }
 }
 

@@ -189,6 +189,7 @@ int es_call_admit(struct es_call *c)
     if (s->n_running >= s->host->cfg.limits.max_calls) {
         failure_set(&f, ES_STATUS_RESOURCE_EXHAUSTED, ES_PROCESSED_NO, "too many calls are running");
         f.codec = c->codec;
+        reset_forgiven(s);
         call_in_refuse(c, &f, ES_APP_NO_MORE_WANTED);
         return ES_ERR_LIMIT;
     }
@@ -196,6 +197,7 @@ int es_call_admit(struct es_call *c)
         failure_set(&f, ES_STATUS_RESOURCE_EXHAUSTED, ES_PROCESSED_NO,
                     "as many calls of this method are running as may");
         f.codec = c->codec;
+        reset_forgiven(s);
         call_in_refuse(c, &f, ES_APP_NO_MORE_WANTED);
         return ES_ERR_LIMIT;
     }

@@ -78,6 +78,7 @@ int refuse_reason(struct es_session *s, const struct es_request *r, struct es_fa
     /* A retry has the id of a call that ended, whose CANCEL may have come too late and is remembered. */
     if (s->n_overtaken > 0 && !(r->flags & ES_FLAG_RETRY) && overtaken_take(s, r->request_id, &code)) {
         s->host->stats.calls_cancelled++;
+        reset_forgiven(s); /* the CANCEL that was charged as one of nothing was right */
         failure_set(f, ES_STATUS_CANCELLED, ES_PROCESSED_NO, "cancelled before it came");
         return 1;
     }
@@ -203,6 +204,7 @@ static void dispatch(struct es_call *c, const struct es_request *r)
         return;
     }
     if (is_full(s)) {
+        reset_forgiven(s); /* honest callers give up more calls than ever when we are slow */
         refuse_with(c, ES_STATUS_RESOURCE_EXHAUSTED, "as many calls are under way as may",
                     ES_APP_NO_MORE_WANTED);
         return;

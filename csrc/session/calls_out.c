@@ -61,6 +61,8 @@ static void abandon(struct es_call *c, uint64_t code)
     if (c->st.session->link != NULL) {
         control_send_cancel(c->st.session, c->request_id, code);
         es_link_stop(ls, code);
+        es_glitch_expect(&c->st.session->link->glitch,
+                         3); /* RESET_STREAM and STOP_SENDING, repeated perhaps */
         if (!c->fin_acked)
             es_link_reset(ls, code);
     }

@@ -113,6 +113,8 @@ static void cancel_received(struct es_session *s, const struct es_raw_frame *f)
     }
     if (s->resets > 0)
         s->resets--;
+    else if (s->cancels < ES_MAX_CANCELS)
+        s->cancels++; /* it overtook its reset */
     st = es_idmap_get(&s->by_id, c.request_id);
     if (st == NULL) {
         overtaken_put(s, c.request_id, c.code); /* or it ended already: then it is forgotten in turn */
@@ -299,6 +301,10 @@ void reset_counted(struct es_session *s)
 {
     uint64_t now = session_now(s);
 
+    if (s->cancels > 0) {
+        s->cancels--;
+        return;
+    }
     if (now - s->resets_since > RESET_WINDOW) {
         s->resets_since = now;
         s->resets /= 2;

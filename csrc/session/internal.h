@@ -18,6 +18,7 @@
 #define ES_FRAME_OVERHEAD      4096                  /* of a frame beyond payload and metadata */
 #define ES_OVERTAKEN           256                   /* CANCELs remembered for requests that have not come */
 #define ES_MAX_RESETS          500  /* streams reset beyond answered calls before the peer is cut */
+#define ES_MAX_CANCELS         1024 /* CANCELs remembered whose resets have not come: as many as streams */
 #define ES_MAX_DATAGRAM_EVENTS 1024 /* unreliable events whose handlers have not ended; more are dropped */
 #define ES_CONTROL_HIGH        ((size_t)64 * 1024) /* unsent control bytes above which PINGs are not answered */
 
@@ -244,7 +245,7 @@ struct es_session {
     struct es_idmap by_id;          /* request id -> incoming es_call or es_channel (es_strand) */
     struct es_overtaken *overtaken; /* owned: a ring; NULL until the first */
     uint32_t n_overtaken, next_overtaken;
-    uint64_t resets, resets_since;
+    uint64_t resets, resets_since, cancels;
     struct {
         uint64_t t1, sent; /* its id, and when; 0: free */
     } pings[ES_MAX_PINGS];

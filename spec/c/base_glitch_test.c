@@ -60,7 +60,7 @@ TEST(a_steady_flow_above_the_refill_trips)
     CHECK(tripped);
 }
 
-TEST(honest_work_takes_points_off_and_never_below_nothing)
+TEST(honest_work_takes_points_off_and_saves_up_to_a_budget)
 {
     struct es_glitch g;
 
@@ -68,7 +68,24 @@ TEST(honest_work_takes_points_off_and_never_below_nothing)
     CHECK_INT(es_glitch_charge(&g, 0, 10), ==, 0);
     es_glitch_forgive(&g, 4);
     CHECK_INT(g.used, ==, 6);
-    es_glitch_forgive(&g, 100);
+    es_glitch_forgive(&g, 8);
+    CHECK_INT(g.used, ==, 0);
+    CHECK_INT(es_glitch_charge(&g, 0, 12), ==, 0);
+    CHECK_INT(es_glitch_charge(&g, 0, 1), ==, 1);
+    es_glitch_init(&g, 10, 0);
+    for (int i = 0; i < 100; i++)
+        es_glitch_forgive(&g, 5);
+    CHECK_INT(es_glitch_charge(&g, 0, 20), ==, 0);
+    CHECK_INT(es_glitch_charge(&g, 0, 1), ==, 1);
+}
+
+TEST(what_was_asked_for_is_not_charged)
+{
+    struct es_glitch g;
+
+    es_glitch_init(&g, 10, 0);
+    es_glitch_expect(&g, 1000);
+    CHECK_INT(es_glitch_charge(&g, 0, 1000), ==, 0);
     CHECK_INT(g.used, ==, 0);
     CHECK_INT(es_glitch_charge(&g, 0, 11), ==, 1);
 }

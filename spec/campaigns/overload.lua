@@ -1,0 +1,124 @@
+-- RELIABILITY O4: three times as many calls as can be served, sent whether earlier ones were answered or not, to a handler that needs
+-- 100 us of the processor. Accepted calls keep their deadline, and as many are served as when there are just enough of them.
+--
+--   SECONDS=10 lua5.4 spec/campaigns/overload.lua      (make campaign-overload; CPU_US for another handler)
+--
+-- The server is a process of its own with max_total_calls; what it serves at most (the peak) is measured first, by callers that wait.
+
+local child = require "spec.support.child"
+local echo = require "echostream"
+
+local M = {}
+
+M.DEADLINE = 0.25  -- seconds
+M.QUEUE = 0.03     -- seconds of work that may be under way: max_total_calls is as many calls as that takes
+local CALLERS = 24 -- that measure the peak
+local CPU = (tonumber(os.getenv "CPU_US") or 100) / 1e6 -- seconds that the handler needs
+
+local function serve(limit)
+  local server = echo.server { bind = "127.0.0.1:0", quiet = true, max_total_calls = limit, watchdog = false }
+  local clock = os.clock
+  server:add_rpc("work", function()
+    local ends = clock() + CPU
+    while clock() < ends do end
+    return true
+  end)
+  assert(server:start())
+  print("ready " .. server.address .. " " .. server.pin)
+  io.stdout:flush()
+  echo.run()
+end
+
+-- Calls a second that are served when every caller waits for its answer.
+local function peak(client, seconds)
+  local done, ends = 0, echo.now() + seconds
+  local tasks = {}
+  for i = 1, CALLERS do
+    tasks[i] = echo.spawn(function()
+      while echo.now() < ends do
+        assert(client:request "work")
+        done = done + 1
+      end
+    end)
+  end
+  echo.all(tasks)
+  return done / seconds
+end
+
+-- Sends `rate` calls a second, whatever comes of them.
+local function flood(client, rate, seconds)
+  local tally = { sent = 0, ok = 0, refused = 0, late = 0, other = 0 }
+  local calls, times = client:with { timeout = M.DEADLINE }, {}
+  local began = echo.now()
+  while echo.now() - began < seconds do
+    local due = math.floor((echo.now() - began) * rate)
+    for _ = 1, math.min(due - tally.sent, 2000) do
+      tally.sent = tally.sent + 1
+      local at = echo.now()
+      calls:request("work", function(ok, err)
+        if ok then
+          tally.ok = tally.ok + 1
+          times[#times + 1] = echo.now() - at
+        elseif err.code == "resource_exhausted" then
+          tally.refused = tally.refused + 1
+        elseif err.code == "timeout" then
+          tally.late = tally.late + 1
+        else
+          tally.other = tally.other + 1
+          tally.what = tostring(err)
+        end
+      end)
+    end
+    echo.sleep(0.001)
+  end
+  tally.seconds = echo.now() - began
+  local ends = echo.now() + 5
+  while tally.ok + tally.refused + tally.late + tally.other < tally.sent and echo.now() < ends do echo.sleep(0.01) end
+  table.sort(times)
+  tally.p99 = times[math.max(1, math.ceil(#times * 0.99))]
+  return tally
+end
+
+--- Runs it.
+---@param seconds number  of each part
+---@return { peak: number, goodput: number, rate: number, sent: integer, ok: integer, refused: integer, late: integer, other: integer, p99: number }
+function M.run(seconds)
+  local function start(limit)
+    local server = child.start("lua5.4", { "spec/campaigns/overload.lua", "serve", tostring(limit) })
+    local address, pin = server:expect "^ready (%S+) (%S+)"
+    local client = assert(echo.connect(address, { pin = pin, max_pending = 1 << 20 }))
+    peak(client, 0.5)
+    return server, client
+  end
+  local server, client = start(0)
+  local most = peak(client, seconds)
+  client:close()
+  server:kill()
+  server, client = start(math.max(4, math.floor(most * M.QUEUE)))
+  local result = flood(client, 3 * most, seconds)
+  result.peak, result.goodput, result.rate = most, result.ok / result.seconds, result.sent / result.seconds
+  client:close()
+  server:kill()
+  return result
+end
+
+if arg and arg[0] and arg[0]:find "overload%.lua$" then
+  if arg[1] == "serve" then
+    serve(math.tointeger(arg[2]))
+  else
+    local failed = false
+    echo.spawn(function()
+      local r = M.run(tonumber(os.getenv "SECONDS") or 10)
+      print(("peak %.0f calls/s; %.0f calls/s sent (%.1f times as many): %.0f/s served (%.0f %% of the peak), p99 %.1f ms; "
+        .. "%d refused, %d late, %d else")
+        :format(r.peak, r.rate, r.rate / r.peak, r.goodput, 100 * r.goodput / r.peak, r.p99 * 1e3, r.refused, r.late, r.other))
+      if r.goodput < 0.8 * r.peak or r.late > 0 or r.other > 0 then
+        print("O4 does not hold " .. (r.what or ""))
+        failed = true
+      end
+    end):wait()
+    if failed then os.exit(1) end
+  end
+end
+
+return M
