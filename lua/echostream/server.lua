@@ -373,19 +373,19 @@ local function drain(self, grace)
     end)
     self._on_idle = nil
     -- The last answers are queued now; they still have to arrive.
-    local left = math.min(math.max(deadline - rec.core:now(), 0), 2)
+    local limit = math.min(deadline, rec.core:now() + 2)
     local flushing = {}
     for peer in pairs(all) do
       flushing[peer] = true
     end
-    wait_for(flushing, left, function(mark)
+    wait_for(flushing, math.max(limit - rec.core:now(), 0), function(mark)
       for peer in pairs(all) do
         peer._ud:on_flushed(function()
           mark(peer)
         end)
       end
     end)
-    wait_until_quiet(self, all, math.min(deadline, rec.core:now() + 2))
+    wait_until_quiet(self, all, limit)
   end
 end
 
