@@ -17,6 +17,14 @@ local function store()
   return it
 end
 
+-- Does the library speak version 2 of QUIC?
+local v2 = pcall(function()
+  echo.sim.run({ limit = 60 }, function()
+    local server = assert(echo.server { bind = "10.0.0.1:1", quiet = true, transport = { version = 2 } }:start())
+    server:stop { grace = 0 }
+  end)
+end)
+
 net.each(function(env)
   -- Connects, waits for the ticket, closes.
   local function visit(server, opts)
@@ -175,6 +183,29 @@ net.each(function(env)
       assert.equal(1, ran.safe)
       assert.equal("accepted", server:sessions()[1]:stats().early_data)
     end)
+
+    if v2 then
+      -- A ticket is good for the version it was given out under (RFC 9369, 5), which is the one that the server likes.
+      env.it("comes through, once, whatever versions of QUIC the two begin with and change to", function()
+        for _, versions in ipairs { { 1, 2 }, { 2, 1 }, { 2, 2 }, { 1, 1 } } do -- the server's, the client's
+          local server, ran = counting { transport = { enable_0rtt = true, version = versions[1] } }
+          local opts = { session_cache = store(), transport = { enable_0rtt = true, version = versions[2] } }
+          for visits = 1, 3 do -- the second has a ticket
+            if visits > 1 then
+              local client = env.connect(server, opts)
+              assert.equal("safe", client:with { idempotent = true }:request("safe"))
+              assert.equal("unsafe", client:request("unsafe"))
+              assert.equal(versions[1] == versions[2] and "accepted" or "none", client:stats().early_data)
+              assert.equal(versions[1], client:stats().quic_version)
+              client:close()
+            else
+              visit(server, opts)
+            end
+          end
+          assert.same({ safe = 2, unsafe = 2 }, ran)
+        end
+      end)
+    end
 
     env.it("holds everything else until the handshake is over, and then it comes too", function()
       local server, ran = counting()
