@@ -17,7 +17,8 @@ local function serve(address, dir, name)
   local runs = assert(io.open(dir .. "/runs", "a"))
   runs:setvbuf "no"
   runs:write "\n" -- whoever was killed before may have left a line without an end
-  local server = echo.server { bind = address, state_dir = dir, quiet = true, dedupe = true, transport = { idle_timeout = 10 } }
+  local server = echo.server { bind = address, state_dir = dir, quiet = true, dedupe = { entries = 100000, seconds = 120 },
+    transport = { idle_timeout = 10 } }
   server:add_rpc("pay", function(id)
     runs:write(("%d %s\n"):format(id, name))
     echo.sleep(0.002)

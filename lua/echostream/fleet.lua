@@ -319,8 +319,11 @@ local function attempt(self, state, target, timeout)
 end
 
 -- Whether a failed call may go to another target, and makes sense there.
-local function may_go_on(opts, err, limited)
-  return (passing[err.code] or err.code == "timeout" and limited) and (err.processed == "no" or opts.idempotent == true)
+local function may_go_on(state, err, limited)
+  if err.code == "already_exists" then -- the server has not heard yet that we gave the last attempt up
+    return state.uncertain and err.processed == "no"
+  end
+  return (passing[err.code] or err.code == "timeout" and limited) and (err.processed == "no" or state.opts.idempotent == true)
 end
 
 -- Pauses before everybody is asked again.
@@ -364,7 +367,7 @@ local function run(self, opts, name, ...)
     local limit = opts.idempotent and state.n < most and not opts.target and self._options.attempt_timeout
     local limited = limit and (not left or limit < left)
     last, err = attempt(self, state, target, limited and limit or left)
-    local again = err and not opts.target and may_go_on(opts, err, limited) and not (ends and loop.now() >= ends)
+    local again = err and not opts.target and may_go_on(state, err, limited) and not (ends and loop.now() >= ends)
   until not again or state.n >= most
   if state.uncertain and errors.is_error(last[2]) and last[2].processed == "no" then
     last[2].processed = "maybe" -- an earlier attempt may have run

@@ -326,9 +326,9 @@ function M.begin(self, err)
   M.unwatch(self)
   local absent = M.absent(self, err)
   self._ud, self._absent, self.state = absent, absent, "reconnecting"
-  -- A connection that lived longer than the pause before it could be was a success: the next pause is short again. One
-  -- that is closed at once, again and again, is none.
-  if loop.now() - (self._connected_at or 0) > longest(self._reconnect, math.max(self._attempts, 1)) then
+  -- A connection that lived for a while was a success: the next pause is short again. One that is closed at once, again and again,
+  -- is none. (To ask for as long a life as the last pause was would keep a client far behind whose server restarts often.)
+  if loop.now() - (self._connected_at or 0) > 2 * self._reconnect.first then
     self._attempts = 0
   end
   self._redial = task.spawn(run, self, absent, err)

@@ -3,6 +3,11 @@
 local echo = require "echostream"
 local net = require "spec.support.net"
 
+-- Waits until it is so; the time limit of the spec is the only one, because a busy machine may stand still for seconds.
+local function till(fn)
+  while not fn() do echo.sleep(0.005) end
+end
+
 net.each(function(env)
   describe("handlers that share a name", function()
     env.it("take turns, and one more or one less is nothing special", function()
@@ -42,7 +47,7 @@ net.each(function(env)
       end
       local tasks = {}
       for i = 1, 30 do tasks[i] = echo.spawn(function() return client:request "work" end) end
-      env.eventually(function() return count[1] + count[2] + count[3] == 30 end)
+      till(function() return count[1] + count[2] + count[3] == 30 end)
       assert.same({ 10, 10, 10 }, count)
       open = true
       for i = 1, 30 do tasks[i]:wait() end

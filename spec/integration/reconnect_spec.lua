@@ -3,6 +3,11 @@
 local echo = require "echostream"
 local net = require "spec.support.net"
 
+-- Waits until it is so; the time limit of the spec is the only one, because a busy machine may stand still for seconds.
+local function till(fn)
+  while not fn() do echo.sleep(0.005) end
+end
+
 local KEY = { secret = ("a secret of the specs, 32 bytes "):rep(2) }
 
 -- A server on one address that can go away at once and come back.
@@ -61,7 +66,7 @@ net.each(function(env)
       first:set("x", 1)
       for round = 1, 2 do
         at.down()
-        env.eventually(function() return #gone == round end)
+        till(function() return #gone == round end)
         assert.equal("reconnecting", client.state)
         at.up()
         assert.equal("ann", client:request "ask") -- which waited
@@ -76,7 +81,7 @@ net.each(function(env)
       assert.is_nil(client.session:get "x")
       assert.equal(first, gone[1][1])
       client:close()
-      env.eventually(function() return stops == 1 end)
+      till(function() return stops == 1 end)
       assert.equal(1, starts)
       assert.equal("closed", client.state)
       local _, err = client:request("echo", 1)
@@ -93,7 +98,7 @@ net.each(function(env)
       local _, err = under_way:wait(5)
       assert.is_true(err.code == "connection_closed" or err.code == "unavailable" or err.code == "cancelled", tostring(err))
       assert.truthy(err.processed)
-      env.eventually(function() return client.state == "reconnecting" end)
+      till(function() return client.state == "reconnecting" end)
       local began = echo.now()
       local ok, late = client:with { timeout = 0.2 }:request("echo", 2)
       assert.is_nil(ok)
@@ -118,7 +123,7 @@ net.each(function(env)
       assert.equal(3, called)
       assert.is_true(event:wait())
       assert.equal("1", stream:wait())
-      env.eventually(function() return at.runs[1] == "held" end)
+      till(function() return at.runs[1] == "held" end)
       assert.same({ "held" }, at.runs)
     end)
 
@@ -129,7 +134,7 @@ net.each(function(env)
         on_change = function(_, what) told[#told + 1] = what end } })
       assert(client:connect(at.server.address))
       at.down()
-      env.eventually(function() return client.state == "reconnecting" end)
+      till(function() return client.state == "reconnecting" end)
       for _, result in ipairs { table.pack(client:request("echo", 1)), table.pack(client:emit("note", 1)),
         table.pack(client:create_stream "ticks"), table.pack(client:stats()) } do
         assert.is_nil(result[1])
@@ -138,7 +143,7 @@ net.each(function(env)
       assert.is_false(client:is_open())
       client:ready(20) -- it gives up
       assert.equal("closed", client.state)
-      env.eventually(function() return told[#told] == "gave_up" end)
+      till(function() return told[#told] == "gave_up" end)
       assert.equal("lost waiting failed waiting failed gave_up", table.concat(told, " "))
       local _, err = client:request("echo", 1)
       assert.truthy(err)
@@ -161,7 +166,7 @@ net.each(function(env)
       assert.equal(1, client:request("echo", 1))
       at.down()
       refuse = true
-      env.eventually(function() return client.state == "reconnecting" end)
+      till(function() return client.state == "reconnecting" end)
       at.up()
       while client.state ~= "closed" do echo.sleep(0.01) end
       local _, err = client:request("echo", 1)
@@ -175,7 +180,7 @@ net.each(function(env)
       client:on_stop(function() stopped = stopped + 1 end)
       assert(client:connect(at.server.address))
       at.down()
-      env.eventually(function() return client.state == "reconnecting" end)
+      till(function() return client.state == "reconnecting" end)
       local waiting = echo.spawn(function() return client:request("echo", 1) end)
       echo.sleep(0.02)
       assert.is_true(client:close())
@@ -194,7 +199,7 @@ net.each(function(env)
       assert.equal(1, client:request("echo", 1))
       local old = at.server
       local stopping = echo.spawn(function() return old:stop() end)
-      env.eventually(function() return client.state == "reconnecting" end)
+      till(function() return client.state == "reconnecting" end)
       assert.equal(1, #client:sessions())
       local held = echo.spawn(function() return client:request("echo", 2) end)
       at.open = true
@@ -263,6 +268,33 @@ net.only("sim", function(env)
         call:cancel()
       end
       assert.is_true(sent[1] >= sent[2] + 4, ("%d and %d packets"):format(sent[1], sent[2])) -- the answer may take an hour
+    end)
+
+    env.it("is back at once again after a connection that worked, and waits longer and longer for one that never does", function()
+      local at = place(env)
+      local flapping = false
+      at.prepare = function(server)
+        server:on_connect(function(session)
+          if flapping then session:close() end
+        end)
+      end
+      local pauses = {}
+      local client = env.client(at.up(), { reconnect = { jitter = 0, on_change = function(_, what, seconds)
+        if what == "waiting" then pauses[#pauses + 1] = seconds end
+      end } })
+      assert(client:connect(at.server.address))
+      echo.sleep(1)
+      flapping = true
+      at.server:sessions()[1]:close()
+      while #pauses < 8 do echo.sleep(0.1) end
+      assert.same({ 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5, 5 }, { table.unpack(pauses, 1, 8) })
+      flapping = false
+      repeat echo.sleep(0.1) until client:request("echo", 1) == 1
+      local n = #pauses
+      echo.sleep(0.5) -- long enough, however long the pause before it was
+      at.server:sessions()[1]:close()
+      while #pauses == n do echo.sleep(0.01) end
+      assert.equal(0.1, pauses[n + 1])
     end)
 
     env.it("pauses at random, longer and longer, as its seed says", function()
