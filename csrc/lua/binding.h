@@ -73,7 +73,8 @@ struct es_task {
     struct es_method *method;    /* EVENT, CALL, CHANNEL: for its name in logs */
     struct es_lchannel *channel; /* CHANNEL: referenced */
     uint8_t lane, codec;
-    int cancel_fns_ref;     /* table of functions for call_on_cancel, LUA_NOREF */
+    uint64_t event_seq, event_gap; /* EVENT */
+    int cancel_fns_ref;            /* table of functions for call_on_cancel, LUA_NOREF */
     int keep_ref;           /* function: is told instead when the caller is lost (again.c), LUA_NOREF */
     uint64_t fingerprint;   /* CALL: of the arguments' bytes, when the host wants it */
     int meta_ref;           /* table: metadata of an EVENT, or what middleware made of it; LUA_NOREF */

@@ -141,6 +141,8 @@ static void on_event(lua_State *L, struct es_lloop *lp, struct es_ev_message *m)
     es_session_ref(s);
     t->method = m->method;
     t->lane = m->lane;
+    t->event_seq = m->seq;
+    t->event_gap = m->gap;
     if (m->metadata_len) { /* the record is gone when somebody asks */
         es_lua_push_kv(L, m->data, m->metadata_len);
         t->meta_ref = luaL_ref(L, LUA_REGISTRYINDEX);

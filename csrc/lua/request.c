@@ -385,6 +385,12 @@ static int core_call_info(lua_State *L)
     else
         es_lua_push_kv(L, kv, n);
     lua_setfield(L, -2, "metadata");
+    if (t->job == ES_JOB_EVENT) {
+        lua_pushinteger(L, (lua_Integer)t->event_seq);
+        lua_setfield(L, -2, "seq");
+        lua_pushinteger(L, (lua_Integer)t->event_gap);
+        lua_setfield(L, -2, "gap");
+    }
     lua_pushinteger(L, id);
     lua_setfield(L, -2, "id");
     lua_pushinteger(L, attempt);

@@ -531,9 +531,25 @@ static int session_stats(lua_State *L)
     lua_setfield(L, -2, "queued");
     lua_pushinteger(L, (lua_Integer)flow.send_waits);
     lua_setfield(L, -2, "send_waits");
+    lua_pushinteger(L, (lua_Integer)flow.events_missing);
+    lua_setfield(L, -2, "events_missing");
+    lua_pushinteger(L, (lua_Integer)flow.events_duplicated);
+    lua_setfield(L, -2, "events_duplicated");
+    lua_pushinteger(L, (lua_Integer)flow.events_late);
+    lua_setfield(L, -2, "events_late");
     lua_pushnumber(L, (double)flow.send_waited / 1e9);
     lua_setfield(L, -2, "send_waited");
     return 1;
+}
+
+/* session:skip_events(lane or nil for datagrams, n) */
+static int session_skip_events(lua_State *L)
+{
+    struct es_lsession *ls = es_lsession_check(L);
+    lua_Integer lane = luaL_optinteger(L, 2, ES_LANE_DATAGRAM), n = luaL_checkinteger(L, 3);
+    if (ls && n > 0)
+        es_session_skip_events(ls->s, (int)lane, (uint64_t)n);
+    return 0;
 }
 
 static int session_peer_pin(lua_State *L)
@@ -618,6 +634,7 @@ void es_lua_open_session(lua_State *L, int core)
                                        {"flushed", session_flushed},
                                        {"on_flushed", session_on_flushed},
                                        {"stats", session_stats},
+                                       {"skip_events", session_skip_events},
                                        {"peer_pin", session_peer_pin},
                                        {"peer_cert", session_peer_cert},
                                        {"update_key", session_update_key},

@@ -132,6 +132,14 @@ static int emit_lane(struct es_session *s, int lane, struct emission *m)
     return rc;
 }
 
+void es_session_skip_events(struct es_session *s, int lane, uint64_t n)
+{
+    if (lane == ES_LANE_DATAGRAM)
+        s->datagram_seq += n;
+    else if (lane >= 0 && lane < ES_MAX_LANES && s->lanes_out[lane] != NULL)
+        s->lanes_out[lane]->seq += n;
+}
+
 int es_session_emit_ref(struct es_session *s, const struct es_packing *packing, const char *name,
                         size_t name_len, int lane, int codec, const struct es_pair_kv *metadata,
                         size_t n_metadata, uint64_t wall_time_us, const uint8_t *payload, size_t len,

@@ -85,6 +85,9 @@ void es_session_flow(const struct es_session *s, struct es_session_flow *out)
     out->queued = s->link != NULL ? s->link->unsent : 0;
     out->send_waits = s->send_waits;
     out->send_waited = s->send_waited;
+    out->events_missing = s->events_missing;
+    out->events_duplicated = s->events_duplicated;
+    out->events_late = s->events_late;
 }
 
 void es_channel_set_queue(struct es_channel *c, size_t high, size_t low)

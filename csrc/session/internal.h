@@ -107,6 +107,7 @@ struct es_lane_in {
     uint8_t exclusive;   /* an event that is handled alone is under way */
     uint32_t limit;      /* events under way at once */
     uint32_t running;    /* events appended or whose handlers run */
+    uint64_t next_seq;   /* the number expected */
     uint64_t unconsumed; /* bytes of their frames: the lane's credit that is still to return */
     uint64_t frames;     /* that came whole */
     /* The frame under way when the sweep saw one first: 0: none. */
@@ -249,7 +250,9 @@ struct es_session {
     struct {
         uint64_t t1, sent; /* its id, and when; 0: free */
     } pings[ES_MAX_PINGS];
-    uint64_t emit_blocked_at; /* ns */
+    uint64_t emit_blocked_at;              /* ns */
+    uint64_t datagram_next, datagram_seen; /* the number expected; which of the 64 before it came */
+    uint64_t events_missing, events_duplicated, events_late;
     uint64_t send_waits, send_waited;
 };
 

@@ -156,8 +156,49 @@ static void unhandled(struct es_session *s, const struct es_wire_event *w)
     e->name[w->name.n] = '\0';
 }
 
+/* How many are missing before this one of a lane. The lane itself loses nothing: they were dropped by the
+ * sender, or between the two QUIC stacks. */
+static uint64_t lane_gap(struct es_lane_in *l, uint64_t seq)
+{
+    struct es_session *s = l->st.session;
+    uint64_t gap = seq > l->next_seq ? seq - l->next_seq : 0;
+
+    if (seq < l->next_seq)
+        s->events_duplicated++;
+    else
+        l->next_seq = seq + 1;
+    s->events_missing += gap;
+    return gap;
+}
+
+/* The same of a datagram. 0: it came before, and is to be dropped. */
+static int datagram_is_new(struct es_session *s, uint64_t seq, uint64_t *gap)
+{
+    uint64_t behind;
+
+    *gap = 0;
+    if (seq >= s->datagram_next) {
+        *gap = seq - s->datagram_next;
+        s->events_missing += *gap;
+        s->datagram_seen = *gap >= 63 ? 1 : s->datagram_seen << (*gap + 1) | 1;
+        s->datagram_next = seq + 1;
+        return 1;
+    }
+    behind = s->datagram_next - 1 - seq;
+    if (behind < 64 && (s->datagram_seen >> behind & 1) != 0) {
+        s->events_duplicated++;
+        return 0;
+    }
+    s->events_late++;
+    if (behind < 64) {
+        s->datagram_seen |= UINT64_C(1) << behind;
+        s->events_missing -= s->events_missing > 0;
+    }
+    return 1;
+}
+
 /* Appends ES_EV_EVENT, or counts an event that nobody handles. 1: its handler is to run. */
-static int deliver_event(struct es_session *s, const struct es_wire_event *w, int lane,
+static int deliver_event(struct es_session *s, const struct es_wire_event *w, int lane, uint64_t gap,
                          struct es_method **out)
 {
     struct es_host *h = s->host;
@@ -181,6 +222,7 @@ static int deliver_event(struct es_session *s, const struct es_wire_event *w, in
     e->packed = (w->flags & ES_FLAG_ZSTD) != 0;
     e->lane = (uint8_t)lane;
     e->seq = w->seq;
+    e->gap = gap;
     e->wall_time_us = w->wall_time_us;
     e->metadata_len = (uint32_t)w->metadata.n;
     e->payload_len = (uint32_t)w->payload.n;
@@ -224,7 +266,7 @@ static int lane_frame(struct es_lane_in *l, const struct es_raw_frame *f)
         session_violation(s, rc == ES_ERR_TOO_LARGE ? ES_APP_TOO_LARGE : ES_APP_PROTOCOL, why);
         return rc;
     }
-    if (deliver_event(s, &w, l->index, &m)) {
+    if (deliver_event(s, &w, l->index, lane_gap(l, w.seq), &m)) {
         l->running++;
         l->limit = m->concurrent > 1 ? m->concurrent : 1;
         l->exclusive = m->concurrent <= 1;
@@ -320,6 +362,7 @@ void datagram_received(struct es_session *s, const uint8_t *p, size_t n)
     size_t used = es_varint_get(p, n, &type);
     struct es_raw_frame f = {type, p + used, n - used};
     const char *why = NULL;
+    uint64_t gap;
     int rc = ES_ERR_PROTOCOL;
 
     if (used != 0 && type == ES_FRAME_EVENT) {
@@ -336,7 +379,7 @@ void datagram_received(struct es_session *s, const uint8_t *p, size_t n)
     if (!session_lets_in(s) || w.payload.n > h->cfg.limits.max_message ||
         s->datagram_events >= ES_MAX_DATAGRAM_EVENTS)
         return;
-    if (deliver_event(s, &w, ES_LANE_DATAGRAM, &m))
+    if (datagram_is_new(s, w.seq, &gap) && deliver_event(s, &w, ES_LANE_DATAGRAM, gap, &m))
         s->datagram_events++;
 }
 

@@ -100,6 +100,7 @@ struct es_ev_message {
     uint64_t code;            /* CALL_CANCELLED: enum es_app_error */
     uint64_t wall_time_us;    /* EVENT: 0 when absent */
     uint64_t seq;             /* EVENT */
+    uint64_t gap;             /* EVENT: as many of its lane, or of the datagrams, are missing before it */
     uint8_t codec;            /* enum es_codec */
     uint8_t lane;             /* EVENT; ES_LANE_DATAGRAM for an unreliable one */
     uint8_t idempotent;       /* RESPONSE: the method is idempotent; REQUEST: the caller marked it */
@@ -229,6 +230,9 @@ int es_session_flushed(const struct es_session *s);
 struct es_session_flow {
     uint64_t queued;                  /* unsent bytes */
     uint64_t send_waits, send_waited; /* as in es_host_stats */
+    /* What the numbers of the peer's events say: not come (yet), come twice (dropped), or behind later ones
+     */
+    uint64_t events_missing, events_duplicated, events_late;
 };
 void es_session_flow(const struct es_session *s, struct es_session_flow *out);
 
@@ -324,6 +328,9 @@ int es_call_fail(struct es_call *c, const struct es_failure *f);
 int es_session_emit(struct es_session *s, const char *name, size_t name_len, int lane, int codec,
                     const struct es_pair_kv *metadata, size_t n_metadata, uint64_t wall_time_us,
                     const uint8_t *payload, size_t len);
+/* n events of a lane (or ES_LANE_DATAGRAM) were dropped before they were queued: their numbers are left out,
+ * so that the receiver can tell. */
+void es_session_skip_events(struct es_session *s, int lane, uint64_t n);
 /* The same with a packing of its own; NULL: the host's. ES_ERR_UNSUPPORTED also: the peer does not have the
  * codec. */
 int es_session_emit_packed(struct es_session *s, const struct es_packing *packing, const char *name,

@@ -112,7 +112,9 @@ function M.drop_oldest(peer, name, opts, ...)
   if err ~= "again" then
     return nil, err
   end
-  peer._dropped = (peer._dropped or 0) + outbox.push(outbox_of(peer), item, #item.encoded, opts.outbox or M.OUTBOX)
+  local dropped = outbox.push(outbox_of(peer), item, #item.encoded, opts.outbox or M.OUTBOX)
+  peer._dropped = (peer._dropped or 0) + dropped
+  peer._ud:skip_events(not opts.unreliable and (opts.lane or 0) or nil, dropped)
   return true
 end
 

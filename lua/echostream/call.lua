@@ -15,6 +15,8 @@ local M = {}
 ---@field metadata table<string, string> what the caller sent along
 ---@field deadline number|nil            seconds that were left when `echo.call()` was used; nil: no deadline
 ---@field attempt integer                1, or 2 for a retry
+---@field seq integer?                   events: number in their lane, or among the unreliable ones
+---@field gap integer?                   events: how many are missing before this one (0: none)
 local Call = {}
 Call.__index = Call
 Call.__name = "echostream.call"

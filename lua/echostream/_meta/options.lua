@@ -208,6 +208,9 @@
 ---@field send_waits integer  sessions: times that a sender of streams or events had to wait
 ---@field send_waited number  sessions: seconds of that, together
 ---@field dropped integer  sessions: events that `when_full` dropped
+---@field events_missing integer  sessions: events of the other side that did not come (so far): lost datagrams, and what was dropped there
+---@field events_late integer  sessions: unreliable events that came behind later ones
+---@field events_duplicated integer  sessions: events that came again; unreliable ones are dropped then
 
 ---@class echostream.stream_stats  what `stream:stats()` returns
 ---@field state "open"|"half_closed_local"|"half_closed_remote"|"closed"|"failed"  as `stream:state()`
