@@ -71,6 +71,16 @@ function policies.disconnect(item)
   return false
 end
 
+--- Leaves numbers out for events that were dropped, so that the other side can tell.
+---@param peer echostream.session
+---@param opts table  of the event
+---@param n integer
+function M.skip(peer, opts, n)
+  if n > 0 then
+    peer._ud:skip_events(not opts.unreliable and (opts.lane or 0) or nil, n)
+  end
+end
+
 -- The events that wait for a session whose queue is full.
 local function outbox_of(peer)
   if not peer._outbox then
@@ -114,7 +124,7 @@ function M.drop_oldest(peer, name, opts, ...)
   end
   local dropped = outbox.push(outbox_of(peer), item, #item.encoded, opts.outbox or M.OUTBOX)
   peer._dropped = (peer._dropped or 0) + dropped
-  peer._ud:skip_events(not opts.unreliable and (opts.lane or 0) or nil, dropped)
+  M.skip(peer, opts, dropped)
   return true
 end
 
@@ -198,6 +208,7 @@ local function send(context, settings, name, ...)
       local more
       if err == "again" then
         ok, more = policy(item, settings)
+        M.skip(peer, settings, (ok and 0 or 1) + (more or 0))
       end
       reached, left_out = reached + (ok and 1 or 0), left_out + (ok and 0 or 1)
       dropped = dropped + (more or 0)

@@ -135,7 +135,7 @@ function M.emit(peer, opts, name, ...)
       return nil, errors.new("resource_exhausted", "the send queue is full")
     end
     peer._dropped = (peer._dropped or 0) + 1
-    peer._ud:skip_events(not opts.unreliable and (opts.lane or 0) or nil, 1)
+    broadcast.skip(peer, opts, 1)
     return true
   end
   if not peer._rec.stepping then

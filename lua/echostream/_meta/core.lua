@@ -346,6 +346,10 @@ function core.encode(options, ...) end
 --- As emit, of what core.encode made: the bytes are shared, not copied, when they are many. options without codec.
 ---@return true|nil ok, table|"again"|nil err
 function session:emit_encoded(name, options, encoded) end
+--- n events of a lane (nil: unreliable ones) were dropped before they were sent: their numbers are left out.
+---@param lane? integer
+---@param n integer
+function session:skip_events(lane, n) end
 --- fn() once when emit would not say "again" (at once when it would not now) or the session ended
 function session:on_writable(fn) end
 ---@param options? echostream.core.call_options
@@ -392,6 +396,13 @@ function core.call_on_cancel(fn) end
 local channel = {}
 ---@return integer id
 function channel:id() end
+--- Marks of its send queue, in bytes.
+---@param high integer
+---@param low integer
+function channel:queue(high, low) end
+--- It fails when nothing came or went for so long; 0: never.
+---@param seconds number
+function channel:idle_timeout(seconds) end
 --- One message. "again": full, nothing taken; use on_writable.
 ---@param wall_time? number seconds since 1970
 ---@return true|nil ok, table|"again"|nil err
