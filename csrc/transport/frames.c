@@ -1,6 +1,7 @@
 /* One walk over the frames of a 1-RTT packet: what they cost the peer (see watch.c), where its
  * acknowledgements are (acks.c), and with what codes it stops streams, which ngtcp2 does not tell. Only the
  * shapes are looked at; whether a frame is allowed at all is ngtcp2's to say. */
+#include <string.h>
 #include "../base/varint.h"
 #include "internal.h"
 
@@ -152,6 +153,17 @@ static uint32_t one(struct walk *w, unsigned type, const char **what)
     }
 }
 
+/* Packets that look for the path's size, and the first ones, are hardly anything else. */
+static void skip_padding(struct walk *w)
+{
+    uint64_t eight = 0;
+
+    while (w->end - w->p >= 8 && eight == 0) {
+        memcpy(&eight, w->p, 8);
+        w->p += eight == 0 ? 8 : 0;
+    }
+}
+
 /* `w`: a copy, behind the type. */
 static void tell(struct walk w, unsigned type, const struct es_frames_told *told, void *arg)
 {
@@ -199,6 +211,7 @@ uint32_t es_frames_look(const uint8_t *p, size_t n, const struct es_frames_told 
         uint32_t points;
 
         if (type == 0) {
+            skip_padding(&w);
             continue;
         }
         if (told != NULL && (type <= 0x05 || (type >= 0x18 && type <= 0x1a))) {
