@@ -123,6 +123,9 @@ campaign-slow: all deps-test  ## MIB=1024 into a reader in another process that 
 campaign-overload: all deps-test  ## three times as many calls as a server can serve, for OVERLOAD_SECONDS=10 (CPU_US=100 of the handler)
 	@SECONDS=$(or $(OVERLOAD_SECONDS),10) CPU_US=$(or $(CPU_US),100) .ci/env $(LUA) spec/campaigns/overload.lua
 
+campaign-fleet: all  ## SEEDS=300 simulated runs of a fleet and a client that reconnects, while servers stop and start and networks go
+	@SEEDS=$(if $(filter command environment,$(origin SEEDS)),$(SEEDS),300) .ci/env $(LUA) spec/campaigns/fleet.lua
+
 campaign-cancel: all deps-test  ## CANCELS=100000 calls cancelled at every stage of their life
 	@CANCELS=$(or $(CANCELS),100000) .ci/env $(LUA) .ci/busted.lua spec/integration/cancel_spec.lua
 
@@ -150,4 +153,4 @@ help:  ## this list
 
 FORCE:
 -include $(OBJ:.o=.d)
-.PHONY: bench-seed all core docs demo test asan valgrind lint sim interop goodput hostile campaign-calls campaign-slow campaign-overload campaign-cancel campaign-ledger campaign-chaos campaign-kill campaign-rolling campaign-streams fuzz bench install-rock check-debian13 clean help FORCE
+.PHONY: bench-seed all core docs demo test asan valgrind lint sim interop goodput hostile campaign-calls campaign-slow campaign-overload campaign-cancel campaign-ledger campaign-chaos campaign-fleet campaign-kill campaign-rolling campaign-streams fuzz bench install-rock check-debian13 clean help FORCE

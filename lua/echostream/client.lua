@@ -255,7 +255,7 @@ function Client:_establish(timeout)
   self._rec.anchors[self] = true
   if self._reconnect then
     self._connected_at = loop.now()
-    self._last_rtt = (ud:stats() or {}).rtt_smoothed
+    self._last_rtt = (ud:stats() or {}).rtt_min
     reconnect.watch(self, peer)
   end
   if not again then
