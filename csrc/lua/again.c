@@ -74,8 +74,10 @@ static int core_keep_call(lua_State *L)
 {
     struct es_task *t = es_task_current(L);
     luaL_checktype(L, 1, LUA_TFUNCTION);
-    if (!t || t->job != ES_JOB_CALL || t->keep_ref != LUA_NOREF)
-        return luaL_error(L, "core.keep_call outside a handler, or twice");
+    if (!t || t->job != ES_JOB_CALL)
+        return luaL_error(L, "core.keep_call outside a handler");
+    luaL_unref(L, LUA_REGISTRYINDEX, t->keep_ref); /* of an earlier run: middleware may call next() twice */
+    t->keep_ref = LUA_NOREF;
     lua_pushvalue(L, 1);
     t->keep_ref = luaL_ref(L, LUA_REGISTRYINDEX);
     return 0;

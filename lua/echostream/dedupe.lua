@@ -176,9 +176,6 @@ local function wait_for_somebody(self, entry)
 end
 
 local function lost(self, entry, code)
-  if entry.over then
-    return
-  end
   count(self, "kept")
   entry.code = code
   self._kept[entry] = true
@@ -210,8 +207,13 @@ local function run(self, entry, call, proceed)
       over(self, entry, { err = errors.new("internal", "the handler did not end"), packed = false })
     end
   end })
+  local running = entry.task
   core.keep_call(function(code)
-    lost(self, entry, code)
+    if entry.over then -- what middleware still does with the answer is of no use to anybody
+      running:give_up(code)
+    else
+      lost(self, entry, code)
+    end
   end)
   local response = proceed(call)
   local answer, size = encode(response)

@@ -27,7 +27,7 @@ local M = {}
 
 ---@class echostream.options.fleet  of `echo.fleet.new`
 ---@field targets? table<string, string|string[]>|string[]  addresses by name, best first; a list of addresses: each is a target of that name
----@field client? table  options of every client, as of `echo.client`: whom it trusts, credentials, `retry` …
+---@field client? table  options of every client, as of `echo.client`: whom it trusts, credentials, `retry` …; not `reconnect`, pools dial again by themselves
 ---@field prepare? function  `fn(client, target)` registers handlers, middleware and hooks on every new client
 ---@field balance? string|function  [which](#balancing): "round_robin", "least_in_flight", "power_of_two", "consistent_hash" (default: power of two)
 ---@field pool? table  [connections to each target](#pools)
@@ -196,6 +196,9 @@ function M.new(opts)
     end
     seen[name] = given
   end
+  if opts.client and opts.client.reconnect then
+    error('fleet.new: option "client.reconnect" is not for fleets: pools dial again by themselves', 2)
+  end
   require("echostream.client").new(opts.client) -- what is wrong with these is said now
   local names = {}
   for name in pairs(seen) do
@@ -279,6 +282,12 @@ local faults = { unavailable = true, connection_closed = true, io = true, timeou
 local passing = { unavailable = true, connection_closed = true, io = true, resource_exhausted = true, data_loss = true }
 
 local function note(self, target, err, seconds)
+  if err and err.code == "cancelled" then -- by the caller, most likely: that says nothing
+    if target.breaker then
+      target.breaker:record(nil, seconds)
+    end
+    return
+  end
   local ok = not (err and faults[err.code])
   if target.breaker then
     target.breaker:record(ok, seconds)
@@ -351,7 +360,7 @@ local function run(self, opts, name, ...)
   end
   local serving = core.call_info()
   if serving and serving.deadline then
-    timeout = math.min(timeout or math.huge, serving.deadline)
+    timeout = math.min(timeout or math.huge, math.max(serving.deadline - loop.now(), 0))
   end
   local ends, most = timeout and loop.now() + timeout, self._options.failover
   local last

@@ -141,7 +141,7 @@ end
 ---@param timeout? number  seconds (5)
 ---@param callback? fun(answer: { rtt: number, clock: number }?, err: echostream.error?)
 ---@return { rtt: number, clock: number }|nil answer  seconds
----@return echostream.error? err  `timeout`; `failed_precondition`: the peer does not know how; `unavailable`; `resource_exhausted`: four are not
+---@return echostream.error? err  `timeout`; `failed_precondition`: the peer does not know how; `unavailable`; `resource_exhausted`: sixteen are not
 --- answered yet
 function shared:ping(timeout, callback)
   if type(timeout) == "function" then
@@ -162,6 +162,8 @@ local function beat(peer, opts)
     local _, err = M.ping(peer, opts.timeout)
     if err and err.code == "failed_precondition" then
       return -- a peer that does not know how
+    elseif err and err.code == "resource_exhausted" then
+      note(peer) -- so many wait for an answer already that no further one was asked
     end
     local silent = peer.heartbeat and peer.heartbeat.silent or 0
     if opts.misses > 0 and silent >= opts.misses then

@@ -390,13 +390,16 @@ function Pool:take(timeout)
       return entry.client
     end
     wake(self)
-    local ok = task.await(function(resume)
+    local ok, why = task.await(function(resume)
       self._waiting[resume] = true
       return function()
         self._waiting[resume] = nil
       end
     end, ends and math.max(ends - loop.now(), 0))
-    if not ok then
+    if not ok and why.code == "cancelled" then
+      why.processed = "no"
+      return nil, why
+    elseif not ok then
       return nil, unsent("unavailable", ("no connection to %s in time%s"):format(self.name,
         self.error and ": " .. self.error.message or ""))
     end

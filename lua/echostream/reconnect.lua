@@ -146,15 +146,16 @@ local function wait(self, timeout)
   return client._ud
 end
 
--- Seconds that a call may take: its own, the client's, or what is left of the handler that makes it.
+-- Seconds that a call may take: its own, the client's (0: any), or what is left of the handler that makes it.
 local function time_of(self, opts)
   local timeout = self.client._timeout
+  timeout = timeout > 0 and timeout or nil
   if opts and opts.timeout ~= nil then
     timeout = opts.timeout or nil
   end
   local serving = core.call_info()
   if serving and serving.deadline then
-    timeout = math.min(timeout or math.huge, serving.deadline)
+    timeout = math.min(timeout or math.huge, math.max(serving.deadline - loop.now(), 0))
   end
   return timeout
 end
@@ -218,7 +219,7 @@ function Absent:on_writable(fn)
     return now:on_writable(fn)
   end
   task.spawn(function()
-    local ud, err = wait(self, self.client._timeout)
+    local ud, err = wait(self, time_of(self))
     fn(not ud and err or nil)
   end)
 end

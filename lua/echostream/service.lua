@@ -243,6 +243,9 @@ local function open(self, peer, id, asked, opts)
   end
   counters.opened = counters.opened + 1
   began(self, stream, id, version, session, false)
+  stream._channel:on_closed(function() -- however it ends: not everybody says close_stream
+    ended(self, stream)
+  end)
   return stream
 end
 

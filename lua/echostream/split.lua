@@ -127,6 +127,11 @@ function M.receive(host, name, fn, opts)
   options.argument("split.receive", "name", name, "string")
   options.argument("split.receive", "function", fn, "function")
   local state = { opts = options.check("split.receive", opts, receive_schema), fn = fn, transfers = {}, count = 0 }
+  host:on_stop(function() -- other parts come no more, and nothing of this may keep the loop alive
+    for id, transfer in pairs(state.transfers) do
+      forget(state, id, transfer)
+    end
+  end)
   host:add_rpc(name, function(peer, stream, ...)
     return receive(state, peer, stream, ...)
   end, { stream = "in", timeout = state.opts.timeout })

@@ -87,8 +87,11 @@ end
 
 -- Room for one more at everybody's, or the time is over.
 local function wait_for_room(self)
-  local deadline = loop.now() + self._options.timeout
+  local deadline, waiting = loop.now() + self._options.timeout, {}
   for subscriber in pairs(self._subscribers) do
+    waiting[#waiting + 1] = subscriber -- others come while we wait, which a loop over the table itself would not bear
+  end
+  for _, subscriber in ipairs(waiting) do
     local left = deadline - loop.now()
     if left > 0 then
       stream.wait_drained(subscriber, left)

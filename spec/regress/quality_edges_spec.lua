@@ -1,0 +1,117 @@
+-- Edges of what keeps calls dependable, found by reading: a client without a time-out that gave up at once while its server was away,
+-- middleware that runs a handler twice under deduplication, callers that gave up and were held against the target, streams of a
+-- service that were counted as open for ever, and parts of split data that kept a stopped server's loop alive.
+
+local echo = require "echostream"
+local net = require "spec.support.net"
+
+local function place(env, prepare)
+  return env.server({ bind = "10.0.0.1:5000", state_dir = net.state_dir(), secret = ("edges"):rep(8) }, prepare)
+end
+
+net.only("sim", function(env)
+  env.it("a client without a time-out waits for its server, however long that takes", function()
+    local function prepare(server) server:add_rpc("x", function() return "there" end) end
+    local server = place(env, prepare)
+    local client = env.client(server, { reconnect = true, timeout = 0, connect_timeout = 5 })
+    assert(client:connect(server.address))
+    server:stop { grace = 0 }
+    env.eventually(function() return client.state == "reconnecting" end)
+    local call = echo.spawn(client.request, client, "x")
+    echo.sleep(40)
+    assert.equal("suspended", call:status())
+    place(env, prepare)
+    assert.equal("there", (call:wait()))
+  end)
+
+  env.it("middleware may run an idempotent handler again, with deduplication", function()
+    local runs, after = 0, nil
+    local server, client = env.pair(function(server)
+      server:middleware(function(call, next)
+        local response = next(call)
+        if not response.ok then
+          response = next(call)
+        end
+        return response
+      end)
+      server:add_rpc("second", function()
+        runs = runs + 1
+        if runs == 1 then return nil, echo.error("unavailable", "not yet") end
+        return runs
+      end, { idempotent = true })
+    end, { dedupe = true })
+    assert.equal(2, (client:with { idempotent = true }:request "second"))
+    assert.equal(2, runs)
+    -- and what middleware does after the answer is given up with the caller, as without deduplication
+    server:middleware(function(call, next)
+      local response = next(call)
+      after = table.pack(echo.sleep(30))
+      return response
+    end)
+    local call = echo.spawn(function() return client:with { idempotent = true }:request "second" end)
+    env.eventually(function() return runs == 3 end)
+    echo.sleep(0.1)
+    for peer in pairs(server._sessions) do peer._ud:close(0x14, "a fault") end
+    env.eventually(function() return after end, "the end of the middleware")
+    assert.equal("cancelled", after[2].code)
+    call:wait()
+  end)
+
+  env.it("callers that give up while a target is being dialled are not the target's failures", function()
+    local server = place(env, function(server) server:add_rpc("x", function() return 1 end) end)
+    local recorded = {}
+    local fleet = echo.fleet.new { targets = { a = "10.0.0.1:5000", b = "10.0.0.9:1" }, client = { pin = server.pin },
+      breaker = function()
+        return { allow = function() return true end, record = function(_, ok) recorded[#recorded + 1] = tostring(ok) end }
+      end }
+    table.insert(env.opened, fleet)
+    for _ = 1, 6 do
+      local results
+      local call = echo.spawn(function() results = table.pack(fleet:with { target = "b" }:request "x") end)
+      echo.sleep(0.01)
+      call:cancel()
+      env.eventually(function() return results end)
+      assert.equal("cancelled", results[2].code)
+      assert.equal("no", results[2].processed)
+    end
+    assert.is_false(fleet:stats().b.ejected)
+    assert.same({ "nil", "nil", "nil", "nil", "nil", "nil" }, recorded)
+    fleet:close()
+  end)
+
+  env.it("a fleet refuses clients that dial again by themselves, whom no pool would ever close", function()
+    assert.has_error(function() echo.fleet.new { targets = { "10.0.0.1:5000" }, client = { reconnect = true } } end,
+      'fleet.new: option "client.reconnect" is not for fleets: pools dial again by themselves')
+  end)
+
+  env.it("streams of a service are open no longer, however they ended", function()
+    local server, client = env.pair()
+    echo.service.new(server):offer("chat", "1.0", function(stream) stream:recv() end)
+    local service = echo.service.new(client)
+    local function open() return assert(service:open_stream(client.session, "chat")) end
+    local whole = open()
+    assert.equal(1, #service:streams())
+    whole:finish()
+    assert.is_nil((whole:recv()))
+    open():close()
+    open():reset()
+    env.eventually(function() return #service:streams() == 0 end, "none is open")
+    open()
+    client:close()
+    env.eventually(function() return #service:streams() == 0 end, "nor when the session is over")
+    local stats = service:stats().chat
+    assert.same({ 4, 0 }, { stats.opened, stats.open })
+  end)
+end)
+
+-- Over sockets, where every spec ends by looking whether anything is alive.
+net.only("quic", function(env)
+  env.it("split data of which a part never came does not keep a stopped server's loop alive", function()
+    local server, client = env.pair()
+    echo.split.receive(server, "up", function() end, { timeout = 60 })
+    local part = assert(client:stream("up", ("i"):rep(16), 1, 2, 10))
+    part:send "12345"
+    part:finish()
+    assert.is_false((part:result()))
+  end)
+end)
