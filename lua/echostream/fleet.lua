@@ -27,7 +27,7 @@ local M = {}
 
 ---@class echostream.options.fleet  of `echo.fleet.new`
 ---@field targets? table<string, string|string[]>|string[]  addresses by name, best first; a list of addresses: each is a target of that name
----@field client? table  options of every client, as of `echo.client`: whom it trusts, credentials, `retry` …; not `reconnect`, pools dial again by themselves
+---@field client? table  options of every client, as of `echo.client`: whom it trusts, `retry` …; not `reconnect`: pools dial again themselves
 ---@field prepare? function  `fn(client, target)` registers handlers, middleware and hooks on every new client
 ---@field balance? string|function  [which](#balancing): "round_robin", "least_in_flight", "power_of_two", "consistent_hash" (default: power of two)
 ---@field pool? table  [connections to each target](#pools)
