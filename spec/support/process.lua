@@ -129,16 +129,23 @@ end
 --- The shell command that starts our `echostream`.
 M.echostream = "lua5.4 " .. M.quote(root .. "/lua/echostream/bin/echostream")
 
---- A UDP port that nobody uses now.
+--- A UDP port that nobody uses now. It is none of those that the system gives to sockets without one (32768 and up): a server
+--- that is restarted finds it free again, whatever its clients' sockets got meanwhile.
 ---@return integer
 function M.free_port()
   local uv = require "luv"
-  local socket = uv.new_udp()
-  socket:bind("127.0.0.1", 0)
-  local port = socket:getsockname().port
-  socket:close()
-  uv.run "nowait"
-  return port
+  local random <close> = assert(io.open("/dev/urandom", "rb"))
+  for _ = 1, 1000 do
+    local port = 12000 + ("I2"):unpack(random:read(2)) % 20000
+    local socket = uv.new_udp()
+    local ok = socket:bind("127.0.0.1", port)
+    socket:close()
+    uv.run "nowait"
+    if ok then
+      return port
+    end
+  end
+  error "no free port"
 end
 
 return M
