@@ -39,6 +39,7 @@ local function p99(slow)
     table.sort(times)
     result = times[math.ceil(0.99 * CALLS)]
     client:close()
+    assert.equal(slow, #others) -- and they were held until now
     server:stop { grace = 0 }
   end)
   return result
