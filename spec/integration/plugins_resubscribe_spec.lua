@@ -2,6 +2,7 @@
 
 local echo = require "echostream"
 local net = require "spec.support.net"
+local process = require "spec.support.process"
 
 -- Waits until it is so; the time limit of the spec is the only one, because a busy machine may stand still for seconds.
 local function till(fn)
@@ -31,7 +32,7 @@ net.each(function(env)
 
     env.it("does everything again after the connection was lost, until it goes", function()
       local seen, ticks, news = {}, {}, {}
-      local server = up(env.kind == "sim" and "10.0.0.1:5000" or nil, seen)
+      local server = up(env.kind == "sim" and "10.0.0.1:5000" or "127.0.0.1:" .. process.free_port(), seen)
       local client = env.client(server, { reconnect = true })
       client:add_event("news", function(_, topic) news[#news + 1] = topic end)
       local again = resubscribe.new()
@@ -62,7 +63,7 @@ net.each(function(env)
 
     env.it("opens a stream again that failed while the session lives, and logs what raises", function()
       local seen, ticks = { fail_at = 1 }, {}
-      local server = up(env.kind == "sim" and "10.0.0.1:5000" or nil, seen)
+      local server = up(env.kind == "sim" and "10.0.0.1:5000" or "127.0.0.1:" .. process.free_port(), seen)
       local client = env.client(server)
       assert(client:connect(server.address))
       local again = resubscribe.new "another"

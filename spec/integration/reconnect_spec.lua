@@ -2,6 +2,7 @@
 
 local echo = require "echostream"
 local net = require "spec.support.net"
+local process = require "spec.support.process"
 
 -- Waits until it is so; the time limit of the spec is the only one, because a busy machine may stand still for seconds.
 local function till(fn)
@@ -14,7 +15,7 @@ local KEY = { secret = ("a secret of the specs, 32 bytes "):rep(2) }
 local function place(env, opts)
   local self = { handlers = {}, bind = "10.0.0.1:5000", runs = {} }
   if env.kind == "quic" then
-    self.bind = "127.0.0.1:0"
+    self.bind = "127.0.0.1:" .. process.free_port() -- not one that a client's socket may get meanwhile
   end
   function self.up()
     local given = { bind = self.bind, secret = KEY.secret, state_dir = net.state_dir() }

@@ -271,11 +271,12 @@ rows["`enable_0rtt`"] = function(env)
 end
 
 rows["`reconnect`"] = function(env)
-  local server = env.server({ state_dir = net.state_dir() }, function(s) s:add_rpc("ping", function() return "pong" end) end)
+  local function pong(s) s:add_rpc("ping", function() return "pong" end) end
+  local server = env.server({ bind = "127.0.0.1:" .. process.free_port(), state_dir = net.state_dir() }, pong)
   local client = env.connect(server, { reconnect = true })
   server:stop { grace = 0 }
   env.eventually(function() return client.state == "reconnecting" end)
-  env.server({ bind = server.address, state_dir = net.state_dir() }, function(s) s:add_rpc("ping", function() return "pong" end) end)
+  env.server({ bind = server.address, state_dir = net.state_dir() }, pong)
   assert.equal("pong", client:request "ping")
 end
 
