@@ -405,12 +405,13 @@ local function gather(self, opts, name, ...)
   local targets = table.move(self._order, 1, #self._order, 1, {})
   local results, failed, tasks = {}, {}, {}
   local good, left, wanted = 0, #targets, opts.quorum or #targets
-  local args = table.pack(...)
+  local args, raised = table.pack(...), nil
   local function enough()
-    return left == 0 or opts.quorum and (good >= wanted or good + left < wanted)
+    return left == 0 or raised or opts.quorum and (good >= wanted or good + left < wanted)
   end
+  local ok, cancelled = true, nil
   if not enough() then
-    task.await(function(resume)
+    ok, cancelled = task.await(function(resume)
       for i, target in ipairs(targets) do
         tasks[i] = task.spawn(function()
           local copy = {}
@@ -418,10 +419,14 @@ local function gather(self, opts, name, ...)
             copy[key] = value
           end
           copy.target = target.name
-          local values = table.pack(run(self, copy, name, table.unpack(args, 1, args.n)))
-          local err = values[2]
+          local fine, values = pcall(function()
+            return table.pack(run(self, copy, name, table.unpack(args, 1, args.n)))
+          end)
+          local err = fine and values[2]
           left = left - 1
-          if values[1] == nil and errors.is_error(err) then
+          if not fine then
+            raised = raised or { values } -- misuse: the caller's
+          elseif values[1] == nil and errors.is_error(err) then
             failed[target.name] = err
           else
             good = good + 1
@@ -437,7 +442,11 @@ local function gather(self, opts, name, ...)
   for _, one in ipairs(tasks) do
     one:cancel()
   end
-  if opts.quorum and good < wanted then
+  if raised then
+    error(raised[1], 0)
+  elseif not ok then
+    return nil, cancelled
+  elseif opts.quorum and good < wanted then
     local err = errors.new("unavailable", ("%d of %d targets answered; the quorum is %d"):format(good, #targets, wanted))
     err.results, err.failed = results, failed
     return nil, err

@@ -157,28 +157,35 @@ end
 local function send(whom, name, data, opts)
   local parts = math.max(math.min(opts.streams, math.ceil(#data / PIECE)), 1)
   local size, id = math.ceil(#data / parts), core.random(16)
-  local tasks, results, left, err = {}, nil, parts, nil
+  local tasks, results, left, err, raised = {}, nil, parts, nil, nil
   local ok, gave_up = task.await(function(resume)
     for part = 1, parts do
       local who = whom[(part - 1) % #whom + 1]
       tasks[part] = task.spawn(function()
         local from = (part - 1) * size + 1
-        local got = table.pack(send_part(who, name, opts, data, from, math.min(from + size - 1, #data), id, part, parts, #data))
+        local fine, got = pcall(function()
+          return table.pack(send_part(who, name, opts, data, from, math.min(from + size - 1, #data), id, part, parts, #data))
+        end)
         left = left - 1
-        if got[1] == nil then
+        if not fine then
+          raised = raised or { got } -- misuse: the caller's
+        elseif got[1] == nil then
           err = err or got[2] or errors.new("internal", "a part failed")
         elseif got[1] == true then
           results = got
         end
-        if err or left == 0 then
+        if err or raised or left == 0 then
           resume(true)
         end
       end)
     end
   end)
-  if err or not ok then
+  if err or raised or not ok then
     for _, one in ipairs(tasks) do
       one:cancel()
+    end
+    if raised then
+      error(raised[1], 0)
     end
     return nil, err or gave_up
   elseif not results then

@@ -1,6 +1,7 @@
 -- Edges of what keeps calls dependable, found by reading: a client without a time-out that gave up at once while its server was away,
 -- middleware that runs a handler twice under deduplication, callers that gave up and were held against the target, streams of a
--- service that were counted as open for ever, and parts of split data that kept a stopped server's loop alive.
+-- service that were counted as open for ever, misuse in calls to many at once that hung for ever, and parts of split data that kept
+-- a stopped server's loop alive.
 
 local echo = require "echostream"
 local net = require "spec.support.net"
@@ -82,6 +83,32 @@ net.only("sim", function(env)
   env.it("a fleet refuses clients that dial again by themselves, whom no pool would ever close", function()
     assert.has_error(function() echo.fleet.new { targets = { "10.0.0.1:5000" }, client = { reconnect = true } } end,
       'fleet.new: option "client.reconnect" is not for fleets: pools dial again by themselves')
+  end)
+
+  env.it("misuse in calls to many at once is raised, and a caller that is cancelled hears so", function()
+    local server = place(env, function(server) server:add_rpc("slow", function() echo.sleep(5) end) end)
+    local client = env.connect(server)
+    local fleet = echo.fleet.new { targets = { "10.0.0.1:5000" }, client = { pin = server.pin } }
+    table.insert(env.opened, fleet)
+    local function raises(pattern, fn, ...)
+      local results
+      local call = echo.spawn(function(...) results = table.pack(pcall(fn, ...)) end, ...)
+      call:wait(10)
+      assert.is_table(results, "it hangs")
+      assert.is_false(results[1])
+      assert.matches(pattern, tostring(results[2]))
+    end
+    raises("a method name is", fleet.request_all, fleet, "no name!")
+    raises("a function cannot be sent", fleet.request_all, fleet, "slow", { print })
+    raises("a method name is", echo.split.send, client, "no name!", "data")
+    local results
+    local call = echo.spawn(function() results = table.pack(fleet:request_all "slow") end)
+    echo.sleep(0.5)
+    call:cancel()
+    env.eventually(function() return results end)
+    assert.is_nil(results[1])
+    assert.equal("cancelled", results[2].code)
+    fleet:close()
   end)
 
   env.it("streams of a service are open no longer, however they ended", function()
