@@ -433,6 +433,7 @@ void call_in_cancel(struct es_call *c, uint64_t code)
 void call_in_expired(struct es_call *c)
 {
     c->st.session->host->stats.calls_timed_out++;
+    reset_forgiven(c->st.session); /* its CANCEL is on the way, and will find nothing */
     if (c->delivered) {
         if (c->limited)
             call_in_answer_expired(

@@ -63,7 +63,9 @@ static void abandon(struct es_call *c, uint64_t code)
         es_link_stop(ls, code);
         es_glitch_expect(&c->st.session->link->glitch,
                          3); /* RESET_STREAM and STOP_SENDING, repeated perhaps */
-        if (!c->fin_acked)
+        /* What is in packets already is left to arrive: resets go in front of CANCELs, and a crowd of them
+         * looks like an attack. */
+        if (!c->fin_acked && es_link_queued(ls) > 0)
             es_link_reset(ls, code);
     }
     strand_detach(&c->st);

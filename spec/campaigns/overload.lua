@@ -11,7 +11,7 @@ local echo = require "echostream"
 local M = {}
 
 M.DEADLINE = 0.25  -- seconds
-M.QUEUE = 0.03     -- seconds of work that may be under way: max_total_calls is as many calls as that takes
+M.QUEUE = tonumber(os.getenv "QUEUE") or 0.02     -- seconds of work that may be under way: max_total_calls is as many calls as that takes
 local CALLERS = 24 -- that measure the peak
 local CPU = (tonumber(os.getenv "CPU_US") or 100) / 1e6 -- seconds that the handler needs
 
@@ -52,7 +52,7 @@ local function flood(client, rate, seconds)
   local began = echo.now()
   while echo.now() - began < seconds do
     local due = math.floor((echo.now() - began) * rate)
-    for _ = 1, math.min(due - tally.sent, 2000) do
+    for _ = 1, math.min(due - tally.sent, 50) do -- and the loop gets its turn
       tally.sent = tally.sent + 1
       local at = echo.now()
       calls:request("work", function(ok, err)
@@ -69,7 +69,7 @@ local function flood(client, rate, seconds)
         end
       end)
     end
-    echo.sleep(0.001)
+    echo.sleep(due - tally.sent > 0 and 0 or 0.001)
   end
   tally.seconds = echo.now() - began
   local ends = echo.now() + 5
