@@ -9,6 +9,7 @@
 ---     fleet:with{ key = "ann", idempotent = true }:request("cart.get", "ann")
 ---     local by_target, failed = fleet:request_all("stats")
 
+local address = require "echostream.address"
 local balance = require "echostream.balance"
 local breaker = require "echostream.breaker"
 local errors = require "echostream.errors"
@@ -116,6 +117,10 @@ local function addresses_of(where, name, given, level)
     if type(list[i]) ~= "string" and math.type(list[i]) ~= "integer" then
       error(("%s: target %s wants an address or a list of them, got %s"):format(where, errors.show(name), errors.show(list[i])), level + 1)
     end
+    local ok, problem, port = pcall(address.parse, where, list[i], "127.0.0.1")
+    if not ok or port == 0 then
+      error(ok and ("%s: target %s: port 0 is no port to connect to"):format(where, errors.show(name)) or problem, level + 1)
+    end
   end
   return table.move(list, 1, #list, 1, {})
 end
@@ -178,6 +183,12 @@ function M.new(opts)
   opts = options.check("fleet.new", opts, schema)
   opts.breaker = maker_of(opts.breaker)
   opts.pool = options.check("fleet.new.pool", opts.pool, pool.fields)
+  for _, path in ipairs(opts.pool.paths or {}) do
+    local ok, problem = pcall(address.parse, "fleet.new", path, "0.0.0.0")
+    if not ok then
+      error(problem, 2)
+    end
+  end
   if opts.pool.max < opts.pool.min then
     error('fleet.new: option "pool.max" wants at least "min"', 2)
   end

@@ -6,6 +6,7 @@
 local core = require "echostream.core"
 local client = require "echostream.client"
 local errors = require "echostream.errors"
+local hooks = require "echostream.hooks"
 local log = require "echostream.log"
 local loop = require "echostream.loop"
 local quality = require "echostream.quality"
@@ -59,9 +60,9 @@ local PAUSES = { first = 0.1, factor = 2, cap = 5, jitter = 1 }
 ---@param addresses string[]  in order of preference
 ---@param opts table  checked: M.fields
 ---@param client_options table  of echo.client
----@param hooks { prepare?: fun(client: echostream.client, name: string), changed?: fun(what: string, detail: any) }
+---@param told { prepare?: fun(client: echostream.client, name: string), changed?: fun(what: string, detail: any) }
 ---@return echostream.pool
-function M.new(name, addresses, opts, client_options, hooks)
+function M.new(name, addresses, opts, client_options, told)
   local list = {}
   for i, address in ipairs(addresses) do
     list[i] = { address = address, bad_until = nil, times = 0 }
@@ -73,7 +74,7 @@ function M.new(name, addresses, opts, client_options, hooks)
   given.connect_timeout = opts.connect_timeout
   return setmetatable({
     name = name, address = addresses[1],
-    _addresses = list, _current = 1, _options = opts, _client_options = given, _hooks = hooks,
+    _addresses = list, _current = 1, _options = opts, _client_options = given, _hooks = told,
     _open = {}, _spare = {}, _made = 0, _instance = core.random(16),
     _waiting = {}, _wanted = opts.min, _failures = 0, _closed = false, _wake = nil, _keeper = nil,
     dialled = 0, lost = 0, switched = 0, migrated = 0,
@@ -149,8 +150,8 @@ end
 
 -- Connections -------------------------------------------------------------------------------------------------
 
--- A client that is not connected, used or new. To servers all clients of a pool are one, with one instance and ids that differ: so a
--- call can be sent again over another connection, and be recognised.
+-- A client that is not connected, used or new; nil, err when it cannot be prepared. To servers all clients of a pool are one, with one
+-- instance and ids that differ: so a call can be sent again over another connection, and be recognised.
 local function slot_for(self)
   for i = #self._spare, 1, -1 do
     if self._spare[i].client.state == "closed" and self._spare[i].client.session == nil then
@@ -172,7 +173,10 @@ local function slot_for(self)
     end
   end)
   if self._hooks.prepare then
-    self._hooks.prepare(slot.client, self.name)
+    local _, err = hooks.call("fleet.prepare", "internal", self._hooks.prepare, slot.client, self.name)
+    if err ~= nil then
+      return nil, err -- a client without its handlers is of no use
+    end
   end
   return slot
 end
@@ -180,7 +184,10 @@ end
 -- One attempt at the best address.
 local function dial(self)
   local index = best(self)
-  local slot = slot_for(self)
+  local slot, problem = slot_for(self)
+  if not slot then
+    return nil, problem
+  end
   local entry = { client = slot.client, index = index, used = loop.now(), since = loop.now(), watch = quality.new() }
   slot.entry = entry
   local ok, err = entry.client:connect(self._addresses[index].address)

@@ -1,7 +1,7 @@
 -- Edges of what keeps calls dependable, found by reading: a client without a time-out that gave up at once while its server was away,
 -- middleware that runs a handler twice under deduplication, callers that gave up and were held against the target, streams of a
--- service that were counted as open for ever, misuse in calls to many at once that hung for ever, and parts of split data that kept
--- a stopped server's loop alive.
+-- service that were counted as open for ever, misuse in calls to many at once, or in what prepares clients, that hung for ever, and
+-- parts of split data that kept a stopped server's loop alive.
 
 local echo = require "echostream"
 local net = require "spec.support.net"
@@ -83,6 +83,25 @@ net.only("sim", function(env)
   env.it("a fleet refuses clients that dial again by themselves, whom no pool would ever close", function()
     assert.has_error(function() echo.fleet.new { targets = { "10.0.0.1:5000" }, client = { reconnect = true } } end,
       'fleet.new: option "client.reconnect" is not for fleets: pools dial again by themselves')
+  end)
+
+  env.it("a fleet survives a prepare that raises, and addresses that are none are refused at once", function()
+    local server = place(env, function(server) server:add_rpc("x", function() return 1 end) end)
+    local times = 0
+    local fleet = echo.fleet.new { targets = { "10.0.0.1:5000" }, client = { pin = server.pin }, prepare = function()
+      times = times + 1
+      if times == 1 then error "not the first time" end
+    end }
+    table.insert(env.opened, fleet)
+    assert.equal(1, (fleet:request "x"))
+    assert.equal(2, times)
+    assert.is_table(env.logged "not the first time")
+    for _, wrong in ipairs { { targets = { "10.0.0.1" } }, { targets = { a = 0 } }, { pool = { paths = { "10.0.0.1" } } } } do
+      wrong.client = { pin = server.pin }
+      assert.has_error(function() echo.fleet.new(wrong) end)
+    end
+    assert.has_error(function() fleet:add("b", "nowhere") end)
+    fleet:close()
   end)
 
   env.it("misuse in calls to many at once is raised, and a caller that is cancelled hears so", function()
