@@ -29,11 +29,11 @@ local M = {}
 ---@field every fun(self, seconds: number, fn: function, ...): echostream.task  runs it again and again, until the plugin goes; errors are logged
 ---@field after fun(self, seconds: number, fn: function, ...): echostream.task  runs it once
 
--- What runs when the plugin goes, by the name of what was called: fn(real, undo, arguments...).
+-- What runs when the plugin goes, by the name of what was called: fn(real, results, arguments...) makes it.
 local undoing = {}
 
 for _, kind in ipairs { "rpc", "event", "stream", "service" } do
-  undoing["add_" .. kind] = function(real, name, handler)
+  undoing["add_" .. kind] = function(real, _, name, handler)
     return function()
       real["remove_" .. kind](real, name, handler) -- of several handlers of that name, its own
     end
@@ -42,14 +42,14 @@ end
 undoing.once = undoing.add_event
 
 for _, kind in ipairs { "start", "stop", "connect", "disconnect", "migrate" } do
-  undoing["on_" .. kind] = function(real, fn)
+  undoing["on_" .. kind] = function(real, _, fn)
     return function()
       hooks.remove(real, kind, fn)
     end
   end
 end
 
-function undoing.middleware(real, given)
+function undoing.middleware(real, _, given)
   return function()
     real:remove_middleware(given)
   end
@@ -64,9 +64,27 @@ function undoing.auth(real)
   end
 end
 
-function undoing.plugin(real, plugin)
+function undoing.plugin(real, _, plugin)
   return function()
     real:remove_plugin(plugin.name)
+  end
+end
+
+function undoing.on(real, _, what, fn)
+  return function()
+    real:off(what, fn)
+  end
+end
+
+function undoing.topic(_, results)
+  return function()
+    results[1]:close()
+  end
+end
+
+function undoing.alert(_, results)
+  return function()
+    results[1]:stop()
   end
 end
 
@@ -140,7 +158,7 @@ local function face_of(real, entry)
       end
       local results = table.pack(method(real, ...))
       if undo_of then
-        table.insert(entry.undo, undo_of(real, ...))
+        table.insert(entry.undo, undo_of(real, results, ...))
       end
       for i = 1, results.n do
         if rawequal(results[i], real) then

@@ -1,7 +1,7 @@
 -- Edges of what keeps calls dependable, found by reading: a client without a time-out that gave up at once while its server was away,
 -- middleware that runs a handler twice under deduplication, callers that gave up and were held against the target, streams of a
--- service that were counted as open for ever, misuse in calls to many at once, or in what prepares clients, that hung for ever, and
--- parts of split data that kept a stopped server's loop alive.
+-- service that were counted as open for ever, plugins that left topics and alerts behind, misuse in calls to many at once, or in what
+-- prepares clients, that hung for ever, and parts of split data that kept a stopped server's loop alive.
 
 local echo = require "echostream"
 local net = require "spec.support.net"
@@ -128,6 +128,36 @@ net.only("sim", function(env)
     assert.is_nil(results[1])
     assert.equal("cancelled", results[2].code)
     fleet:close()
+  end)
+
+  env.it("a plugin takes its topics, alerts and listeners along", function()
+    local alarms, told = 0, 0
+    local server, client = env.pair(nil, nil, { retry = { attempts = 2, backoff = 0 } })
+    server:plugin { name = "news", install = function(_, host)
+      host:topic "news"
+      host:alert { kind = "aborted", window = 1, fn = function() alarms = alarms + 1 end }
+    end }
+    client:plugin { name = "told", install = function(_, host)
+      host:on("retry", function() told = told + 1 end)
+    end }
+    local over
+    local before = assert(client:subscribe("news", { on_end = function() over = true end }))
+    env.eventually(function() return #server:sessions() == 1 end)
+    echo.sleep(0.5)
+    assert.is_true(server:remove_plugin "news")
+    assert.is_true(client:remove_plugin "told")
+    assert.is_nil((before:next(2)))
+    env.eventually(function() return over end, "the end of the subscription")
+    local _, err = assert(client:subscribe "news"):next(2)
+    assert.equal("method_not_found", err.code)
+    server:add_rpc("fails", function() return nil, echo.error("aborted", "as asked") end)
+    assert.is_nil((client:request "fails"))
+    echo.sleep(2)
+    assert.equal(0, alarms)
+    server:stop { grace = 0 }
+    assert.is_nil((client:request "nothing"))
+    assert.equal(0, told)
+    assert.same({}, client._listeners.retry)
   end)
 
   env.it("streams of a service are open no longer, however they ended", function()
