@@ -228,6 +228,7 @@ function M.init(self, opts, accepts)
   self._watchers = {} -- of alerts.lua
   self._sessions = {}
   self._middleware = {}
+  self._topics = {} -- by name
   self._plugins = {}
   self._chains = {} -- `out`: what outgoing calls pass through
   self._timeout = opts.timeout or 30

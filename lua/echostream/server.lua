@@ -14,6 +14,7 @@ local newcomers = require "echostream.newcomers"
 local options = require "echostream.options"
 local task = require "echostream.task"
 local tls = require "echostream.tls"
+local topic = require "echostream.topic"
 
 local M = {}
 
@@ -370,6 +371,7 @@ local function drain(self, grace)
           busy[peer] = nil
         end
       end
+      topic.close_all(self)
     end)
     self._on_idle = nil
     -- The last answers are queued now; they still have to arrive.
@@ -435,7 +437,8 @@ local function stop(self, grace)
 end
 
 --- Stops: takes no new connections, tells the peers, waits until what is under way has ended (at most `grace` seconds), then
---- closes. Called inside a handler it goes on in the background, because it would wait for that very handler. Harmless twice.
+--- closes. Subscriptions to its topics end at once: they would not end by themselves; other streams are waited for. Called
+--- inside a handler it goes on in the background, because it would wait for that very handler. Harmless twice.
 ---@param opts? { grace?: number }  seconds; default the server's `grace`, 10; 0: at once
 ---@param callback? fun(ok: true?, err: echostream.error?)
 ---@return true|nil ok, echostream.error? err  what an `on_stop` hook failed with

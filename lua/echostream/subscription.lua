@@ -18,6 +18,10 @@ local Subscription = {}
 Subscription.__index = Subscription
 Subscription.__name = "echostream.subscription"
 
+Subscription.__tostring = function(self)
+  return ("echostream.subscription %s (%s)"):format(self.name, self._over and "over" or self.received .. " received")
+end
+
 --- Options of a subscription.
 ---@type table<string, echostream.options.field>
 M.schema = {
@@ -32,6 +36,9 @@ local function ended(self, err)
   if err and err.details and type(err.details) == "table" and err.details.reset == TOO_SLOW then
     err = errors.new("resource_exhausted", ("too slow for the topic %s: the subscription was ended"):format(self.name))
   end
+  if err and err.code == "method_not_found" then
+    err.message = "no topic " .. self.name -- not of the stream that it is underneath
+  end
   if self._closed then
     err = nil
   end
@@ -41,6 +48,8 @@ local function ended(self, err)
     self._stream:close()
     if self._on_end then
       task.spawn(self._on_end, err)
+    elseif err and self._fn and err.code ~= "connection_closed" then -- nobody else would hear of a wrong name
+      log.write("warn", ("the subscription to %s ended: %s"):format(self.name, tostring(err)))
     end
   end
   return err
@@ -158,7 +167,7 @@ local function subscribe(peer, name, fn, opts)
     return nil, err
   end
   local self = setmetatable({ name = name, received = 0, missing = 0, seq = nil, error = nil, _stream = opened,
-    _on_end = opts.on_end, _over = false, _closed = false }, Subscription)
+    _on_end = opts.on_end, _fn = fn, _over = false, _closed = false }, Subscription)
   if fn then
     task.spawn(run, self, fn)
   end
@@ -170,9 +179,12 @@ M.methods = shared
 
 --- Subscribes to a topic of the other side (`server:topic`). With a function it is called with what is published, message after
 --- message; without, the subscription is read with `next` or `each`. Returns at once; when there is no such topic, or not for
---- us, it ends so. It lives as long as its session: `echo.resubscribe` begins it again with the next one.
+--- us, it ends so: `on_end`, `next` and `error` say it, or the log where there is a function without `on_end`. It lives as long as
+--- its session; with `reconnect` the plugin `echo.resubscribe` begins it again with the next one:
 ---
 ---     client:subscribe("ticks", function(symbol, price) print(symbol, price) end)
+---
+---     client:plugin(echo.resubscribe.new():each(function(session) session:subscribe("ticks", print) end))
 ---@param name string
 ---@param fn? fun(...)
 ---@param opts? echostream.options.subscribe  may come in the function's place

@@ -41,6 +41,11 @@ local Topic = {}
 Topic.__index = Topic
 Topic.__name = "echostream.topic"
 
+Topic.__tostring = function(self)
+  local n = self:subscribers()
+  return ("echostream.topic %s (%d %s)"):format(self.name, n, n == 1 and "subscriber" or "subscribers")
+end
+
 -- What streams do by themselves when they are full.
 local when_full = { drop_oldest = "drop_oldest", wait = "drop_oldest", drop_newest = "drop_newest", close = "error" }
 
@@ -137,10 +142,28 @@ end
 function Topic:close()
   if self._host[1] then
     self._host[1]:remove_stream(M.PREFIX .. self.name)
+    if self._host[1]._topics[self.name] == self then
+      self._host[1]._topics[self.name] = nil
+    end
     self._host[1] = nil
   end
   for subscriber in pairs(self._subscribers) do
     subscriber:finish()
+    if not subscriber._outbox then -- its handler need not wait until the other side has read all this
+      subscriber:close()
+    end
+  end
+end
+
+--- Ends the topics of a server that stops: subscriptions do not end by themselves, so it would wait for them until its grace is over.
+---@param host echostream.host
+function M.close_all(host)
+  local topics = {}
+  for _, topic in pairs(host._topics) do
+    topics[#topics + 1] = topic
+  end
+  for _, topic in ipairs(topics) do
+    topic:close()
   end
 end
 
@@ -160,10 +183,14 @@ function methods:topic(name, opts)
   opts = options.check("topic", opts, M.schema)
   local self_topic = setmetatable({ name = name, seq = 0, dropped = 0, _options = opts, _subscribers = {}, _last = {},
     _host = setmetatable({ self }, { __mode = "v" }) }, Topic)
-  self:add_stream(M.PREFIX .. name, function(session, subscriber)
+  local ok, problem = pcall(self.add_stream, self, M.PREFIX .. name, function(session, subscriber)
     return serve(self_topic, session, subscriber)
   end, { codec = "msgpack", doc = opts.doc, priority = opts.priority, queue = opts.queue, secret = opts.secret, outbox = opts.outbox,
     when_full = when_full[opts.policy] })
+  if not ok then -- in words of topics, and blamed on who calls this
+    error((tostring(problem):gsub('^.-add_stream: "topic:', 'topic: "'):gsub("handler of that name", "topic of that name")), 2)
+  end
+  self._topics[name] = self_topic
   return self_topic
 end
 
