@@ -363,6 +363,43 @@ local function next_target(self, state)
   return choose(self, state.opts, state.tried)
 end
 
+-- So many seconds a call waits for the connection to the target that was chosen for it, when another target has one.
+local HEAD_START <const> = 0.5
+
+local function another_is_ready(self, tried)
+  for _, target in ipairs(self._order) do
+    if not tried[target] and target.pool:is_ready() and not (self._outlier and self._outlier:is_out(target.name, loop.now())) then
+      return true
+    end
+  end
+  return false
+end
+
+-- A target without a connection was chosen because no other had one either: the fleet is new, or everything was away. Waits for it, so
+-- that calls are spread from the beginning, but not for one that is down while others are there by now.
+local function settle(self, state, target, ends)
+  while not state.opts.target and #self._order > 1 and not target.pool:is_ready() do
+    local now = loop.now()
+    local pause = math.min(ends and ends - now or math.huge, self._options.attempt_timeout or math.huge, HEAD_START)
+    if pause <= 0 then
+      return target
+    end
+    target.starting = target.starting + 1
+    local client = target.pool:take(pause)
+    target.starting = target.starting - 1
+    if client then
+      return target
+    elseif another_is_ready(self, state.tried) then
+      target = choose(self, state.opts, state.tried) or target
+      state.tried[target] = true
+      return target
+    elseif loop.now() - now < pause / 2 then
+      return target -- the wait was cut short: we are cancelled, or the target was taken away
+    end
+  end
+  return target
+end
+
 local function run(self, opts, name, ...)
   local state = { opts = opts, name = name, args = table.pack(...), tried = {}, ids = {}, n = 0, round = 0, uncertain = false }
   local timeout = opts.timeout
@@ -383,6 +420,7 @@ local function run(self, opts, name, ...)
       break
     end
     state.tried[target] = true
+    target = settle(self, state, target, ends)
     local left = ends and math.max(ends - loop.now(), 0)
     local limit = opts.idempotent and state.n < most and not opts.target and self._options.attempt_timeout
     local limited = limit and (not left or limit < left)

@@ -133,6 +133,31 @@ net.only("sim", function(env)
       fleet:client({ target = "a" }, function(other) assert.equal(1, other:request "who") end):wait()
     end)
 
+    env.it("does not wait for a target that is down from the start while others are there", function()
+      local at = place(env, 3)
+      at.servers[1]:stop { grace = 0 }
+      local fleet = at.fleet()
+      local calls, seen = {}, {}
+      for i = 1, 30 do calls[i] = echo.spawn(fleet.request, fleet, "who") end
+      local since = echo.now()
+      for i = 1, 30 do
+        local who, err = calls[i]:wait()
+        assert.truthy(who, tostring(err))
+        seen[who] = (seen[who] or 0) + 1
+      end
+      assert.is_true(echo.now() - since < 2, echo.now() - since)
+      assert.is_true(seen[2] >= 5 and seen[3] >= 5)
+      assert.is_nil(seen[1])
+      -- What says which target is meant, and a fleet without any, wait for it.
+      local err = select(2, fleet:with({ target = "a", timeout = 1 }):request "who")
+      assert.equal("unavailable", err.code)
+      local alone = at.fleet { targets = { a = at.targets.a }, failover = 1 }
+      local late = echo.spawn(alone.request, alone, "who")
+      echo.sleep(3)
+      at.up(1)
+      assert.equal(1, (late:wait(25)))
+    end)
+
     env.it("comes back to a target whose server came back", function()
       local at = place(env, 1)
       local fleet = at.fleet()
@@ -341,6 +366,9 @@ net.only("sim", function(env)
       assert.equal("connection_closed", err.code)
       assert.equal("connection_closed", select(2, fleet:request "who").code)
       assert.has_error(function() fleet:add("x", "10.0.0.1:1") end)
+      local made, problem = pcall(echo.fleet.new, { targets = { "10.0.0.1" } })
+      assert.is_false(made)
+      assert.truthy(problem:find('"10.0.0.1" is not an address: there is no port', 1, true), problem)
       for name, opts in pairs {
         targets = { targets = { a = 1.5 } }, balance = { balance = "best" }, pool = { pool = { min = 3, max = 2 } },
         pinn = { client = { pinn = "x" } }, share = { outlier = { share = 2 } }, failover = { failover = 0 },
