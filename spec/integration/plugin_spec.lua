@@ -68,6 +68,36 @@ net.each(function(env)
       assert.is_true((server:plugin(everything(state)):remove_plugin "everything"))
     end)
 
+    env.it("takes its topics, alerts and listeners with it", function()
+      local topic, ended, called = nil, nil, 0
+      local server, client = env.pair()
+      local function news()
+        return {
+          name = "news",
+          install = function(_, host)
+            topic = host:topic "news"
+            host:alert { fn = function() called = called + 1 end, window = 0.2 }
+            host:on("retry", function() called = called + 1 end)
+          end,
+        }
+      end
+      server:plugin(news())
+      client:subscribe("news", function() end, { on_end = function(err) ended = { err } end })
+      env.eventually(function() return topic:subscribers() == 1 end, "the subscriber")
+      server:remove_plugin "news"
+      env.eventually(function() return ended end, "the end of the subscription")
+      assert.same({}, ended)
+      assert.equal("method_not_found", select(2, client:subscribe("news"):next()).code)
+      assert.same({}, server._watchers)
+      assert.same({}, server._listeners.retry or {})
+      server:plugin(news())
+      local sub = client:subscribe "news"
+      env.eventually(function() return topic:subscribers() == 1 end, "the subscriber")
+      topic:publish "again"
+      assert.equal("again", sub:next())
+      assert.equal(0, called)
+    end)
+
     env.it("whose installation fails leaves nothing behind", function()
       for _, how in ipairs { "raise", "return", "twice" } do
         local server = env.server()
