@@ -293,6 +293,8 @@ local chapters_of = {
   ["echostream.quic.listener"] = "Raw QUIC", ["echostream.quic.connection"] = "Raw QUIC", ["echostream.quic.stream"] = "Raw QUIC",
   ["echostream.sim.net"] = "Simulation", ["echostream.frame"] = "Codecs and frames",
   ["echostream.loop"] = "Who may wait where",
+  ["echostream.fleet"] = "Fleets", ["echostream.fleet_calls"] = "Fleets", ["echostream.service"] = "The service face",
+  ["echostream.resubscribe"] = "Clients", ["echostream.retry"] = "Retries",
 }
 
 local function types(text)

@@ -34,6 +34,7 @@ local M = {}
 ---@field on_change? fun(info: table)  is told of every change: `name`, `from`, `to`, `breaker`
 ---@field name? string  for messages
 
+---@package
 ---@type table<string, echostream.options.field>
 M.schema = {
   window = { type = "seconds", min = 0.01, max = 1e6, default = 10 },

@@ -11,7 +11,7 @@ local task = require "echostream.task"
 local M = {}
 
 ---@class echostream.options.heartbeat  `heartbeat = { … }` of servers and clients; a number is the interval
----@field interval? number  seconds from one question to the next (default: 10)
+---@field interval? number  seconds from one question to the next, 0.1 or more (default: 10)
 ---@field timeout? number  seconds to wait for each answer (default: the interval)
 ---@field misses? integer  so many in a row without an answer close the session; 0: never (default: 3)
 

@@ -41,6 +41,7 @@ local is_error, pack, unpack = errors.is_error, table.pack, table.unpack
 ---@field floor? number  seconds: never less (default: 0.05)
 ---@field ceiling? number  seconds: never more; and as long as there are fewer than 20 answers (default: 10)
 
+---@package
 ---@type table<string, echostream.options.field>
 M.adaptive_schema = {
   percentile = { type = "number", min = 1, max = 100, default = 99 },
@@ -49,6 +50,7 @@ M.adaptive_schema = {
   ceiling = { type = "seconds", min = 0.001, max = 1e6, default = 10 },
 }
 
+---@package
 ---@type table<string, echostream.options.field>
 M.schema = {
   attempts = { type = "integer", min = 1, max = 100, default = 3 },
@@ -64,6 +66,7 @@ M.schema = {
 }
 
 --- What `retry` may be as an option.
+---@package
 M.option = { type = { "boolean", "integer", "table" } }
 
 local passing = { unavailable = true, connection_closed = true, io = true, resource_exhausted = true, data_loss = true }

@@ -162,6 +162,9 @@ function Service:offer(id, range, fn, opts)
   if not ranges then
     error(('service:offer: versions are "1.2", "1.0-1.4" or a list with commas, got %s'):format(errors.show(range)), 2)
   end
+  if self._offers[id] then
+    error(("service:offer: %s is offered already, in %s"):format(errors.show(id), versions.text(self._offers[id].ranges)), 2)
+  end
   local offer = { id = id, ranges = ranges, fn = fn, codec = opts.codec }
   self._host:add_stream(id, function(peer, stream)
     return accept(self, offer, peer, stream)

@@ -486,7 +486,7 @@ function shared:stream(name, ...)
   return open_call(self, self._calls, name, ...)
 end
 
---- The same calls with other options: `client:with{ timeout = 2 }:request("slow")`. What it returns has `request`, `emit`,
+--- The same calls with other options: `client:with{ timeout = 2 }:request("slow")`. What it returns has `request`, `batch`, `emit`,
 --- `create_stream`, `stream`, `service` and `with`, and can be kept.
 ---@param opts echostream.options.call
 ---@return echostream.calls
