@@ -114,7 +114,11 @@ local function run_timer(entry, seconds, again, fn, ...)
       break
     end
     -- In a task of its own: a stray coroutine.yield ends that one only.
-    local running = task.spawn(try, entry, "a timer failed", fn, ...)
+    local running = task.spawn(function(...)
+      if entry.undo then -- it may have been removed since the time was over
+        try(entry, "a timer failed", fn, ...)
+      end
+    end, ...)
     running:wait()
     if running:result() == nil then -- we were cancelled
       running:cancel()
