@@ -168,6 +168,9 @@ local function add(self, kind, name, fn, opts)
   local where = "add_" .. kind
   options.argument(where, "name", name, "string", 3)
   options.argument(where, "handler", fn, "function", 3)
+  if not name:find "^[%w._/:-]+$" or #name > 256 then
+    error(("%s: a name is 1 to 256 characters of A-Z a-z 0-9 . _ / : -, got %s"):format(where, errors.show(name)), 3)
+  end
   opts = options.check(where, opts, M.schemas[kind], 3)
   check_sendable(where, opts)
   local members = self._groups[kind] and self._groups[kind][name]
@@ -200,7 +203,8 @@ local function add(self, kind, name, fn, opts)
   end
   if not ok then
     error(("%s: %s: %s"):format(where, errors.show(name), err.code == "already_exists"
-      and "there is a handler of that name already" or err.message), 3)
+      and (members and "its handlers share the name by the option balance, which this one has not"
+        or "there is a handler of that name already") or err.message), 3)
   end
   local entry = { name = name, kind = kind }
   for _, field in ipairs(described) do

@@ -188,7 +188,8 @@ function methods:topic(name, opts)
   end, { codec = "msgpack", doc = opts.doc, priority = opts.priority, queue = opts.queue, secret = opts.secret, outbox = opts.outbox,
     when_full = when_full[opts.policy] })
   if not ok then -- in words of topics, and blamed on who calls this
-    error((tostring(problem):gsub('^.-add_stream: "topic:', 'topic: "'):gsub("handler of that name", "topic of that name")), 2)
+    problem = tostring(problem):gsub("^.-add_stream: ", "topic: "):gsub('"' .. M.PREFIX, '"'):gsub("handler of that name", "topic of that name")
+    error(problem, 2)
   end
   self._topics[name] = self_topic
   return self_topic

@@ -27,6 +27,21 @@ net.each(function(env)
       assert.matches("handlers_spec.lua:%d+: add_rpc: handler wants a function, got 5", raised)
     end)
 
+    env.it("have a name, and what is wrong with it is said to whoever adds them", function()
+      local server = env.server()
+      for _, name in ipairs { "", "a name", ("x"):rep(257) } do
+        for _, add in ipairs { "add_rpc", "add_event", "add_stream" } do
+          local ok, problem = pcall(function() server[add](server, name, print) end)
+          assert.is_false(ok)
+          assert.truthy(problem:find("handlers_spec.lua:%d+: " .. add .. ": a name is 1 to 256 characters of A%-Z"), problem)
+        end
+      end
+      server:add_rpc("shared", print, { balance = "round_robin" })
+      local ok, problem = pcall(server.add_rpc, server, "shared", print)
+      assert.is_false(ok)
+      assert.truthy(problem:find("by the option balance, which this one has not", 1, true), problem)
+    end)
+
     env.it("timeout: cancels the handler, and the caller gets timeout at once", function()
       local seen, heedless
       local _, client = env.pair(function(server)

@@ -205,7 +205,7 @@
 ---@field streams_uni_left integer  one-way ones
 ---@field quic_version integer  1 or 2
 ---@field queued integer  sessions: bytes that wait to be sent, on all streams
----@field send_waits integer  sessions: times that a sender of streams or events had to wait
+---@field send_waits integer  sessions: times that a queue was full for a sender of streams or events
 ---@field send_waited number  sessions: seconds of that, together
 ---@field dropped integer  sessions: events that `when_full` dropped
 ---@field events_missing integer  sessions: events of the other side that did not come (so far): lost datagrams, and what was dropped there
@@ -227,7 +227,7 @@
 ---@field low integer
 ---@field waiting integer  messages that `when_full = "drop_oldest"` keeps back
 ---@field dropped integer  messages that `when_full` dropped
----@field waits integer  times that `send` had to wait
+---@field waits integer  times that the queue was full when something was sent: `send` waited, or `when_full` decided
 ---@field waited number  seconds that it waited, together
 ---@field unread integer  bytes that came and were not read
 ---@field idle number  seconds since a message came or went
