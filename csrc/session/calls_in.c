@@ -387,7 +387,11 @@ void call_in_reset(struct es_call *c, uint64_t code)
 {
     struct es_session *s = c->st.session;
 
-    reset_counted(s);
+    /* What was given up before any of it was sent costs no handler's start: an honest peer may give up a
+     * crowd of calls that wait for a slow path, and its resets go in front of its CANCELs. That they are many
+     * counts as glitches. */
+    if (c->st.received > 0)
+        reset_counted(s);
     if (s->closing)
         return;
     if (c->delivered) {

@@ -25,4 +25,22 @@ net.only("sim", function(env)
     assert.equal("pong", client:request "ping")
     assert.equal(1, #server:sessions())
   end, { seed = 1, delay = 0.02 })
+
+  -- Those that were not sent at all have no CANCEL in front of them either, and never cost a handler's start.
+  env.it("so do crowds that are cancelled while they wait for the path", function()
+    local server, client = env.pair(function(s)
+      s:add_rpc("slow", function() echo.sleep(0.05) end)
+      s:add_rpc("ping", function() return "pong" end)
+    end, { transport = { glitch_budget = 0 } }, { transport = { glitch_budget = 0 } })
+    local calls = {}
+    for i = 1, 1000 do calls[i] = { "slow", i } end
+    for _, after in ipairs { 0.001, 0.01, 0.03 } do
+      local batch = echo.spawn(client.batch, client, calls)
+      echo.sleep(after)
+      batch:cancel()
+      echo.sleep(1)
+      assert.equal("pong", client:request "ping")
+    end
+    assert.equal(1, #server:sessions())
+  end)
 end)
