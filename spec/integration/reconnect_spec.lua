@@ -268,7 +268,8 @@ net.only("sim", function(env)
         sent[i] = client:stats().packets_sent - before
         call:cancel()
       end
-      assert.is_true(sent[1] >= sent[2] + 4, ("%d and %d packets"):format(sent[1], sent[2])) -- the answer may take an hour
+      -- How many more depends on when the library's own probes go, which takes ours along (ngtcp2 0.12: five, 1.11: three).
+      assert.is_true(sent[1] >= sent[2] + 2, ("%d and %d packets"):format(sent[1], sent[2])) -- the answer may take an hour
     end)
 
     env.it("is back at once again after a connection that worked, and waits longer and longer for one that never does", function()

@@ -53,7 +53,7 @@ describe("a context", function()
   end)
 
   it("lists the sessions of its host, oldest first, and broadcasts to those that have room", function()
-    local got = {}
+    local got, skipped = {}, {}
     local function session(id, room)
       return {
         id = id,
@@ -63,6 +63,7 @@ describe("a context", function()
             got[#got + 1] = ("%d %s %d"):format(id, name, #encoded)
             return room, not room and "again" or nil
           end,
+          skip_events = function(_, lane, n) skipped[#skipped + 1] = ("%d lane %d: %d"):format(id, lane, n) end,
         },
       }
     end
@@ -72,6 +73,7 @@ describe("a context", function()
     assert.same({ one, two, three }, ctx:sessions())
     assert.same({ 2, 1 }, { ctx:broadcast("news", "x") })
     assert.same({ "1 news 3", "2 news 3", "3 news 3" }, got) -- [ "x" ]
+    assert.same({ "2 lane 0: 1" }, skipped) -- so that it can tell that it missed one
   end)
 
   it("does not keep its host alive", function()
