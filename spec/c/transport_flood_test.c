@@ -3,7 +3,7 @@
 // pkgs: libngtcp2 libngtcp2_crypto_gnutls gnutls
 //
 /* Ten thousand greetings from forged addresses, over sockets: what they cost, and what the honest notice.
- * HELLOS=n: how many. */
+ * HELLOS=n: how many (a thousand under valgrind). */
 #include <malloc.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -65,7 +65,8 @@ static uint8_t *make_hellos(int n)
 TEST(ten_thousand_greetings_that_are_never_answered_cost_little_and_keep_nobody_out)
 {
     const char *wanted = getenv("HELLOS");
-    int n = wanted != NULL ? atoi(wanted) : 10000, sent = 0, up = 0, dialled = 0, fd[SENDERS];
+    int slow = getenv("VALGRIND") != NULL;
+    int n = wanted != NULL ? atoi(wanted) : slow ? 1000 : 10000, sent = 0, up = 0, dialled = 0, fd[SENDERS];
     struct rig r;
     struct rig_options o;
     struct es_endpoint_stats st;
@@ -113,7 +114,7 @@ TEST(ten_thousand_greetings_that_are_never_answered_cost_little_and_keep_nobody_
             took = es_poller_now(r.p) - began;
             took_cpu = cpu() - began_cpu;
         }
-        if (began != 0 && es_poller_now(r.p) > began + 20 * ES_SECOND) {
+        if (began != 0 && es_poller_now(r.p) > began + (slow ? 400 : 20) * ES_SECOND) {
             break;
         }
     }
