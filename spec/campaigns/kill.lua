@@ -11,16 +11,12 @@
 local child = require "spec.support.child"
 local echo = require "echostream"
 local impair = require "spec.support.impair"
+local percentile = require("spec.support.statistics").percentile
 local process = require "spec.support.process"
 
 local M = {}
 
 local SERVER = "spec/support/ledger_server.lua"
-
-local function percentile(list, p)
-  table.sort(list)
-  return list[math.max(1, math.ceil(#list * p))] or 0
-end
 
 -- One worker of one client: a call after the other, each under an id of its own.
 local function work(state, client, number)

@@ -23,10 +23,7 @@ local function serve(limit)
     while clock() < ends do end
     return true
   end)
-  assert(server:start())
-  print("ready " .. server.address .. " " .. server.pin)
-  io.stdout:flush()
-  echo.run()
+  child.serve(server)
 end
 
 -- Calls a second that are served when every caller waits for its answer.

@@ -6,16 +6,12 @@
 
 local child = require "spec.support.child"
 local echo = require "echostream"
+local percentile = require("spec.support.statistics").percentile
 local process = require "spec.support.process"
 
 local M = {}
 
 local SERVER = "spec/support/rolling_server.lua"
-
-local function percentile(list, p)
-  table.sort(list)
-  return list[math.max(1, math.ceil(#list * p))] or 0
-end
 
 -- One call after the other. One in eight takes a while, so that there is always something to drain.
 local function work(state, client)

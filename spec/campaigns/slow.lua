@@ -34,10 +34,7 @@ local function serve(rate)
     end
     stream:send(tostring(got))
   end)
-  assert(server:start())
-  print("ready " .. server.address .. " " .. server.pin)
-  io.stdout:flush()
-  echo.run()
+  child.serve(server)
 end
 
 local function send(client, mib)

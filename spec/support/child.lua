@@ -35,6 +35,15 @@ function M.start(program, arguments)
   return self
 end
 
+--- In such a process: starts a server, tells its parent `ready ADDRESS PIN`, and serves until it is ended.
+---@param server echostream.server
+function M.serve(server)
+  assert(server:start())
+  print("ready " .. server.address .. " " .. server.pin)
+  io.stdout:flush()
+  echo.run()
+end
+
 function Child:changed()
   local waiting = self.waiting
   self.waiting = {}
