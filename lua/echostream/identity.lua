@@ -4,7 +4,7 @@
 local core = require "echostream.core"
 local errors = require "echostream.errors"
 local log = require "echostream.log"
-local loop = require "echostream.loop"
+local files = require "echostream.loop.files"
 
 local M = {}
 
@@ -51,14 +51,14 @@ end
 -- What is in a file, made there when there is none.
 local function kept(path, make, what)
   for _ = 1, 2 do
-    local pem, err = loop.read_secret(path)
+    local pem, err = files.read_secret(path)
     if pem then
       return pem
     elseif err then
       return nil, errors.new("io", ("the server's %s: %s"):format(what, err))
     end
     pem = make()
-    local ok, problem = loop.write_secret(path, pem)
+    local ok, problem = files.write_secret(path, pem)
     if ok then
       return pem
     elseif problem ~= "exists" then -- else another process was faster: read what it wrote
@@ -99,7 +99,7 @@ function M.key(path, state_dir)
   state_dir = state_dir or M.state_dir()
   local err = "there is no home directory"
   if state_dir then
-    local ok, problem = loop.make_directories(state_dir)
+    local ok, problem = files.make_directories(state_dir)
     err = problem
     if ok then
       local pem, failure = kept_key(state_dir .. "/server.key")

@@ -436,7 +436,7 @@ function M.resolve(host, done)
   end
 end
 
--- TCP -------------------------------------------------------------------------------------------------------
+-- For the files of the room loop/ -------------------------------------------------------------------------------
 
 -- Handles that are being closed. Each has a sentinel, which is younger than its handle and so is finalised before it when the Lua
 -- state ends: it lets luv finish the close while the handle's memory is still there (luv 1.44 does not see to that itself).
@@ -444,12 +444,16 @@ local closing = {}
 
 local function finish_closes(sentinel)
   if closing[sentinel.handle] == sentinel then
-    real.ending = true
+    if real then
+      real.ending = true
+    end
     pcall(uv.run, "nowait")
   end
 end
 
-local function close_handle(handle)
+--- Closes a handle of luv's; harmless twice. Every file of the room loop/ closes through this.
+---@param handle userdata
+function M.close_handle(handle)
   if handle:is_closing() then
     return
   end
@@ -460,166 +464,24 @@ local function close_handle(handle)
   end)
 end
 
----@class echostream.tcp  one accepted connection
----@field send fun(self, data: string, done: fun())  then `done`, also when it failed
----@field finish fun(self)                            no more from us
----@field close fun(self)                             harmless twice
----@field after fun(self, seconds: number, fn: fun()) one timer for each connection: starting it again moves it
-
-local Tcp = {}
-Tcp.__index = Tcp
-
-function Tcp:send(data, done)
-  local ok = self._handle:write(data, function()
-    pcall(done)
-  end)
-  if not ok then
-    done()
-  end
-end
-
-function Tcp:finish()
-  if not self._handle:is_closing() then
-    self._handle:shutdown()
-  end
-end
-
-function Tcp:after(seconds, fn)
-  if not self._timer then
-    self._timer = uv.new_timer()
-    self._timer:unref()
-  end
-  self._timer:start(math.ceil(seconds * 1000), 0, function()
-    pcall(fn)
-  end)
-end
-
-function Tcp:close()
-  close_handle(self._handle)
-  if self._timer then
-    close_handle(self._timer)
-  end
-end
-
---- Accepts TCP connections on a numeric address of the real loop. It does not keep the process alive.
----@param ip string
----@param port integer
----@param accept fun(connection: echostream.tcp): fun(data: string?)  takes what comes; nil: the end, or it broke
----@return { port: integer, close: fun() }|nil listener, string? err
-function M.listen_tcp(ip, port, accept)
-  if M.current().sim then
-    return nil, "the simulation has no TCP"
-  end
-  local handle = uv.new_tcp()
-  local ok, err = handle:bind(ip, port)
-  if ok then
-    ok, err = handle:listen(16, function()
-      local peer = uv.new_tcp()
-      peer:unref()
-      if not handle:accept(peer) then
-        return close_handle(peer)
-      end
-      local connection = setmetatable({ _handle = peer }, Tcp)
-      local good, take = pcall(accept, connection)
-      if not good then
-        log.write("error", "a TCP connection failed: " .. tostring(take))
-        return connection:close()
-      end
-      peer:read_start(function(problem, data)
-        local went, why = pcall(take, not problem and data or nil)
-        if not went then
-          log.write("error", "a TCP connection failed: " .. tostring(why))
-          connection:close()
-        end
-      end)
-    end)
-  end
-  if not ok then
-    close_handle(handle)
-    return nil, err
-  end
-  handle:unref()
-  return {
-    port = handle:getsockname().port,
-    close = function()
-      close_handle(handle)
-    end,
-  }
-end
-
--- Files -----------------------------------------------------------------------------------------------------
-
---- Makes a directory and those above it, for this user only.
----@param path string
----@return true|nil, string?
-function M.make_directories(path)
+--- luv, for the files of the room loop/ alone: everybody else uses what they offer.
+---@return table
+function M.luv()
   uv = uv or library()
-  if uv.fs_stat(path) then
-    return true
-  end
-  local parent = path:match("^(.+)/[^/]+/*$")
-  if parent then
-    local ok, err = M.make_directories(parent)
+  return uv
+end
+
+--- A callback for luv, which ends the process when one raises: what goes wrong inside is logged under `what`.
+---@param what string  names the work in the log
+---@param fn function
+---@return function
+function M.guard(what, fn)
+  return function(...)
+    local ok, problem = pcall(fn, ...)
     if not ok then
-      return nil, err
+      log.write("error", what .. " failed: " .. tostring(problem))
     end
   end
-  local ok, err, name = uv.fs_mkdir(path, 448) -- 0700
-  if not ok and name ~= "EEXIST" then
-    return nil, err
-  end
-  return true
-end
-
---- Writes a secret to a new file of mode 600. The file appears whole or not at all, and an existing one stays.
----@param path string
----@param data string
----@return true|nil ok, string? err  "exists" when somebody else was faster
-function M.write_secret(path, data)
-  uv = uv or library()
-  local suffix = core.random(8):gsub(".", function(c)
-    return ("%02x"):format(c:byte())
-  end)
-  local temporary = path .. "." .. suffix
-  local fd, err = uv.fs_open(temporary, "wx", 384) -- 0600
-  if not fd then
-    return nil, err
-  end
-  local written, problem = uv.fs_write(fd, data, 0)
-  uv.fs_close(fd)
-  local ok, name
-  if written == #data then
-    ok, problem, name = uv.fs_link(temporary, path)
-    if not ok and name ~= "EEXIST" and not uv.fs_stat(path) then -- a file system without hard links
-      ok, problem, name = uv.fs_rename(temporary, path)
-    end
-  end
-  uv.fs_unlink(temporary)
-  if not ok then
-    return nil, name == "EEXIST" and "exists" or problem
-  end
-  return true
-end
-
---- Reads a file that only its owner may read.
----@param path string
----@return string? data, string? err  nil, nil when there is none
-function M.read_secret(path)
-  uv = uv or library()
-  local stat, err, name = uv.fs_stat(path)
-  if not stat then
-    return nil, name ~= "ENOENT" and err or nil
-  end
-  if stat.mode & 63 ~= 0 then -- 077
-    return nil, ("%s may be read by others; run: chmod 600 %s"):format(path, path)
-  end
-  local file, problem = io.open(path, "rb")
-  if not file then
-    return nil, problem
-  end
-  local data = file:read("a")
-  file:close()
-  return data
 end
 
 return M

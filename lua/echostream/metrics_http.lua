@@ -3,7 +3,7 @@
 local address = require "echostream.address"
 local errors = require "echostream.errors"
 local log = require "echostream.log"
-local loop = require "echostream.loop"
+local socket = require "echostream.loop.socket"
 local options = require "echostream.options"
 
 local M = {}
@@ -102,7 +102,7 @@ function M.serve(opts, level)
     end
     connection:close()
   end
-  local listener, err = loop.listen_tcp(ip, port, function(connection)
+  local listener, err = socket.listen({ ip = ip, port = port }, function(connection)
     local head, answered, sent, ended = "", false, false, false
     -- Closed only when the peer has closed too: what it still sends would make the kernel drop our answer.
     local function finish(text)

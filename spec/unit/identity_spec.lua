@@ -1,6 +1,6 @@
 local core = require "echostream.core"
 local identity = require "echostream.identity"
-local loop = require "echostream.loop"
+local files = require "echostream.loop.files"
 local log = require "echostream.log"
 local scratch = require "spec.support.scratch"
 
@@ -38,7 +38,7 @@ describe("a server's identity", function()
 
   it("refuses a key that others may read", function()
     local dir = temporary()
-    assert(loop.make_directories(dir))
+    assert(files.make_directories(dir))
     local path = dir .. "/k"
     assert(identity.key(path))
     os.execute("chmod 644 '" .. path .. "'")
@@ -67,13 +67,13 @@ describe("a server's identity", function()
 
   it("lets nobody overwrite a key", function()
     local dir = temporary()
-    assert(loop.make_directories(dir))
-    assert.is_true(loop.write_secret(dir .. "/k", "one"))
-    local ok, why = loop.write_secret(dir .. "/k", "two")
+    assert(files.make_directories(dir))
+    assert.is_true(files.write_secret(dir .. "/k", "one"))
+    local ok, why = files.write_secret(dir .. "/k", "two")
     assert.is_nil(ok)
     assert.equal("exists", why)
-    assert.equal("one", loop.read_secret(dir .. "/k"))
-    assert.is_nil(loop.read_secret(dir .. "/none"))
+    assert.equal("one", files.read_secret(dir .. "/k"))
+    assert.is_nil(files.read_secret(dir .. "/none"))
     os.execute("rm -r '" .. dir .. "'")
   end)
 end)

@@ -3,7 +3,7 @@
 local cli = require "echostream.cli"
 local core = require "echostream.core"
 local identity = require "echostream.identity"
-local loop = require "echostream.loop"
+local files = require "echostream.loop.files"
 
 local M = {}
 
@@ -23,12 +23,12 @@ M.options = {
 M.min, M.max = 0, 0
 
 local function make_key(path)
-  local pem, err = loop.read_secret(path)
+  local pem, err = files.read_secret(path)
   if pem or err then
     return pem, err
   end
   pem = core.key_generate()
-  local ok, problem = loop.write_secret(path, pem)
+  local ok, problem = files.write_secret(path, pem)
   if not ok then
     return nil, ("%s: %s"):format(path, problem)
   end
@@ -55,7 +55,7 @@ function M.run(options)
     return cli.USAGE
   end
   local dir = options.out or "."
-  local ok, err = loop.make_directories(dir)
+  local ok, err = files.make_directories(dir)
   if not ok then
     cli.complain("%s: %s", dir, err)
     return cli.FAILED
