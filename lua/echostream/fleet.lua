@@ -16,10 +16,10 @@ local errors = require "echostream.errors"
 local hooks = require "echostream.hooks"
 local loop = require "echostream.loop"
 local options = require "echostream.options"
+local outgoing = require "echostream.session_out"
 local outlier = require "echostream.outlier"
 local pool = require "echostream.pool"
 local reconnect = require "echostream.reconnect"
-local session = require "echostream.session"
 local task = require "echostream.task"
 
 local core = require "echostream.core"
@@ -64,7 +64,7 @@ local own_call_options = {
   quorum = { type = "integer", min = 1 },
 }
 local call_schema = {}
-for _, fields in ipairs { session.call_options, own_call_options } do
+for _, fields in ipairs { outgoing.call_options, own_call_options } do
   for name, field in pairs(fields) do
     call_schema[name] = field
   end
@@ -329,7 +329,7 @@ local function attempt(self, state, target, timeout)
   given.timeout = timeout and math.max(timeout - (loop.now() - began), 0.001) or false
   state.ids[target] = state.ids[target] or client._ud:request_id()
   given[1], given[2], given[3] = state.ids[target], state.n, state.uncertain
-  local results = table.pack(session.request(client, state.name, given, table.unpack(state.args, 1, state.args.n)))
+  local results = table.pack(outgoing.request(client, state.name, given, table.unpack(state.args, 1, state.args.n)))
   err = results[1] == nil and errors.is_error(results[2]) and results[2] or nil
   note(self, target, err, loop.now() - began)
   if err and err.processed ~= "no" then
