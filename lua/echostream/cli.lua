@@ -1,9 +1,14 @@
 --- The command `echostream`: which subcommand, its options, help and exit codes. What each does is in cli/.
+---
+--- A new command is a file in cli/ that gives an `echostream.cli.command`, and its name in `order` below. One that talks to a server
+--- takes its options from cli/connection.lua.
+
+local options = require "echostream.options"
 
 local M = {}
 
---- What the process ends with.
-M.OK, M.FAILED, M.USAGE, M.NO_CONNECTION = 0, 1, 2, 3
+--- What the process ends with; INTERRUPTED is what a shell says of a program that Ctrl-C ended.
+M.OK, M.FAILED, M.USAGE, M.NO_CONNECTION, M.INTERRUPTED = 0, 1, 2, 3, 130
 
 ---@class echostream.cli.option
 ---@field value? string     name of its value, for the help; nil: a flag
@@ -18,9 +23,11 @@ M.OK, M.FAILED, M.USAGE, M.NO_CONNECTION = 0, 1, 2, 3
 ---@field options table<string, echostream.cli.option>
 ---@field min integer       positional arguments
 ---@field max integer
+---@field rest_after? integer  after so many positional arguments nothing is an option any more
 ---@field run fun(options: table, arguments: string[]): integer  the exit code
 
-local order = { "serve", "call", "cert" }
+-- As they stand in the help.
+local order = { "serve", "call", "emit", "cert" }
 
 local function command(name)
   for _, known in ipairs(order) do
@@ -28,6 +35,16 @@ local function command(name)
       return require("echostream.cli." .. name)
     end
   end
+end
+
+local function unknown(name)
+  local names = {}
+  for _, known in ipairs(order) do
+    names[known] = true
+  end
+  local guess = options.nearest(name, names)
+  M.complain("there is no command %s%s; echostream --help lists them", name, guess and (" (did you mean %s?)"):format(guess) or "")
+  return M.USAGE
 end
 
 --- Writes one line about something that went wrong.
@@ -39,10 +56,11 @@ end
 local function overall_help()
   local lines = { "Usage: echostream COMMAND …", "", "Commands:" }
   for _, name in ipairs(order) do
-    lines[#lines + 1] = ("  %-7s %s"):format(name, command(name).summary)
+    lines[#lines + 1] = ("  %-9s %s"):format(name, command(name).summary)
   end
   lines[#lines + 1] = ""
-  lines[#lines + 1] = "echostream COMMAND --help says more; echostream --version which version this is."
+  lines[#lines + 1] = "Exit status: 0 done, 1 it failed, 2 wrong usage, 3 no connection, 130 interrupted."
+  lines[#lines + 1] = "echostream help COMMAND says more; echostream --version which version this is."
   return table.concat(lines, "\n") .. "\n"
 end
 
@@ -64,7 +82,7 @@ local function command_help(cmd)
   return table.concat(lines, "\n") .. "\n"
 end
 
-local function store(options, name, spec, value)
+local function store(given, name, spec, value)
   if spec.number then
     local number = tonumber(value)
     if not number or number < 0 or number ~= number then
@@ -73,12 +91,12 @@ local function store(options, name, spec, value)
     value = number
   end
   if spec.many then
-    options[name] = options[name] or {}
-    table.insert(options[name], value)
-  elseif options[name] ~= nil then
+    given[name] = given[name] or {}
+    table.insert(given[name], value)
+  elseif given[name] ~= nil then
     return ("--%s is given twice"):format(name)
   else
-    options[name] = value
+    given[name] = value
   end
 end
 
@@ -89,7 +107,7 @@ end
 ---@param first? integer
 ---@return table? options, string[]|string positional or what is wrong
 function M.parse(cmd, argv, first)
-  local options, positional, only_positional = {}, {}, false
+  local given, positional, only_positional = {}, {}, false
   local i = first or 1
   while i <= #argv do
     local word = argv[i]
@@ -101,7 +119,7 @@ function M.parse(cmd, argv, first)
     elseif word == "--" then
       only_positional = true
     elseif word == "--help" or word == "-h" then
-      options.help = true
+      given.help = true
     else
       local name, value = word:match("^%-%-([%w-]+)=(.*)$")
       name = name or word:match("^%-%-([%w-]+)$")
@@ -112,7 +130,7 @@ function M.parse(cmd, argv, first)
         if value then
           return nil, ("--%s takes no value"):format(name)
         end
-        options[name] = true
+        given[name] = true
       else
         if not value then
           i = i + 1
@@ -121,7 +139,7 @@ function M.parse(cmd, argv, first)
         if not value then
           return nil, ("--%s wants a value: %s"):format(name, spec.value)
         end
-        local problem = store(options, name, spec, value)
+        local problem = store(given, name, spec, value)
         if problem then
           return nil, problem
         end
@@ -129,22 +147,69 @@ function M.parse(cmd, argv, first)
     end
     i = i + 1
   end
-  if not options.help and #positional < cmd.min then
+  if not given.help and #positional < cmd.min then
     return nil, "too few arguments"
-  elseif not options.help and #positional > cmd.max then
+  elseif not given.help and #positional > cmd.max then
     return nil, ("too many arguments: %s"):format(positional[cmd.max + 1])
   end
-  return options, positional
+  return given, positional
+end
+
+--- Says that something is wrong with the words on the command line.
+---@param cmd echostream.cli.command
+---@param problem string
+---@return integer exit code
+function M.misused(cmd, problem)
+  M.complain("%s\nUsage: %s", problem, cmd.usage)
+  return M.USAGE
+end
+
+--- Whether Ctrl-C raised this, while the loop ran.
+---@param raised any
+---@return boolean
+function M.is_interrupt(raised)
+  return type(raised) == "string" and raised:find "interrupted!$" ~= nil
+end
+
+--- For xpcall: adds where it was raised, unless nobody wants to know.
+---@param raised any
+---@return any
+function M.traceback(raised)
+  return type(raised) == "string" and not M.is_interrupt(raised) and debug.traceback(raised, 2) or raised
+end
+
+local function run(name, argv, first)
+  local cmd = command(name)
+  if not cmd then
+    return unknown(name)
+  end
+  local given, positional = M.parse(cmd, argv, first)
+  if not given then
+    return M.misused(cmd, positional)
+  elseif given.help then
+    io.stdout:write(command_help(cmd))
+    return M.OK
+  end
+  local ok, code = xpcall(cmd.run, M.traceback, given, positional)
+  if ok then
+    return code
+  elseif M.is_interrupt(code) then
+    return M.INTERRUPTED
+  end
+  M.complain("%s", tostring(code))
+  return M.FAILED
 end
 
 --- Runs the command line.
 ---@param argv string[]
----@return integer exit code: 0 done, 1 it failed, 2 wrong usage, 3 (call) no connection
+---@return integer exit code: 0 done, 1 it failed, 2 wrong usage, 3 no connection, 130 interrupted
 function M.main(argv)
   local name = argv[1]
   if name == nil then
     io.stderr:write(overall_help())
     return M.USAGE
+  elseif name == "help" and argv[2] then
+    return run(argv[2], { "--help" }, 1)
   elseif name == "--help" or name == "-h" or name == "help" then
     io.stdout:write(overall_help())
     return M.OK
@@ -155,20 +220,7 @@ function M.main(argv)
       :format(core.version, libraries.ngtcp2, libraries.gnutls, _VERSION))
     return M.OK
   end
-  local cmd = command(name)
-  if not cmd then
-    M.complain("there is no command %s; echostream --help lists them", name)
-    return M.USAGE
-  end
-  local options, positional = M.parse(cmd, argv, 2)
-  if not options then
-    M.complain("%s\nUsage: %s", positional, cmd.usage)
-    return M.USAGE
-  elseif options.help then
-    io.stdout:write(command_help(cmd))
-    return M.OK
-  end
-  return cmd.run(options, positional)
+  return run(name, argv, 2)
 end
 
 return M

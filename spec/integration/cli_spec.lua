@@ -29,12 +29,16 @@ describe("echostream", function()
     it("lists the commands when asked, and as an error when not", function()
       local result = cli "--help"
       assert.equal(0, result.code)
-      for _, name in ipairs { "serve", "call", "cert" } do
-        assert.matches("\n  " .. name .. " ", result.out)
-        local help = cli(name .. " --help")
-        assert.equal(0, help.code)
+      assert.matches("Exit status: 0 done, 1 it failed, 2 wrong usage, 3 no connection", result.out, 1, true)
+      local n = 0
+      for name in result.out:match("Commands:\n(.-)\n\n"):gmatch "\n?  (%S+)[^\n]*" do
+        n = n + 1
+        local help = cli("help " .. name)
+        assert.equal(0, help.code, help.err)
         assert.matches("^Usage: echostream " .. name, help.out)
       end
+      assert.is_true(n >= 4)
+      assert.equal(cli("call --help").out, cli("help call").out)
       result = cli ""
       assert.equal(2, result.code)
       assert.equal("", result.out)
@@ -45,6 +49,8 @@ describe("echostream", function()
       local result = cli "dance"
       assert.equal(2, result.code)
       assert.matches("no command dance", result.err)
+      assert.matches("did you mean emit?", cli("emt").err, 1, true)
+      assert.equal(2, cli("help dance").code)
       result = cli "cert --colour red"
       assert.equal(2, result.code)
       assert.matches("no option %-%-colour", result.err)
@@ -140,6 +146,29 @@ describe("echostream", function()
       result = call "no.such.method"
       assert.equal(1, result.code)
       assert.matches("^method_not_found: ", result.err)
+    end)
+
+    it("prints JSON of it all when asked to", function()
+      local result = call "--json echo 1 null '{}'"
+      assert.equal(0, result.code, result.err)
+      assert.equal('{"results":[1,null,{}]}\n', result.out)
+      result = call "--json fail"
+      assert.equal(1, result.code)
+      assert.equal("", result.err)
+      assert.matches('"code":"not_found"', result.out)
+      assert.matches('"details":{"id":7}', result.out)
+      result = cli(("call 127.0.0.1:%d --json --insecure --timeout 1 echo"):format(process.free_port()))
+      assert.equal(3, result.code)
+      assert.matches('^{"error":{.*"code":', result.out)
+    end)
+
+    it("reads arguments from standard input", function()
+      local result = cli(("call %s --pin %s echo 1 - 4"):format(address, pin), { input = "2\n[3]" })
+      assert.equal("1\n2\n[3]\n4\n", result.out, result.err)
+      result = cli(("call %s --pin %s echo -"):format(address, pin), { input = "{" })
+      assert.equal(2, result.code)
+      assert.matches("standard input is not JSON", result.err)
+      assert.equal(2, call("echo - -").code)
     end)
 
     it("keeps to a time limit", function()
