@@ -105,6 +105,26 @@ describe("in virtual time", function()
     end, nil, { heartbeat = 1 })
   end)
 
+  it("so many misses as the user allows, or any number, close nothing", function()
+    for _, misses in ipairs { 1, 0 } do
+      world(function(_, client, network)
+        echo.sleep(3)
+        local session, since = client.session, echo.now()
+        network:blackout(0, 30)
+        while not session.closed_by and echo.now() - since < 20 do
+          echo.sleep(0.1)
+        end
+        if misses == 1 then
+          assert.is_true(echo.now() - since < 4, echo.now() - since)
+          assert.equal(1, session.heartbeat.silent)
+        else
+          assert.is_nil(session.closed_by)
+          assert.is_true(session.heartbeat.silent >= 5, session.heartbeat.silent)
+        end
+      end, nil, { heartbeat = { interval = 1, misses = misses }, transport = { idle_timeout = 60 } })
+    end
+  end)
+
   it("a ping says when nobody answers", function()
     world(function(_, client, network)
       echo.sleep(1)

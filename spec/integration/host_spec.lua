@@ -38,6 +38,40 @@ net.each(function(env)
       assert.equal("method_not_found", err.code)
     end)
 
+    env.it("larger packets are tried, unless the user says no", function()
+      local server, usual = env.pair(function(server)
+        server:add_rpc("length", function(_, text) return #text end)
+      end)
+      local plain = env.connect(server, { transport = { mtu_discovery = false } })
+      for _ = 1, 20 do
+        assert.equal(100000, usual:request("length", ("x"):rep(100000)))
+        assert.equal(100000, plain:request("length", ("x"):rep(100000)))
+      end
+      env.eventually(function() return usual:stats().path_mtu > 1200 end, "a larger packet passed")
+      assert.equal(1200, plain:stats().path_mtu)
+    end)
+
+    env.it("no more two-way streams are open at once than the user allows; the others wait", function()
+      local running, most = 0, 0
+      local _, client = env.pair(function(server)
+        server:add_rpc("work", function()
+          running = running + 1
+          most = math.max(most, running)
+          echo.sleep(0.02)
+          running = running - 1
+          return true
+        end)
+      end, { transport = { max_streams_bidi = 3 } })
+      local tasks = {}
+      for i = 1, 12 do
+        tasks[i] = echo.spawn(function() return client:request "work" end)
+      end
+      for _, task in ipairs(tasks) do
+        assert.is_true(task:wait())
+      end
+      assert.equal(3, most)
+    end)
+
     env.it("a removed method can be offered again with another handler", function()
       local server, client = env.pair(function(server)
         server:add_rpc("version", function() return 1 end)

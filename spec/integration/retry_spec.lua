@@ -261,6 +261,23 @@ net.only("sim", function(env)
     assert.is_true(policy:expected "try" > limit) -- it did see that it was too short
   end)
 
+  env.it("gives attempts as many times what is usual as it was told", function()
+    local policies = { retry.new { adaptive = { floor = 0.001, margin = 2 } }, retry.new { adaptive = { floor = 0.001, margin = 8 } } }
+    local expected = {}
+    for i, policy in ipairs(policies) do
+      local calls = pair(function()
+        echo.sleep(0.1)
+        return true
+      end, policy)
+      for _ = 1, 30 do
+        calls:request "try"
+      end
+      expected[i] = policy:expected "try"
+    end
+    assert.is_true(expected[1] > 0.19, expected[1])
+    assert.is_true(expected[2] / expected[1] > 3 and expected[2] / expected[1] < 5, expected[2] / expected[1])
+  end)
+
   env.it("stops retrying when the budget is used up, and goes on when calls have filled it", function()
     local _, handler = flaky(1e9)
     local policy = retry.new { attempts = 2, backoff = 0, budget = { ratio = 0.1, per_second = 0, burst = 5 } }
