@@ -506,8 +506,10 @@ int es_lsession_open_call(lua_State *L)
 {
     struct es_lsession *ls = es_lsession_check(L);
     size_t len;
-    const char *name = es_lua_check_text(L, 2, &len);
-    luaL_argcheck(L, es_name_valid(name, len), 2, "a method name is 1 to 256 bytes of A-Z a-z 0-9 . _ / : -");
+    const char *name = es_lua_users_text(L, 2, "stream", "name", &len);
+    if (!es_name_valid(name, len))
+        return es_lua_misuse(L, "stream: a method name is 1 to 256 bytes of A-Z a-z 0-9 . _ / : -, got '%s'",
+                             name);
     if (!ls)
         return es_lsession_closed_error(L);
     struct es_lloop *lp = ls->loop;
@@ -518,7 +520,7 @@ int es_lsession_open_call(lua_State *L)
         opts.o.deadline = es_lua_handler_deadline(L); /* else a stream lives as long as it is wanted */
     es_buf_clear(&lp->scratch);
     if (n > 0 && es_codec_encode(L, opts.o.codec, 4, n, &lp->scratch) < 0)
-        return luaL_error(L, "%s", lua_tostring(L, -1));
+        return es_lua_misuse(L, "%s", lua_tostring(L, -1));
     struct es_lchannel *lc = es_lchannel_new(L, lp, NULL);
     lc->codec = opts.o.codec;
     int rc = es_channel_call(ls->s, name, len, &opts.o, ES_CHANNEL_IN | ES_CHANNEL_OUT, lp->scratch.p,

@@ -1,6 +1,7 @@
 #include "luaaux.h"
 
 #include <math.h>
+#include <stdarg.h>
 #include <string.h>
 #include "../base/timer.h"
 #include "errors.h"
@@ -108,6 +109,45 @@ int es_lua_opt_boolean(lua_State *L, int idx, const char *name, int *out)
 const char *es_lua_check_text(lua_State *L, int arg, size_t *len)
 {
     luaL_checktype(L, arg, LUA_TSTRING);
+    return lua_tolstring(L, arg, len);
+}
+
+static const char home_key = 0; /* its address is the registry's key */
+
+void es_lua_set_home(lua_State *L, int idx)
+{
+    lua_pushvalue(L, idx);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &home_key);
+}
+
+int es_lua_misuse(lua_State *L, const char *fmt, ...)
+{
+    lua_Debug ar;
+    va_list args;
+    const char *home;
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &home_key);
+    home = lua_tostring(L, -1);
+    lua_pushliteral(L, "");
+    for (int level = 1; lua_getstack(L, level, &ar); level++) {
+        if (!lua_getinfo(L, "Sl", &ar) || ar.currentline <= 0)
+            continue;
+        if (home && strncmp(ar.source, home, strlen(home)) == 0)
+            continue;
+        lua_pop(L, 1);
+        lua_pushfstring(L, "%s:%d: ", ar.short_src, ar.currentline);
+        break;
+    }
+    va_start(args, fmt);
+    lua_pushvfstring(L, fmt, args);
+    va_end(args);
+    lua_concat(L, 2);
+    return lua_error(L);
+}
+
+const char *es_lua_users_text(lua_State *L, int arg, const char *where, const char *what, size_t *len)
+{
+    if (lua_type(L, arg) != LUA_TSTRING)
+        es_lua_misuse(L, "%s: %s wants a string, got %s", where, what, luaL_typename(L, arg));
     return lua_tolstring(L, arg, len);
 }
 

@@ -29,6 +29,14 @@ int es_lua_opt_string(lua_State *L, int idx, const char *name, const char **out,
                       size_t *len); /* len may be NULL */
 /* As luaL_checklstring, but a number is no string: 5 is no name. */
 const char *es_lua_check_text(lua_State *L, int arg, size_t *len);
+/* Raises for misuse, and blames the line of the user that called us instead of one of ours: the first Lua
+ * function on the stack that does not lie in the folder given to es_lua_set_home. Without any (a task of
+ * ours) no line is blamed. */
+int es_lua_misuse(lua_State *L, const char *fmt, ...);
+/* What chunk names of our own files begin with ("@/usr/share/lua/5.4/echostream/"): the string at idx. */
+void es_lua_set_home(lua_State *L, int idx);
+/* As es_lua_check_text, for the arguments of users: "WHERE: WHAT wants a string, got nil". */
+const char *es_lua_users_text(lua_State *L, int arg, const char *where, const char *what, size_t *len);
 /* The index of the string in the NULL-terminated list. */
 int es_lua_opt_choice(lua_State *L, int idx, const char *name, const char *const *choices, int *out);
 /* Pushes the field (1) when it has the type LUA_T..., pushes nothing (0) when it is nil. */

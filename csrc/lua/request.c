@@ -171,19 +171,25 @@ struct prepared { /* a request that is encoded and ready to go */
     size_t len;
 };
 
+static const char *method_name(lua_State *L, int at, size_t *len)
+{
+    const char *name = es_lua_users_text(L, at, "request", "name", len);
+    if (!es_name_valid(name, *len))
+        es_lua_misuse(L, "request: a method name is 1 to 256 bytes of A-Z a-z 0-9 . _ / : -, got '%s'", name);
+    return name;
+}
+
 /* method, options, arguments... from index `at` on; the payload goes to the scratch buffer. Raises on misuse.
  */
 static void prepare(lua_State *L, struct es_lsession *ls, int at, struct prepared *p)
 {
     struct es_lloop *lp = ls->loop;
-    p->method = es_lua_check_text(L, at, &p->len);
-    if (!es_name_valid(p->method, p->len))
-        luaL_error(L, "a method name is 1 to 256 bytes of A-Z a-z 0-9 . _ / : -");
+    p->method = method_name(L, at, &p->len);
     es_lua_call_opts(L, at + 1, ls, &p->opts);
     int n = lua_gettop(L) - (at + 1);
     es_buf_clear(&lp->scratch);
     if (es_codec_encode(L, p->opts.o.codec, at + 2, n < 0 ? 0 : n, &lp->scratch) < 0)
-        luaL_error(L, "%s", lua_tostring(L, -1));
+        es_lua_misuse(L, "%s", lua_tostring(L, -1));
 }
 
 /* 0, or the number of values (nil, err) to return. */
@@ -226,6 +232,8 @@ static int request_elsewhere(lua_State *L)
 {
     if (lua_rawgetp(L, LUA_REGISTRYINDEX, &elsewhere_key) != LUA_TFUNCTION)
         return luaL_error(L, "session:request outside a task");
+    size_t len;
+    (void)method_name(L, 2, &len); /* here, where it can be told whose line it is */
     lua_insert(L, 1);
     lua_callk(L, lua_gettop(L) - 1, LUA_MULTRET, 0, elsewhere_ended);
     return lua_gettop(L);
@@ -234,6 +242,8 @@ static int request_elsewhere(lua_State *L)
 static int core_set_elsewhere(lua_State *L)
 {
     luaL_checktype(L, 1, LUA_TFUNCTION);
+    luaL_checktype(L, 2, LUA_TSTRING);
+    es_lua_set_home(L, 2);
     lua_settop(L, 1);
     lua_rawsetp(L, LUA_REGISTRYINDEX, &elsewhere_key);
     return 0;

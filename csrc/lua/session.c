@@ -326,7 +326,7 @@ static int session_emit(lua_State *L)
 {
     struct es_lsession *ls = es_lsession_check(L);
     size_t len;
-    const char *name = es_lua_check_text(L, 2, &len);
+    const char *name = es_lua_users_text(L, 2, "emit", "name", &len);
     if (!ls)
         return es_lsession_closed_error(L);
     struct es_pair_kv kv[ES_MAX_META_PAIRS];
@@ -350,7 +350,7 @@ static int session_emit(lua_State *L)
     int n = lua_gettop(L) - 3;
     es_buf_clear(&lp->scratch);
     if (es_codec_encode(L, codec, 4, n < 0 ? 0 : n, &lp->scratch) < 0)
-        return luaL_error(L, "%s", lua_tostring(L, -1));
+        return es_lua_misuse(L, "%s", lua_tostring(L, -1));
     int rc = es_session_emit_packed(ls->s, &packing, name, len, unreliable ? ES_LANE_DATAGRAM : (int)lane,
                                     codec, kv, n_kv, (uint64_t)(wall * 1e6), lp->scratch.p, lp->scratch.n);
     if (rc == 0) {
@@ -363,7 +363,7 @@ static int session_emit(lua_State *L)
         return 2;
     }
     if (rc == ES_ERR_INVAL)
-        return luaL_error(
+        return es_lua_misuse(
             L, "%s: an event name is 1 to 256 bytes of A-Z a-z 0-9 . _ / : - ; metadata keys are lower case",
             name);
     if (rc == ES_ERR_CLOSED)
@@ -611,7 +611,7 @@ static int session_open_channel(lua_State *L)
         return 1;
     }
     if (rc == ES_ERR_INVAL)
-        return luaL_error(L, "%s: a stream name is 1 to 256 bytes of A-Z a-z 0-9 . _ / : -", name);
+        return es_lua_misuse(L, "%s: a stream name is 1 to 256 bytes of A-Z a-z 0-9 . _ / : -", name);
     if (rc == ES_ERR_AGAIN) {
         lua_pushnil(L);
         lua_pushliteral(L, "again");

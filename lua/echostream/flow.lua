@@ -4,10 +4,10 @@
 local broadcast = require "echostream.broadcast"
 local errors = require "echostream.errors"
 local loop = require "echostream.loop"
+local options = require "echostream.options"
 local outbox = require "echostream.outbox"
 
 local M = {}
-
 
 --- Schema entry for the marks of a queue: bytes, or `{ high = bytes, low = bytes }`.
 M.queue_option = { type = { "integer", "table" }, min = 1, max = 1 << 40, fields = {
@@ -30,7 +30,7 @@ function M.marks(where, name, value, level)
   if type(value) == "table" then
     if value.low and value.low > value.high then
       error(('%s: option "%s" wants a low mark up to the high one, %d, got %d'):format(where, name, value.high, value.low),
-        level + 1)
+        options.users_level(level + 1))
     end
     return { value.high, value.low or value.high // 2 }
   end

@@ -172,6 +172,7 @@ local function add(self, kind, name, fn, opts)
     error(("%s: a name is 1 to 256 characters of A-Z a-z 0-9 . _ / : -, got %s"):format(where, errors.show(name)), 3)
   end
   opts = options.check(where, opts, M.schemas[kind], 3)
+  flow.marks(where, "queue", opts.queue, 3)
   check_sendable(where, opts)
   local members = self._groups[kind] and self._groups[kind][name]
   if members and opts.balance then

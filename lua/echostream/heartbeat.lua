@@ -131,7 +131,8 @@ end
 local function ping(self, timeout)
   local peer = session_of(self)
   if not peer then
-    return nil, errors.new("unavailable", "not connected")
+    local _, err = self._ud:ping() -- which says why: never connected, closed, on its way back
+    return nil, err
   end
   return M.ping(peer, timeout)
 end
@@ -141,7 +142,8 @@ end
 ---@param timeout? number  seconds (5)
 ---@param callback? fun(answer: { rtt: number, clock: number }?, err: echostream.error?)
 ---@return { rtt: number, clock: number }|nil answer  seconds
----@return echostream.error? err  `timeout`; `failed_precondition`: the peer does not know how; `unavailable`; `resource_exhausted`: sixteen are not
+---@return echostream.error? err  `timeout`; `failed_precondition`: the peer does not know how; `unavailable`,
+--- `connection_closed`; `resource_exhausted`: sixteen are not
 --- answered yet
 function shared:ping(timeout, callback)
   if type(timeout) == "function" then

@@ -15,6 +15,28 @@ local M = {}
 ---@field fields? table<string, echostream.options.field>  schema of a table inside
 ---@field refuse? string          the option is known but cannot be given: why
 
+-- Whom to blame: the line of the user that called us. A number of levels does not say which that is, for calls are handed on by tail
+-- calls, with which our own functions leave the stack. So it is the first Lua function that does not lie in our folder.
+local home = debug.getinfo(1, "S").source:match("^(.*)options%.lua$") or "@echostream/"
+
+---@package
+--- The level for an `error` of the function that calls this.
+---@param otherwise integer  as for error(): without a function of the user's on the stack
+---@return integer
+function M.users_level(otherwise)
+  local level = 2
+  while true do
+    local info = debug.getinfo(level, "Sl")
+    if not info then
+      return otherwise
+    elseif info.currentline > 0 and info.source:sub(1, #home) ~= home then
+      return level - 1
+    end
+    level = level + 1
+  end
+end
+local users_level = M.users_level
+
 -- Levenshtein distance, for short names only.
 local function distance(a, b)
   local row = {}
@@ -86,12 +108,12 @@ local function list(values)
 end
 
 local function fail(level, where, name, wanted, got)
-  error(("%s: option \"%s\" wants %s, got %s"):format(where, name, wanted, errors.show(got)), level + 1)
+  error(("%s: option \"%s\" wants %s, got %s"):format(where, name, wanted, errors.show(got)), users_level(level + 1))
 end
 
 local function check_value(where, name, field, value, level)
   if field.refuse then
-    error(("%s: option \"%s\" %s"):format(where, name, field.refuse), level + 1)
+    error(("%s: option \"%s\" %s"):format(where, name, field.refuse), users_level(level + 1))
   end
   if field.type then
     local ok = false
@@ -145,25 +167,25 @@ function M.check(where, opts, schema, level)
   if opts == nil then
     opts = {}
   elseif type(opts) ~= "table" then
-    error(("%s: wants a table of options, got %s"):format(where, errors.show(opts)), level)
+    error(("%s: wants a table of options, got %s"):format(where, errors.show(opts)), users_level(level))
   end
   local out = {}
   for name, value in pairs(opts) do
     local field = schema[name]
     if not field then
       if type(name) ~= "string" then
-        error(("%s: options have names, got %s"):format(where, errors.show(name)), level)
+        error(("%s: options have names, got %s"):format(where, errors.show(name)), users_level(level))
       end
       local guess = M.nearest(name, schema)
       error(("%s: unknown option %s%s"):format(where, errors.show(name),
-        guess and (" (did you mean \"%s\"?)"):format(guess) or ""), level)
+        guess and (" (did you mean \"%s\"?)"):format(guess) or ""), users_level(level))
     end
     out[name] = check_value(where, name, field, value, level)
   end
   for name, field in pairs(schema) do
     if out[name] == nil then
       if field.required then
-        error(("%s: option \"%s\" is missing; it wants %s"):format(where, name, wants(field)), level)
+        error(("%s: option \"%s\" is missing; it wants %s"):format(where, name, wants(field)), users_level(level))
       end
       out[name] = field.default
     end
@@ -183,7 +205,7 @@ function M.argument(where, name, value, wanted, level)
       return
     end
   end
-  error(("%s: %s wants %s, got %s"):format(where, name, wants({ type = wanted }), errors.show(value)), (level or 2) + 1)
+  error(("%s: %s wants %s, got %s"):format(where, name, wants({ type = wanted }), errors.show(value)), users_level((level or 2) + 1))
 end
 
 return M

@@ -45,9 +45,10 @@ local function request_in_task(ud, name, opts, ...)
 end
 
 -- For everybody who is not in a task, and for callbacks: the core's session:request hands these over.
+-- It learns too where our files are, so that it can blame the user's line for misuse.
 core.set_elsewhere(function(ud, name, opts, ...)
   return task.either(request_in_task, ud, name, opts, ...)
-end)
+end, debug.getinfo(1, "S").source:match("^(.*)session_out%.lua$") or "@echostream/")
 
 -- The shared body of session:request, client:request and client:with{}:request.
 local request = request_in_task
@@ -152,6 +153,7 @@ function M.create_stream(self, where, name, opts, defaults)
   local codec
   if opts ~= nil then
     opts = options.check(where, opts, M.call_options, 3)
+    flow.marks(where, "queue", opts.queue, 3)
   end
   if defaults then
     opts = opts or {}

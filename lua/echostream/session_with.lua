@@ -1,6 +1,7 @@
 --- What `with` returns: the same calls with other options.
 
 local batch = require "echostream.batch"
+local flow = require "echostream.flow"
 local options = require "echostream.options"
 local outgoing = require "echostream.session_out"
 local retry = require "echostream.retry"
@@ -78,7 +79,9 @@ function M.with(owner, opts, base)
   for key, value in pairs(base and base._options or owner._calls or {}) do
     merged[key] = value
   end
-  for key, value in pairs(options.check("with", opts, outgoing.call_options, 3)) do
+  opts = options.check("with", opts, outgoing.call_options, 3)
+  flow.marks("with", "queue", opts.queue, 3)
+  for key, value in pairs(opts) do
     merged[key] = value
   end
   if merged.timeout == true then

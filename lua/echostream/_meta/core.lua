@@ -326,7 +326,8 @@ function session:migrate(bind, done) end
 ---@return any ...
 function session:request(method, options, ...) end
 ---@param fn fun(session_ud, method: string, options: table|nil, ...): any ...
-function core.set_elsewhere(fn) end
+---@param home string  what the chunk names of our own files begin with: misuse is never blamed on these
+function core.set_elsewhere(fn, home) end
 --- The same, with done(...) run in a task instead of yielding. Returns a handle for cancel, or nil, err.
 ---@return integer|nil handle, table|nil err
 function session:request_cb(done, method, options, ...) end
