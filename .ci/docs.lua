@@ -32,6 +32,7 @@ local modules = { -- whose functions users call, and how
   retry = "echo.retry", breaker = "echo.breaker",
   quic = "echo.quic", session_cache = "echo.session_cache", sim = "echo.sim", codec = "echo.codec", frame = "echo.frame", init = "echo",
   metrics = "echo.metrics", trace = "echo.trace", log = "echo.log",
+  ["plugins/auth"] = "echo.plugins", ["plugins/rate_limit"] = "echo.plugins", ["plugins/access_log"] = "echo.plugins",
   ["plugins/resubscribe"] = "echo.resubscribe", fleet = "echo.fleet", service = "echo.service", split = "echo.split",
 }
 -- The class that documents the options of a schema: { module, name of the table }.
@@ -57,6 +58,9 @@ local schemas = {
   ["echostream.options.adaptive"] = { "retry", "M.adaptive_schema" },
   ["echostream.options.alert"] = { "alerts", "M.schema" },
   ["echostream.options.breaker"] = { "breaker", "M.schema" },
+  ["echostream.options.auth"] = { "plugins/auth", "schema" },
+  ["echostream.options.rate_limit"] = { "plugins/rate_limit", "schema" },
+  ["echostream.options.access_log"] = { "plugins/access_log", "schema" },
   ["echostream.options.dedupe"] = { "dedupe", "M.schema" },
   ["echostream.options.budget"] = { "budget", "M.schema" },
   ["echostream.options.path"] = { "sim", "path_schema" },

@@ -25,6 +25,7 @@ local task = require "echostream.task"
 ---@field frame table                   frames of the wire protocol (loaded on first use)
 ---@field fleet table                 many servers behind one object (loaded on first use)
 ---@field resubscribe table           the plugin that subscribes again after a reconnection (loaded on first use)
+---@field plugins table             the plugins that come along, by name: `echo.plugins.auth { … }` (loaded on first use)
 ---@field service table               protocols with versions, over streams (loaded on first use)
 ---@field split table                 large data over several streams at once (loaded on first use)
 ---@field session_cache table           where clients keep session tickets (loaded on first use)
@@ -114,6 +115,7 @@ local parts = {
   fleet = "echostream.fleet",
   loop = "echostream.loop",
   resubscribe = "echostream.plugins.resubscribe",
+  plugins = "echostream.plugins",
 }
 
 return setmetatable(M, {

@@ -99,7 +99,7 @@ local function declare(path)
   end
 end
 
-for _, path in ipairs { "README.md", "docs/GUIDE.md", "docs/QUALITY.md" } do
+for _, path in ipairs { "README.md", "docs/GUIDE.md", "docs/PLUGINS.md", "docs/QUALITY.md" } do
   describe(path, function() declare(path) end)
 end
 
@@ -124,7 +124,7 @@ describe("the documents", function()
   end
 
   it("have links that lead somewhere", function()
-    for _, path in ipairs { "README.md", "docs/API.md", "docs/GUIDE.md", "docs/PERFORMANCE.md", "docs/PROTOCOL.md",
+    for _, path in ipairs { "README.md", "docs/API.md", "docs/GUIDE.md", "docs/PERFORMANCE.md", "docs/PLUGINS.md", "docs/PROTOCOL.md",
       "docs/QUALITY.md", "docs/RELIABILITY.md" } do
       for target in process.read(path):gmatch "%]%(([^)]+)%)" do
         local file, anchor = target:match "^([^#]*)#?(.*)$"

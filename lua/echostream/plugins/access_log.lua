@@ -1,0 +1,195 @@
+--- A plugin: a line for every call, event and stream that comes in, and for every session when it is over.
+---
+---     server:plugin(echo.plugins.access_log { path = "/var/log/echo.log", format = "json" })
+
+local core = require "echostream.core"
+local errors = require "echostream.errors"
+local loop = require "echostream.loop"
+local options = require "echostream.options"
+local parts = require "echostream.plugins.parts"
+local trace = require "echostream.trace"
+
+local M = {}
+
+---@class echostream.options.access_log
+---@field path? string  a file that the lines are added to, in the background; made for this user only where it is not there
+---@field write? fun(line: string, entry: echostream.access_log.entry)  takes the lines instead: it must not wait (default: to standard error)
+---@field format? "text"|"json"|fun(entry: echostream.access_log.entry): string?  a function may return nil for no line (default: "text")
+---@field sample? number  share of what ended well that gets a line, 0 to 1; what failed or was slow always does (default: 1)
+---@field slow? number  seconds from which on it counts as slow (default: none)
+---@field only? string[]  names that are logged, or beginnings and "*" (default: everything)
+---@field sessions? boolean  a line for each session that ended (default: true)
+---@field bytes? boolean  says how long arguments and results are, which costs an encoding of both (default: false)
+---@field max_queue? integer  bytes that may wait for the disk; more are dropped and counted (default: 1 MiB)
+
+---@class echostream.access_log.entry
+---@field time number       seconds since 1970, at its beginning
+---@field kind "rpc"|"event"|"stream"|"session"
+---@field name string       of a session: its number here
+---@field peer string       address and port
+---@field who string?       its identity
+---@field code string       "ok", or the error's; of a session: why it is over
+---@field duration number   seconds
+---@field id integer?       of the request
+---@field trace_id string?
+---@field bytes_in integer?
+---@field bytes_out integer?
+
+local schema = {
+  path = { type = "string" },
+  write = { type = "function" },
+  format = { type = { "string", "function" }, default = "text" },
+  sample = { type = "number", min = 0, max = 1, default = 1 },
+  slow = { type = "seconds" },
+  only = { type = "strings" },
+  sessions = { type = "boolean", default = true },
+  bytes = { type = "boolean", default = false },
+  max_queue = { type = "integer", min = 1, max = 1 << 30, default = 1 << 20 },
+}
+
+local function stamp(time)
+  return os.date("!%Y-%m-%dT%H:%M:%S", math.floor(time)) .. (".%03dZ"):format(math.floor(time % 1 * 1000))
+end
+
+-- Nothing that a peer says begins a line of its own.
+local function plain(text)
+  return (tostring(text):gsub("[%c\127\"\\ ]", function(c)
+    return ("\\x%02x"):format(c:byte())
+  end))
+end
+
+local formats = {}
+
+function formats.text(entry)
+  local line = ("%s %s %s %s %s %s %.3fms"):format(stamp(entry.time), plain(entry.peer), entry.who and plain(entry.who) or "-", entry.kind,
+    entry.name, entry.code, entry.duration * 1000)
+  for _, key in ipairs { "bytes_in", "bytes_out", "id", "trace_id" } do
+    if entry[key] then
+      line = ("%s %s=%s"):format(line, key, entry[key])
+    end
+  end
+  return line
+end
+
+function formats.json(entry)
+  local out = core.map {}
+  for key, value in pairs(entry) do
+    out[key] = value
+  end
+  out.time = stamp(entry.time)
+  local line = core.codec.json.pack(out)
+  if not line then -- an identity that is no UTF-8
+    out.who = plain(entry.who):gsub("[\128-\255]", "?")
+    line = core.codec.json.pack(out)
+  end
+  return line
+end
+
+local function length(values, n)
+  local list = core.array {}
+  for i = 1, n do
+    list[i] = values[i] == nil and core.null or values[i]
+  end
+  local bytes = core.codec.msgpack.pack(list)
+  return bytes and #bytes or nil
+end
+
+---@class echostream.access_log: echostream.plugin
+---@field lines integer    written so far
+---@field dropped integer  that the disk was too slow for
+
+local function put(self, entry)
+  if entry.code == "ok" and entry.duration < self._slow and self._sample < 1 and loop.random() >= self._sample then
+    return
+  end
+  local line = self._format(entry)
+  if line == nil then
+    return
+  end
+  self.lines = self.lines + 1
+  if self._file then
+    if not self._file:add(line .. "\n") then
+      self.dropped = self.dropped + 1
+    end
+  elseif self._write then
+    self._write(line, entry)
+  else
+    io.stderr:write(line, "\n")
+  end
+end
+
+local function wall()
+  return loop.current().core:wall()
+end
+
+local function entry_of(self, call, response, began, since)
+  local context = trace.parse(call.metadata.traceparent)
+  local entry = {
+    time = began,
+    kind = call.kind,
+    name = call.name,
+    peer = call.session.peer_addr,
+    who = parts.who(call.session),
+    code = response.ok and "ok" or response.err and response.err.code or "unknown",
+    duration = loop.now() - since,
+    id = call.id ~= 0 and call.id or nil,
+    trace_id = context and context.trace_id,
+  }
+  if self._bytes then
+    entry.bytes_in = length(call.args, call.args.n or #call.args)
+    entry.bytes_out = length(response, response.n)
+  end
+  return entry
+end
+
+local function install(self, host)
+  if self._path then
+    local file, err = require("echostream.loop.appender").open(self._path, self._max_queue)
+    if not file then
+      return nil, errors.new("io", err)
+    end
+    self._file = file
+  end
+  host:middleware(function(call, next)
+    if not self._only(call.name) then
+      return next(call)
+    end
+    local began, since = wall(), loop.now()
+    local response = next(call)
+    put(self, entry_of(self, call, response, began, since))
+    return response
+  end, { direction = "in" })
+  if self._sessions then
+    host:on_disconnect(function(session, err)
+      put(self, { time = session.created_at, kind = "session", name = tostring(session.id), peer = session.peer_addr,
+        who = parts.who(session), code = err and err.code or "ok", duration = math.max(wall() - session.created_at, 0) })
+    end)
+  end
+end
+
+local function uninstall(self)
+  if self._file then
+    self._file:close()
+    self._file = nil
+  end
+end
+
+--- Makes the plugin. Install it first, so that it sees what others refuse.
+---@param opts? echostream.options.access_log
+---@return echostream.access_log
+function M.access_log(opts)
+  local checked = options.check("plugins.access_log", opts, schema)
+  local format = type(checked.format) == "function" and checked.format or formats[checked.format]
+  if not format then
+    error(('plugins.access_log: option "format" wants "text", "json" or a function, got %s'):format(errors.show(checked.format)), 2)
+  elseif checked.path and checked.write then
+    error('plugins.access_log: options "path" and "write" exclude each other', 2)
+  end
+  return {
+    name = "access_log", install = install, uninstall = uninstall, lines = 0, dropped = 0, _path = checked.path, _file = nil,
+    _write = checked.write, _format = format, _sample = checked.sample, _slow = checked.slow or math.huge,
+    _only = parts.one_of(checked.only), _sessions = checked.sessions, _bytes = checked.bytes, _max_queue = checked.max_queue,
+  }
+end
+
+return M

@@ -1,0 +1,123 @@
+--- What several plugins need: patterns of names, and who somebody is.
+
+local errors = require "echostream.errors"
+
+local M = {}
+
+--- A function that finds the value of a name in a table of patterns. A pattern is a whole name, or a beginning and "*"; a whole name
+--- goes first, then the longest beginning.
+---@param patterns table<string, any>
+---@return fun(name: string): any
+function M.matcher(patterns)
+  local whole, beginnings = {}, {}
+  for pattern, value in pairs(patterns) do
+    if pattern:sub(-1) == "*" then
+      beginnings[#beginnings + 1] = { pattern:sub(1, -2), value }
+    else
+      whole[pattern] = value
+    end
+  end
+  table.sort(beginnings, function(a, b)
+    return #a[1] > #b[1]
+  end)
+  return function(name)
+    local value = whole[name]
+    if value ~= nil then
+      return value
+    end
+    for _, each in ipairs(beginnings) do
+      if name:sub(1, #each[1]) == each[1] then
+        return each[2]
+      end
+    end
+  end
+end
+
+--- The same for a list of patterns: whether one of them fits. Without a list every name does.
+---@param list string[]?
+---@return fun(name: string): boolean?
+function M.one_of(list)
+  return M.matcher(M.set(list or { "*" }))
+end
+
+--- A list as a set.
+---@param list any[]
+---@return table<any, true>
+function M.set(list)
+  local set = {}
+  for _, value in ipairs(list) do
+    set[value] = true
+  end
+  return set
+end
+
+--- Whether two texts are the same. Takes the same time wherever they differ: it depends on the length of what was given alone.
+---@param given string   by a peer
+---@param secret string  not empty
+---@return boolean
+function M.same(given, secret)
+  local different = #given ~ #secret
+  for i = 1, #given do
+    different = different | (given:byte(i) ~ (secret:byte((i - 1) % #secret + 1)))
+  end
+  return different == 0
+end
+
+--- Raises unless the keys of a table of patterns are names or beginnings with a "*".
+---@param where string
+---@param option string
+---@param patterns table
+---@param level integer  as for error()
+function M.check_patterns(where, option, patterns, level)
+  for pattern in pairs(patterns) do
+    if type(pattern) ~= "string" or not pattern:find "^[%w._/:-]*%*?$" or pattern == "" then
+      error(("%s: option \"%s\" wants names, or beginnings with a \"*\" at the end, got %s"):format(where, option,
+        errors.show(pattern)), level + 1)
+    end
+  end
+end
+
+--- Who a peer is, as text: its identity, else nil.
+---@param session echostream.session?
+---@return string?
+function M.who(session)
+  local identity = session and session.identity
+  if type(identity) == "table" and type(identity.name) == "string" then
+    return identity.name
+  end
+  return identity ~= nil and tostring(identity) or nil
+end
+
+-- The first four groups of an IPv6 address: what one customer usually has.
+local function prefix64(ip)
+  local head, tail = ip:match "^(.-)::(.*)$"
+  local groups = {}
+  for group in (head or ip):gmatch "[^:]+" do
+    groups[#groups + 1] = group
+  end
+  if head then
+    local _, after = tail:gsub("[^:]+", "")
+    while #groups < 8 - after do
+      groups[#groups + 1] = "0"
+    end
+    for group in tail:gmatch "[^:]+" do
+      groups[#groups + 1] = group
+    end
+  end
+  return table.concat(groups, ":", 1, 4) .. "::/64"
+end
+
+--- The address of a peer without its port; of IPv6 the /64.
+---@param session echostream.session?
+---@return string
+function M.address(session)
+  local peer = session and session.peer_addr or ""
+  local six = peer:match "^%[([^%]%%]*)"
+  if not six then
+    return (peer:gsub(":%d+$", ""))
+  end
+  local mapped = six:match "^::ffff:(%d+%.%d+%.%d+%.%d+)$"
+  return mapped or prefix64(six)
+end
+
+return M
