@@ -96,7 +96,7 @@ net.each(function(env)
 
     env.it("adds to a file", function()
       local path = scratch.path ".log"
-      local server, _, _, plugin = up { path = path, sessions = false }
+      local server, _, _, plugin = up { path = path, sessions = false, max_queue = 65536 }
       local client = env.connect(server)
       for i = 1, 20 do client:request("add", i, i) end
       server:remove_plugin "access_log"
