@@ -111,6 +111,7 @@ struct es_lloop {
     uint64_t next_ticket, next_handle;
     struct es_task *current;
     uint64_t stamp, watch, warned_at; /* watchdog.c: when the last resume ended; the shortest limit; ns */
+    uint64_t slice_began;             /* drain.c: the stamp when its slice of time began */
     uint8_t busy, closed;
     /* what the event being handled would lose if Lua ran out of memory now (drain.c) */
     struct es_call *unowned_call;
@@ -177,7 +178,8 @@ void es_lua_watch_held(lua_State *L, struct es_task *t, uint64_t held);
 int es_lua_host_watchdog(lua_State *L); /* host:watchdog(seconds | false) */
 
 /* ---- drain.c ---- */
-/* Runs queued events, due timers and ready tasks once through. Returns how many. Never raises. */
+/* Runs queued events, due timers and ready tasks once through; after some milliseconds the rest of the events
+ * waits. Returns how many. Never raises. */
 size_t es_lua_drain(lua_State *L, struct es_lloop *lp);
 /* The loop closes: takes every event without running user code. */
 void es_lua_drop_events(lua_State *L, struct es_lloop *lp);

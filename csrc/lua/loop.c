@@ -216,7 +216,7 @@ static int run_ready(lua_State *L, struct es_lloop *lp)
         n += (int)es_lua_drain(L, lp);
         es_poller_leave(lp->poller);
         es_poller_flush(lp->poller);
-        if (!has_work(lp))
+        if (!has_work(lp) || es_evq_peek(lp->events)) /* events that are left: the drain's time was up */
             break;
     }
     es_lsession_check_flushed(L, lp);
