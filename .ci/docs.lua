@@ -31,7 +31,7 @@ local prefixes = {
 local modules = { -- whose functions users call, and how
   retry = "echo.retry", breaker = "echo.breaker",
   quic = "echo.quic", session_cache = "echo.session_cache", sim = "echo.sim", codec = "echo.codec", frame = "echo.frame", init = "echo",
-  metrics = "echo.metrics", trace = "echo.trace", log = "echo.log",
+  metrics = "echo.metrics", pretty = "echo.pretty", trace = "echo.trace", log = "echo.log",
   ["plugins/auth"] = "echo.plugins", ["plugins/rate_limit"] = "echo.plugins", ["plugins/access_log"] = "echo.plugins",
   ["plugins/resubscribe"] = "echo.resubscribe", fleet = "echo.fleet", service = "echo.service", split = "echo.split",
 }
@@ -57,6 +57,7 @@ local schemas = {
   ["echostream.options.retry"] = { "retry", "M.schema" },
   ["echostream.options.adaptive"] = { "retry", "M.adaptive_schema" },
   ["echostream.options.alert"] = { "alerts", "M.schema" },
+  ["echostream.options.pretty"] = { "pretty", "schema" },
   ["echostream.options.breaker"] = { "breaker", "M.schema" },
   ["echostream.options.auth"] = { "plugins/auth", "schema" },
   ["echostream.options.rate_limit"] = { "plugins/rate_limit", "schema" },

@@ -5,6 +5,7 @@ local errors = require "echostream.errors"
 local loop = require "echostream.loop"
 local options = require "echostream.options"
 local task = require "echostream.task"
+local view = require "echostream.view"
 
 local M = {}
 
@@ -70,7 +71,7 @@ local function within(calls, owner, given)
 end
 
 local function run(calls, owner, timeout, items)
-  local results, count = { n = #items, failed = 0 }, #items
+  local results, count = view.of { n = #items, failed = 0 }, #items
   local next_item, left, raised = 0, math.min(count, AT_ONCE), nil
   if count == 0 then
     return results

@@ -18,6 +18,7 @@ local loop = require "echostream.loop"
 local metrics = require "echostream.metrics"
 local middleware = require "echostream.middleware"
 local options = require "echostream.options"
+local view = require "echostream.view"
 
 local M = {}
 
@@ -229,7 +230,7 @@ end
 ---@return table
 function Breaker:stats()
   local calls, failed, slow = totals(self, loop.now())
-  return { state = self.state, calls = calls, failed = failed, slow = slow, opened = self.opened, refused = self.refused }
+  return view.of { state = self.state, calls = calls, failed = failed, slow = slow, opened = self.opened, refused = self.refused }
 end
 
 --- Opens it by hand, as before work on the other side.

@@ -4,6 +4,7 @@ local broadcast = require "echostream.broadcast"
 local errors = require "echostream.errors"
 local options = require "echostream.options"
 local task = require "echostream.task"
+local view = require "echostream.view"
 
 local M = {}
 
@@ -110,7 +111,7 @@ function Context:sessions()
   table.sort(list, function(a, b)
     return a.id < b.id
   end)
-  return list
+  return view.of(list)
 end
 
 --- Emits an event to every open session, or to those that `to` chooses; it is encoded once. What happens to a session whose

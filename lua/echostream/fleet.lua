@@ -21,6 +21,7 @@ local outlier = require "echostream.outlier"
 local pool = require "echostream.pool"
 local reconnect = require "echostream.reconnect"
 local task = require "echostream.task"
+local view = require "echostream.view"
 
 local core = require "echostream.core"
 
@@ -586,7 +587,7 @@ function Fleet:stats()
     one.ejected = self._outlier ~= nil and self._outlier:is_out(target.name, now)
     stats[target.name] = one
   end
-  return stats
+  return view.of(stats)
 end
 
 local function close(self)

@@ -33,6 +33,7 @@ local task = require "echostream.task"
 ---@field trace table                   W3C Trace Context (loaded on first use)
 ---@field log table                     what writes the log, and as what
 ---@field breaker table                 circuit breakers (loaded on first use)
+---@field pretty table                 values as text for people (loaded on first use)
 ---@field retry table                   policies of retries (loaded on first use)
 local M = {
   version = core.version,
@@ -113,6 +114,7 @@ local parts = {
   retry = "echostream.retry",
   breaker = "echostream.breaker",
   fleet = "echostream.fleet",
+  pretty = "echostream.pretty",
   loop = "echostream.loop",
   resubscribe = "echostream.plugins.resubscribe",
   plugins = "echostream.plugins",

@@ -3,6 +3,7 @@
 
 local core = require "echostream.core"
 local text = require "echostream.metrics_text"
+local view = require "echostream.view"
 
 local M = {}
 
@@ -84,7 +85,7 @@ function M.table(host)
   quic.rtt = text.summary(quic.rtt, NS)
   quic.cwnd = text.summary(quic.cwnd, 1)
   quic.held = nil
-  return {
+  return view.of {
     sessions = { open = figures.open, total = stats.sessions_total },
     calls = {
       incoming = calls_of(figures.methods, false),

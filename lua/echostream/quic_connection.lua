@@ -6,6 +6,7 @@ local options = require "echostream.options"
 local path = require "echostream.path"
 local task = require "echostream.task"
 local tls = require "echostream.tls"
+local view = require "echostream.view"
 
 local M = {}
 
@@ -470,7 +471,8 @@ end
 --- Figures of the connection.
 ---@return echostream.stats? stats, echostream.error? err
 function Connection:stats()
-  return self._conn:stats()
+  local stats, err = self._conn:stats()
+  return stats and view.of(stats), err
 end
 
 return M

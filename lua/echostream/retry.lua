@@ -15,6 +15,7 @@ local loop = require "echostream.loop"
 local metrics = require "echostream.metrics"
 local options = require "echostream.options"
 local task = require "echostream.task"
+local view = require "echostream.view"
 
 local core = require "echostream.core"
 
@@ -160,7 +161,7 @@ function Policy:stats()
     stats[name] = value
   end
   stats.tokens = self.budget and self.budget.tokens or nil
-  return stats
+  return view.of(stats)
 end
 
 local retries = metrics.counter("echostream_retries_total", "Calls that were sent again.", { "method" })

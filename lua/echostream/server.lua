@@ -15,6 +15,7 @@ local options = require "echostream.options"
 local task = require "echostream.task"
 local tls = require "echostream.tls"
 local topic = require "echostream.topic"
+local view = require "echostream.view"
 
 local M = {}
 
@@ -294,7 +295,7 @@ function Server:stats()
   local stats = self._host:stats()
   stats.endpoint = self._endpoint and self._endpoint:stats() or nil
   stats.dedupe = self._dedupe and self._dedupe:stats() or nil
-  return stats
+  return view.of(stats)
 end
 
 -- Stop --------------------------------------------------------------------------------------------------------

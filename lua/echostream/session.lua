@@ -13,6 +13,7 @@ local session_with = require "echostream.session_with"
 local subscription = require "echostream.subscription"
 local task = require "echostream.task"
 local tls = require "echostream.tls"
+local view = require "echostream.view"
 
 local M = {}
 
@@ -192,7 +193,7 @@ function shared:stats()
     return nil, err
   end
   stats.dropped = (not self.server_ctx and self.session or self)._dropped or 0
-  return stats
+  return view.of(stats)
 end
 
 --- Moves the connection to another local address or port, without a call being lost: what a phone does when its network

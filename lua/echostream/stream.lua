@@ -9,6 +9,7 @@ local loop = require "echostream.loop"
 local options = require "echostream.options"
 local outbox = require "echostream.outbox"
 local task = require "echostream.task"
+local view = require "echostream.view"
 
 local M = {}
 
@@ -544,7 +545,7 @@ function Stream:stats()
   stats.paused = self._paused
   stats.waiting, stats.dropped = self._outbox and outbox.count(self._outbox) or 0, self._dropped or 0
   stats.missing, stats.duplicates = self._missing, self._duplicates
-  return stats
+  return view.of(stats)
 end
 
 --- The metadata its opener gave.
