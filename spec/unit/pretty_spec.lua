@@ -1,6 +1,7 @@
 local echo = require "echostream"
 local net = require "spec.support.net"
 local pretty = require "echostream.pretty"
+local view = require "echostream.view"
 
 describe("pretty.format", function()
   local function shows(text, value, opts) assert.equal(text, pretty.format(value, opts)) end
@@ -145,6 +146,11 @@ describe("pretty.format", function()
 end)
 
 describe("the tables that users look at", function()
+  it("print what is in them, and inside others too", function()
+    assert.equal("{ a = 1 }", tostring(view.of { a = 1 }))
+    assert.equal("{ inner = { a = 1 } }", pretty.format { inner = view.of { a = 1 } })
+  end)
+
   net.each(function(env)
     env.it("print what is in them", function()
       local server, client = env.pair(function(server)
