@@ -68,6 +68,7 @@ describe("pretty.format", function()
       for j = 1, 200 do wide[i][j] = { j } end
     end
     assert.is_true(#pretty.format(wide) < 40000)
+    assert.is_true(#pretty.format(wide, { nodes = 10 }) < 200)
     local huge = {}
     for i = 1, 20000 do huge["k" .. i] = i end
     assert.matches("… 19900 more", pretty.format(huge))
