@@ -23,12 +23,12 @@ Server.__index = Server
 
 --- Starts `echostream serve` with this code of a server file.
 ---@param code string
----@param options? string  of `serve`
+---@param options? string  of `serve`; default: any port of 127.0.0.1
 ---@return command.server
 function M.server(code, options)
   local dir = process.directory()
   process.write(dir .. "/server.lua", code)
-  local server = process.start(("%s serve --bind 127.0.0.1:0 %s %s/server.lua"):format(process.echostream, options or "", dir),
+  local server = process.start(("%s serve %s %s/server.lua"):format(process.echostream, options or "--bind 127.0.0.1:0", dir),
     { env = { XDG_STATE_HOME = dir }, seconds = 120 })
   local address = server:expect "^listening on (%S+)$"
   local pin = server:expect "^pin (sha256:%x+)$"

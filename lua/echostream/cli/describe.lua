@@ -1,0 +1,140 @@
+--- `echostream describe`: what a server offers, and what is known about one of its methods, events or streams.
+
+local cli = require "echostream.cli"
+local connection = require "echostream.cli.connection"
+local core = require "echostream.core"
+local output = require "echostream.cli.output"
+
+local M = {}
+
+M.usage = "echostream describe ADDR [NAME] (--pin PIN | --ca FILE | --insecure) [options]"
+M.summary = "list what a server offers, or describe one of it"
+M.help = [[
+Without NAME: a line for each method, event and stream. With NAME: its arguments, results, examples and what else the server
+says. With --json: what rpc.list and rpc.describe answered. A server may have that turned off (introspection = false).
+
+]] .. connection.help
+M.options = connection.options()
+M.min, M.max = 1, 2
+
+local function first_line(text)
+  return (output.plain(text or ""):match "^[^\n]*")
+end
+
+-- Short words about an entry of the list.
+local function remarks(entry)
+  local words = {}
+  if entry.idempotent then
+    words[#words + 1] = "idempotent"
+  end
+  if entry.version then
+    words[#words + 1] = "v" .. output.plain(entry.version)
+  end
+  if entry.deprecated then
+    words[#words + 1] = "deprecated"
+  end
+  return #words > 0 and ("(%s) "):format(table.concat(words, ", ")) or ""
+end
+
+local function print_list(entries)
+  local rows = {}
+  for i, entry in ipairs(entries) do
+    rows[i] = { output.plain(entry.name), output.plain(entry.kind), remarks(entry) .. first_line(entry.doc) }
+  end
+  local paint = output.painter(1)
+  for i, line in ipairs(output.columns(rows)) do
+    local name = rows[i][1]
+    print(paint("bold", name) .. line:sub(#name + 1))
+  end
+end
+
+-- The fields of a description in the order people ask for them; others follow by name.
+local order = { "arguments", "args", "results", "returns", "examples", "idempotent", "stream", "version", "versions", "deadline", "timeout",
+  "max_calls", "priority", "deprecated" }
+local titles = { args = "arguments", returns = "results" }
+
+-- An argument or result as { name =, type =, doc =, optional = } in one line.
+local function line_of(value)
+  if type(value) == "string" then
+    return output.plain(value)
+  elseif type(value) == "table" and type(value.name) == "string" then
+    local kind = value.type ~= nil and (": " .. output.plain(value.type)) or ""
+    local doc = value.doc ~= nil and ("  " .. output.plain(value.doc)) or ""
+    return output.plain(value.name) .. (value.optional and "?" or "") .. kind .. doc
+  end
+  return core.codec.json.pack(value) or output.plain(value)
+end
+
+local function print_field(paint, title, value)
+  if type(value) == "table" and rawlen(value) > 0 then
+    print("  " .. paint("bold", title))
+    for _, each in ipairs(value) do
+      print("    " .. line_of(each))
+    end
+  elseif type(value) == "string" and value:find "\n" then
+    print("  " .. paint("bold", title))
+    for line in output.plain(value):gmatch "[^\n]+" do
+      print("    " .. line)
+    end
+  else
+    print(("  %s  %s"):format(paint("bold", title), line_of(value)))
+  end
+end
+
+local function print_one(description)
+  local paint = output.painter(1)
+  print(("%s (%s)"):format(paint("bold", output.plain(description.name)), output.plain(description.kind)))
+  for line in output.plain(description.doc or ""):gmatch "[^\n]+" do
+    print("  " .. line)
+  end
+  local shown = { name = true, kind = true, doc = true }
+  local function show(field)
+    local value = description[field]
+    if not shown[field] and value ~= nil and value ~= core.null and value ~= false then
+      shown[field] = true
+      print_field(paint, titles[field] or output.plain(field), value)
+    end
+  end
+  for _, field in ipairs(order) do
+    show(field)
+  end
+  local others = {}
+  for field in pairs(description) do
+    others[#others + 1] = type(field) == "string" and field or nil
+  end
+  table.sort(others)
+  for _, field in ipairs(others) do
+    show(field)
+  end
+end
+
+function M.run(given, words)
+  local name = words[2]
+  return connection.run(M, given, words[1], nil, function(_, calls)
+    local answer, err
+    if name then
+      answer, err = calls:request("rpc.describe", name)
+    else
+      answer, err = calls:request("rpc.list")
+    end
+    if err then
+      if err.code == "method_not_found" and not given.json then
+        cli.complain("this server does not describe itself (introspection = false)")
+      end
+      return connection.report(given, err)
+    elseif given.json then
+      return connection.print_json(answer) and cli.OK or cli.FAILED
+    elseif type(answer) ~= "table" then
+      cli.complain("the server's description makes no sense: %s", line_of(answer))
+      return cli.FAILED
+    end
+    if name then
+      print_one(answer)
+    else
+      print_list(answer)
+    end
+    return cli.OK
+  end)
+end
+
+return M
