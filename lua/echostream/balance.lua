@@ -108,13 +108,30 @@ M.policies = {
 --- The names of the policies, for options.
 M.names = { "round_robin", "least_in_flight", "power_of_two", "consistent_hash" }
 
+-- A function of the user's, whose choice is looked at.
+local function watched(where, fn)
+  return function(candidates, state, key)
+    local chosen = fn(candidates, state, key)
+    for _, candidate in ipairs(candidates) do
+      if rawequal(candidate, chosen) then
+        return chosen
+      end
+    end
+    error(("%s: the function that is the option \"balance\" wants to return one of its candidates, it returned %s")
+      :format(where, errors.show(chosen)), 0)
+  end
+end
+
 --- The policy that an option means: a name of those above, or a function of the user's.
 ---@param where string
 ---@param given string|function
 ---@param level? integer
 ---@return fun(candidates: table[], state: table, key: any): table
 function M.of(where, given, level)
-  local policy = type(given) == "function" and given or M.policies[given]
+  if type(given) == "function" then
+    return watched(where, given)
+  end
+  local policy = M.policies[given]
   if not policy then
     error(('%s: option "balance" wants one of %s, or a function, got %s'):format(where, table.concat(M.names, ", "), errors.show(given)),
       (level or 2) + 1)

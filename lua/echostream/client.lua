@@ -3,6 +3,7 @@
 local core = require "echostream.core"
 local address = require "echostream.address"
 local alerts = require "echostream.alerts"
+local backoff = require "echostream.backoff"
 local errors = require "echostream.errors"
 local host = require "echostream.host"
 local identity = require "echostream.identity"
@@ -96,11 +97,12 @@ function M.new(opts)
     _reconnect = reconnect.check("echo.client", checked.reconnect),
     _redial = nil,
     _absent = nil,
-    _attempts = 0,
+    _pauses = nil,
     _connected_at = nil,
     _last_rtt = nil,
     _max_waiting = checked.max_pending or 16384,
   }, Client)
+  self._pauses = self._reconnect and backoff.of(self._reconnect) or nil
   host.init(self, checked, false)
   local policy = retry.of("echo.client", checked.retry)
   if policy then

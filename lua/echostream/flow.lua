@@ -119,6 +119,7 @@ end
 -- Events --------------------------------------------------------------------------------------------------------
 
 --- Sends an event with a policy.
+--- While a client is away there is no queue, so nothing is kept and nothing dropped: it fails with `unavailable`, whatever the policy.
 ---@param peer echostream.session|echostream.client
 ---@param opts table  checked; has `when_full`
 ---@param name string
@@ -126,6 +127,14 @@ end
 ---@return true|nil ok, echostream.error? err
 function M.emit(peer, opts, name, ...)
   peer = not peer.server_ctx and peer.session or peer -- a client's
+  if not peer._ud:is_open() then
+    local _, err = peer._ud:emit(name, opts, ...) -- which says why
+    if err == "again" then
+      err = errors.new("unavailable", "not connected")
+      err.processed = "no"
+    end
+    return nil, err
+  end
   if opts.when_full == "drop_oldest" then
     return broadcast.drop_oldest(peer, name, opts, ...)
   end

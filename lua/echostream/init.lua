@@ -34,6 +34,7 @@ local task = require "echostream.task"
 ---@field log table                     what writes the log, and as what
 ---@field breaker table                 circuit breakers (loaded on first use)
 ---@field pretty table                 values as text for people (loaded on first use)
+---@field backoff table                 pauses before trying again (loaded on first use)
 ---@field retry table                   policies of retries (loaded on first use)
 local M = {
   version = core.version,
@@ -111,6 +112,7 @@ local parts = {
   metrics = "echostream.metrics",
   trace = "echostream.trace",
   log = "echostream.log",
+  backoff = "echostream.backoff",
   retry = "echostream.retry",
   breaker = "echostream.breaker",
   fleet = "echostream.fleet",

@@ -4,6 +4,7 @@
 --- `check` seconds. Calls only choose among the connections that are open, or wait for the next one.
 
 local core = require "echostream.core"
+local backoff = require "echostream.backoff"
 local client = require "echostream.client"
 local errors = require "echostream.errors"
 local hooks = require "echostream.hooks"
@@ -51,7 +52,7 @@ local Pool = {}
 Pool.__index = Pool
 Pool.__name = "echostream.pool"
 
--- Pauses between attempts while no address answers.
+-- Pauses between attempts while no address answers, or none keeps a connection.
 local PAUSES = { first = 0.1, factor = 2, cap = 5, jitter = 1 }
 
 --- Makes a pool, which begins with `start`.
@@ -76,7 +77,8 @@ function M.new(name, addresses, opts, client_options, told)
     name = name, address = addresses[1],
     _addresses = list, _current = 1, _options = opts, _client_options = given, _hooks = told,
     _open = {}, _spare = {}, _made = 0, _instance = core.random(16),
-    _waiting = {}, _wanted = opts.min, _failures = 0, _closed = false, _wake = nil, _keeper = nil,
+    _waiting = {}, _wanted = opts.min, _closed = false, _wake = nil, _keeper = nil,
+    _pauses = backoff.of(PAUSES), _not_before = 0, _newest = nil,
     dialled = 0, lost = 0, switched = 0, migrated = 0,
   }, Pool)
 end
@@ -108,7 +110,8 @@ local function usable(entry)
   return not entry.retired and session ~= nil and not session.draining and entry.client:is_open()
 end
 
-local function remove(self, entry)
+local function remove(self, entry, err)
+  entry.lost = err
   for i, other in ipairs(self._open) do
     if other == entry then
       table.remove(self._open, i)
@@ -162,14 +165,14 @@ local function slot_for(self)
   self._made = self._made + 1
   slot.client._instance = self._instance
   slot.client._host:request_id(self._made << 32)
-  slot.client:on_disconnect(function()
+  slot.client:on_disconnect(function(_, err)
     local entry = slot.entry
     if entry then
       slot.entry = nil
       if #self._spare < self._options.max then
         table.insert(self._spare, slot)
       end
-      remove(self, entry)
+      remove(self, entry, err)
     end
   end)
   if self._hooks.prepare then
@@ -291,32 +294,65 @@ local function better_due(self)
   return #self._open > 0 and index < self._current and count_usable(self) > 0
 end
 
+-- It failed: the next attempt is not at once.
+local function hold_off(self)
+  self._not_before = loop.now() + self._pauses:next()
+end
+
+-- A server that accepts connections and drops them again, or says at once that it goes away, is as good as one that does not answer.
+local function judge_newest(self)
+  local entry = self._newest
+  if not entry then
+    return
+  end
+  local lived = loop.now() - entry.since
+  if usable(entry) then
+    if self._pauses:worked(lived) then
+      self._newest = nil
+    end
+    return
+  end
+  self._newest = nil
+  if not entry.retired and not self._pauses:worked(lived) then
+    self.error = entry.lost or self.error
+    hold_off(self)
+  end
+end
+
+-- One more connection is needed, or a better one is due.
+local function try(self, missing)
+  local entry, err = dial(self)
+  if entry then
+    self._newest = entry
+    prefer(self)
+    release(self)
+  elseif missing then
+    self.error = err
+    hold_off(self)
+    if reconnect.is_final(err) and self._pauses.attempts == 1 then
+      log.write("error", ("fleet: %s refuses us: %s"):format(self.name, err.message))
+    end
+  end
+end
+
 local function keep(self)
   local opts = self._options
   local next_look = loop.now() + opts.check
+  local function missing()
+    return count_usable(self) < math.max(self._wanted, next(self._waiting) and 1 or 0)
+  end
   while not self._closed do
-    local missing = count_usable(self) < math.max(self._wanted, next(self._waiting) and 1 or 0)
-    if not missing then
-      self._failures = 0
+    judge_newest(self)
+    local due = missing()
+    if due and loop.now() >= self._not_before or not due and better_due(self) then
+      try(self, due)
+      judge_newest(self)
     end
-    if missing or better_due(self) then
-      local entry, err = dial(self)
-      if entry then
-        self._failures = 0
-        prefer(self)
-        release(self)
-      elseif missing then
-        self._failures, self.error = self._failures + 1, err
-        if reconnect.is_final(err) and self._failures == 1 then
-          log.write("error", ("fleet: %s refuses us: %s"):format(self.name, err.message))
-        end
-      end
-    end
-    local pause = self._failures > 0 and reconnect.pause(PAUSES, self._failures)
-      or count_usable(self) < self._wanted and 0 or math.max(next_look - loop.now(), 0)
+    local now = loop.now()
+    local pause = (missing() and math.min(self._not_before, next_look) or next_look) - now
     if pause > 0 then
       task.await(function(resume)
-        self._wake = self._failures == 0 and resume or nil
+        self._wake = resume
       end, pause)
     end
     if loop.now() >= next_look then

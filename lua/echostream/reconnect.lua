@@ -49,18 +49,6 @@ function M.check(where, given, level)
   return given or nil
 end
 
-local function longest(opts, n)
-  return math.min(opts.cap, opts.first * opts.factor ^ math.min(n - 1, 64))
-end
-
---- The pause before the nth attempt (from 1).
----@param opts table  with first, factor, cap, jitter
----@param n integer
----@return number seconds
-function M.pause(opts, n)
-  return longest(opts, n) * (1 - opts.jitter * loop.random())
-end
-
 -- Of no use to try again after these: who answered has decided.
 local final = { unauthenticated = true, permission_denied = true }
 
@@ -265,17 +253,16 @@ local function run(self, absent, err)
   local opts = self._reconnect
   tell(self, "lost", err)
   while self.state == "reconnecting" do
-    if final[err.code] or opts.attempts and self._attempts >= opts.attempts then
+    if final[err.code] or opts.attempts and self._pauses.attempts >= opts.attempts then
       return give_up(self, absent, err)
     end
-    self._attempts = self._attempts + 1
-    local pause = M.pause(opts, self._attempts)
+    local pause = self._pauses:next()
     tell(self, "waiting", pause)
     if not task.sleep(pause) or self.state ~= "reconnecting" then
       return
     end
     local peer
-    peer, err = self:_establish(time_for_attempt(self, self._attempts))
+    peer, err = self:_establish(time_for_attempt(self, self._pauses.attempts))
     if peer then
       self.state, self.reconnects, self._absent = "connected", self.reconnects + 1, nil
       M.release(absent)
@@ -327,11 +314,7 @@ function M.begin(self, err)
   M.unwatch(self)
   local absent = M.absent(self, err)
   self._ud, self._absent, self.state = absent, absent, "reconnecting"
-  -- A connection that lived for a while was a success: the next pause is short again. One that is closed at once, again and again,
-  -- is none. (To ask for as long a life as the last pause was would keep a client far behind whose server restarts often.)
-  if loop.now() - (self._connected_at or 0) > 2 * self._reconnect.first then
-    self._attempts = 0
-  end
+  self._pauses:worked(loop.now() - (self._connected_at or 0))
   self._redial = task.spawn(run, self, absent, err)
 end
 

@@ -7,6 +7,7 @@
 --- refuses to run a retry again that may have run, of a method that is not declared so. It makes sense for errors that pass (`on`),
 --- within the attempts, the call's own deadline and the budget. Waiting grows exponentially and is spread at random.
 
+local backoff = require "echostream.backoff"
 local budget = require "echostream.budget"
 local errors = require "echostream.errors"
 local hooks = require "echostream.hooks"
@@ -106,16 +107,12 @@ local function new(where, given, base, level)
   return setmetatable({
     _given = wanted,
     _attempts = checked.attempts,
-    _backoff = checked.backoff,
-    _factor = checked.factor,
-    _cap = checked.cap,
-    _jitter = checked.jitter,
+    _pauses = { first = checked.backoff, factor = checked.factor, cap = checked.cap, jitter = checked.jitter, random = checked.random },
     _attempt_timeout = checked.attempt_timeout,
     _adaptive = adaptive,
     _times = base and given.adaptive == nil and base._times or { n = 0 },
     _codes = type(checked.on) == "table" and codes_of(checked.on) or passing,
     _judge = type(checked.on) == "function" and checked.on or nil,
-    _random = checked.random or loop.random,
     budget = tokens,
     counters = base and base.counters or { calls = 0, retries = 0, recovered = 0, failed = 0, unsafe = 0, exhausted = 0,
       too_late = 0, over_budget = 0 },
@@ -171,12 +168,6 @@ local outcomes = metrics.counter("echostream_retry_outcomes_total",
 local function count(self, name)
   self.counters[name] = self.counters[name] + 1
   outcomes:inc(name)
-end
-
--- Seconds to wait after attempt n.
-local function pause_after(self, n)
-  local longest = math.min(self._backoff * self._factor ^ (n - 1), self._cap)
-  return longest * (1 - self._jitter * self._random())
 end
 
 -- Times -------------------------------------------------------------------------------------------------------
@@ -253,7 +244,7 @@ local function decide(self, run, err)
   elseif run.attempt >= self._attempts then
     return count(self, "exhausted")
   end
-  local delay = pause_after(self, run.attempt) + (err.retry_after or 0)
+  local delay = backoff.pause(self._pauses, run.attempt) + (err.retry_after or 0)
   if run.ends and loop.now() + delay >= run.ends then
     return count(self, "too_late")
   elseif self.budget and not self.budget:withdraw() then

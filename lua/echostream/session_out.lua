@@ -101,7 +101,9 @@ local function try_emit_now(self, opts, name, ...)
   local ok, err = self._ud:emit(name, opts, ...)
   if err == "again" then
     if not self._ud:is_open() then
-      return nil, errors.new("unavailable", "not connected")
+      local away = errors.new("unavailable", "not connected")
+      away.processed = "no"
+      return nil, away
     end
     return nil, errors.new("resource_exhausted", "the send queue is full")
   end

@@ -355,6 +355,69 @@ net.only("sim", function(env)
       assert.equal(1, fleet:request "who")
     end)
 
+    env.it("says to its breakers which state of theirs a call belongs to", function()
+      local at = place(env, 1)
+      local fleet = at.fleet { breaker = { min_calls = 2, open_for = 1, probes = 1 }, outlier = false, failover = 1 }
+      ready(fleet, 1)
+      local late = echo.spawn(function() return fleet:with({ timeout = 3 }):request("slow", 60) end) -- will have timed out, later
+      echo.sleep(0.1)
+      for _ = 1, 2 do fleet:request("fail", "internal") end
+      assert.matches("breaker", select(2, fleet:request "who").message)
+      echo.sleep(1.1)
+      assert.equal(1, fleet:request "who") -- the probe: closed again
+      assert.equal("timeout", select(2, late:wait(5)).code)
+      assert.equal("internal", select(2, fleet:request("fail", "internal")).code) -- one failure, and not the second
+      assert.equal(1, fleet:request "who")
+    end)
+
+    env.it("pauses longer and longer between connections that are accepted and dropped", function()
+      local drops, came = true, 0
+      local at = place(env, 1, function(server)
+        server:on_connect(function(session)
+          came = came + 1
+          if drops then echo.spawn(session.close, session, "not now") end
+        end)
+      end)
+      local fleet = at.fleet { pool = { connect_timeout = 2 } }
+      echo.sleep(30)
+      assert.is_true(came >= 6 and came < 60, ("%d connections in 30 s"):format(came))
+      local _, err = fleet:with({ timeout = 0.01 }):request "who"
+      assert.truthy(err)
+      drops = false
+      ready(fleet, 1)
+      assert.equal(1, fleet:request "who")
+      local before = came
+      echo.sleep(10)
+      assert.equal(before, came)
+      at.servers[1]:sessions()[1]:close() -- one that worked: the next pause is none again
+      echo.sleep(0.5)
+      assert.equal(before + 1, came)
+    end)
+
+    env.it("says what is wrong with a balance function's choice", function()
+      local at = place(env, 2)
+      local choice
+      local fleet = at.fleet { balance = function() return choice end }
+      for _, nonsense in ipairs { "a", 1, {} } do
+        choice = nonsense
+        local ok, raised = pcall(fleet.request, fleet, "who")
+        assert.is_false(ok)
+        assert.matches('"balance" wants to return one of its candidates', raised)
+      end
+      choice = nil
+      assert.is_false(pcall(fleet.request, fleet, "who"))
+    end)
+
+    env.it("refuses retries of others: it has its own", function()
+      local ok, raised = pcall(echo.fleet.new, { client = { retry = 3 } })
+      assert.is_false(ok)
+      assert.matches("client.retry.*failover", raised)
+      local fleet = place(env, 1).fleet()
+      ok, raised = pcall(fleet.with, fleet, { retry = 3 })
+      assert.is_false(ok)
+      assert.matches("retry.*failover", raised)
+    end)
+
     env.it("is over when it is closed, and says what is wrong with its options", function()
       local at = place(env, 1)
       local fleet = at.fleet()

@@ -114,6 +114,11 @@ net.each(function(env)
       local form = client:request("echo", 3, function(x) called = x end)
       local event = echo.spawn(function() return client:emit("note", "held") end)
       local stream = echo.spawn(function() return client:create_stream("ticks"):recv().data end)
+      for _, policy in ipairs { "drop_newest", "drop_oldest", "error" } do -- never waits, and has no queue
+        local kept, why = client:with { when_full = policy }:emit("note", "not held")
+        assert.is_nil(kept)
+        assert.equal("unavailable", why.code)
+      end
       local tried, full = client:try_emit("note", "not held")
       assert.is_nil(tried)
       assert.equal("unavailable", full.code)
@@ -142,6 +147,12 @@ net.each(function(env)
         assert.equal("unavailable", result[2].code)
       end
       assert.is_false(client:is_open())
+      for _, policy in ipairs { "drop_newest", "drop_oldest", "error" } do
+        local ok, err = client:with { when_full = policy }:emit("note", 1)
+        assert.is_nil(ok)
+        assert.equal("unavailable", err.code)
+        assert.equal("no", err.processed)
+      end
       client:ready(20) -- it gives up
       assert.equal("closed", client.state)
       till(function() return told[#told] == "gave_up" end)
@@ -297,22 +308,6 @@ net.only("sim", function(env)
       at.server:sessions()[1]:close()
       while #pauses == n do echo.sleep(0.01) end
       assert.equal(0.1, pauses[n + 1])
-    end)
-
-    env.it("pauses at random, longer and longer, as its seed says", function()
-      local pause = require("echostream.reconnect").pause
-      local opts = { first = 0.1, factor = 2, cap = 5, jitter = 1 }
-      local longest = {}
-      for n = 1, 10 do
-        for _ = 1, 200 do
-          longest[n] = math.max(longest[n] or 0, pause(opts, n))
-        end
-        assert.is_true(longest[n] <= math.min(5, 0.1 * 2 ^ (n - 1)))
-        assert.is_true(longest[n] > 0.9 * math.min(5, 0.1 * 2 ^ (n - 1)))
-      end
-      opts.jitter = 0
-      assert.equal(0.4, pause(opts, 3))
-      assert.equal(5, pause(opts, 100))
     end)
   end)
 end)

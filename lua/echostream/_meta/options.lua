@@ -104,7 +104,7 @@
 ---@field unreliable? boolean  events: as a datagram, which may get lost; one that is too large is an error that names the maximum (default: false)
 ---@field lane? integer  events: 0 to 7; order holds within a lane (default: 0)
 ---@field retry? boolean|integer|echostream.options.retry|echostream.retry  of `with`: see [retries](#retries). What is given changes the client's policy and shares its budget (default: the client's)
----@field when_full? "wait"|"drop_oldest"|"drop_newest"|"error"  streams and events whose send queue is full: "drop_oldest" keeps the last `outbox` here and drops those before, "drop_newest" drops what is being sent, "error" gives `resource_exhausted`; these three never wait (default: "wait")
+---@field when_full? "wait"|"drop_oldest"|"drop_newest"|"error"  streams and events whose send queue is full: "drop_oldest" keeps the last `outbox` here and drops those before, "drop_newest" drops what is being sent, "error" gives `resource_exhausted`; these three never wait, and while a client is away events with them fail with `unavailable` (default: "wait")
 ---@field outbox? integer  "drop_oldest": how many wait at most, of streams also no more bytes than the queue's high mark (default: 64)
 ---@field queue? integer|table  streams: as `stream_queue` of the server or client, for this one
 ---@field idle_timeout? number  streams: seconds; it fails with `timeout` when nothing came or went for so long; 0: never (default: 0)

@@ -7,9 +7,9 @@
 ---     client:plugin(again)
 
 local log = require "echostream.log"
+local backoff = require "echostream.backoff"
 local errors = require "echostream.errors"
 local options = require "echostream.options"
-local reconnect = require "echostream.reconnect"
 local task = require "echostream.task"
 
 local M = {}
@@ -82,7 +82,7 @@ function Again:stream(name, fn, opts)
   options.argument("resubscribe:stream", "name", name, "string")
   options.argument("resubscribe:stream", "function", fn, "function")
   return add(self, function(session)
-    local n = 0
+    local pauses = backoff.of(PAUSES)
     repeat
       local stream = session:create_stream(name, opts)
       local failed = stream == nil
@@ -95,8 +95,7 @@ function Again:stream(name, fn, opts)
         failed = stream.error ~= nil or err ~= nil and err.code ~= "timeout"
         stream:close()
       end
-      n = n + 1
-    until not failed or session.closed_by or not task.sleep(reconnect.pause(PAUSES, n)) or session.closed_by
+    until not failed or session.closed_by or not task.sleep(pauses:next()) or session.closed_by
   end)
 end
 
