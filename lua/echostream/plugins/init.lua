@@ -5,7 +5,7 @@ local options = require "echostream.options"
 local errors = require "echostream.errors"
 
 -- NAME: its file plugins/NAME.lua has one function of that name, which makes it.
-local names = { auth = true, rate_limit = true, access_log = true }
+local names = { auth = true, rate_limit = true, access_log = true, cache = true, presence = true }
 
 return setmetatable({}, {
   __name = "echostream.plugins",

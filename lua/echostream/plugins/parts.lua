@@ -77,6 +77,25 @@ function M.check_patterns(where, option, patterns, level)
   end
 end
 
+--- A function that finds the value of a name, of a list of patterns that all have one value, or of a table of values by pattern.
+---@param where string
+---@param option string
+---@param given table
+---@param value any
+---@param level integer  as for error()
+---@return fun(name: string): any
+function M.values(where, option, given, value, level)
+  local patterns = {}
+  for key, each in pairs(given) do
+    patterns[math.type(key) and each or key] = math.type(key) and value or each
+    if not math.type(key) and type(each) ~= type(value) then
+      error(("%s: option \"%s\" wants a %s for %s, got %s"):format(where, option, type(value), errors.show(key), errors.show(each)), level + 1)
+    end
+  end
+  M.check_patterns(where, option, patterns, level + 1)
+  return M.matcher(patterns)
+end
+
 --- Who a peer is, as text: its identity, else nil.
 ---@param session echostream.session?
 ---@return string?

@@ -1,0 +1,125 @@
+--- The server's part of the plugin presence: the rooms, who is in them, and who has to hear of what.
+
+local core = require "echostream.core"
+local errors = require "echostream.errors"
+
+local M = {}
+
+-- Room: { members = { [session id] = { id =, meta = } }, sessions = { [session] = true }, n =, seq = } of the last change. A room that
+-- comes again after it was empty goes on counting above all numbers there were (`_high`).
+
+local function refuse(code, message)
+  return nil, errors.new(code, message)
+end
+
+local function check(self, session, name, meta)
+  if type(name) ~= "string" or name == "" or #name > 256 then
+    return refuse("invalid_argument", "a room has a name of 1 to 256 bytes")
+  end
+  local bytes = core.codec.msgpack.pack(meta)
+  if not bytes or #bytes > self._options.max_meta then
+    return refuse("invalid_argument", ("too much is said of a member: %d bytes are the most"):format(self._options.max_meta))
+  elseif self._options.admit then
+    local may, err = self._options.admit(session, name, meta)
+    if not may then
+      return nil, err or errors.new("permission_denied", "the room is not for you")
+    end
+  end
+  return true
+end
+
+local function members_of(room)
+  local list = core.array {}
+  for _, member in pairs(room and room.members or {}) do
+    list[#list + 1] = member
+  end
+  return list
+end
+
+-- One change: everybody in the room hears of it but its author, who has an answer.
+local function announce(self, tell, name, room, change, member, author)
+  local others = {}
+  for session in pairs(room.sessions) do
+    if session ~= author then
+      others[#others + 1] = session
+    end
+  end
+  room.seq = room.seq + 1
+  self._high = math.max(self._high, room.seq)
+  self._host:broadcast({ to = others, policy = "drop_oldest" }, "presence.change", name, room.seq, change, member.id, member.meta)
+  tell(self, name, change, member)
+end
+
+local function leave(self, tell, session, name)
+  local room = self._rooms[name]
+  local member = room and room.members[session.id]
+  if not member then
+    return false
+  end
+  room.members[session.id], room.sessions[session], room.n = nil, nil, room.n - 1
+  self._joined[session][name] = nil
+  announce(self, tell, name, room, "leave", member)
+  if room.n == 0 then
+    self._rooms[name] = nil
+  end
+  return true
+end
+
+local function join(self, tell, session, name, meta)
+  local ok, err = check(self, session, name, meta)
+  if not ok then
+    return nil, err
+  elseif session.closed_by then -- while `admit` took its time
+    return nil, session.closed_by
+  end
+  local room = self._rooms[name] or { members = {}, sessions = {}, n = 0, seq = self._high }
+  local known, joined = room.members[session.id], self._joined[session] or {}
+  if not known then
+    local rooms = 0
+    for _ in pairs(joined) do
+      rooms = rooms + 1
+    end
+    if rooms >= self._options.max_rooms then
+      return refuse("resource_exhausted", ("a session may be in %d rooms"):format(self._options.max_rooms))
+    elseif room.n >= self._options.max_members then
+      return refuse("resource_exhausted", "the room is full")
+    end
+    room.n = room.n + 1
+  end
+  local member = { id = session.id, meta = meta }
+  self._rooms[name], self._joined[session] = room, joined
+  room.members[session.id], room.sessions[session], joined[name] = member, true, true
+  announce(self, tell, name, room, known and "update" or "join", member, session)
+  return room.seq, members_of(room)
+end
+
+--- Installs it: `tell` calls the listeners here.
+---@param self echostream.presence
+---@param host echostream.plugin.host
+---@param tell fun(self: echostream.presence, room: string, change: string, member: echostream.presence.member)
+function M.install(self, host, tell)
+  self._high = 0
+  self._joined = setmetatable({}, { __mode = "k" }) -- session -> set of rooms
+  host:add_rpc("presence.join", function(session, name, meta)
+    return join(self, tell, session, name, meta)
+  end, { doc = "joins a room, or says something else of the member: room, meta -> number of the last change, members" })
+  host:add_rpc("presence.leave", function(session, name)
+    leave(self, tell, session, name)
+    return true
+  end, { doc = "leaves a room" })
+  host:add_rpc("presence.list", function(session, name)
+    local ok, err = check(self, session, name, nil)
+    if not ok then
+      return nil, err
+    end
+    local room = self._rooms[name]
+    return room and room.seq or self._high, members_of(room)
+  end, { doc = "who is in a room: number of the last change, members", idempotent = true })
+  host:on_disconnect(function(session)
+    for name in pairs(self._joined[session] or {}) do
+      leave(self, tell, session, name)
+    end
+  end)
+end
+
+return M

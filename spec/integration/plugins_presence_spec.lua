@@ -1,0 +1,143 @@
+-- The plugin presence: who is here.
+
+local echo = require "echostream"
+local net = require "spec.support.net"
+local process = require "spec.support.process"
+
+local presence = echo.plugins.presence
+
+local function till(fn)
+  while not fn() do echo.sleep(0.005) end
+end
+
+describe("plugins.presence", function()
+  it("says what it wants", function()
+    assert.has_error(function() presence { max_rooms = 0 } end, 'plugins.presence: option "max_rooms" wants at least 1, got 0')
+    local who = presence()
+    echo.client { skip_verification = true }:plugin(who)
+    assert.same({}, who:list "lobby")
+    assert.equal("unavailable", select(2, who:join "lobby").code)
+    assert.equal("unavailable", select(2, who:leave "lobby").code)
+  end)
+end)
+
+net.each(function(env)
+  describe("the plugin presence", function()
+    local heard
+
+    local function up(opts, bind)
+      local here = presence(opts)
+      return env.server({ bind = bind, state_dir = net.state_dir() }, function(server) server:plugin(here) end), here
+    end
+
+    local function join(server, name, opts)
+      local who, client = presence(), env.client(server, opts)
+      client:plugin(who)
+      heard[name] = {}
+      who:on_change(function(room, change, member)
+        table.insert(heard[name], ("%s %s %s"):format(room, change, member.meta and member.meta.name))
+      end)
+      assert(client:connect(server.address))
+      assert(who:join("lobby", { name = name }))
+      return who, client
+    end
+
+    local function names(who)
+      local list = {}
+      for i, member in ipairs(who:list "lobby") do list[i] = member.meta.name end
+      table.sort(list)
+      return table.concat(list, " ")
+    end
+
+    before_each(function() heard = {} end)
+
+    env.it("tells everybody in the room who comes, goes and changes", function()
+      local server, here = up()
+      local seen = {}
+      here:on_change(function(_, change, member) seen[#seen + 1] = change .. " " .. member.meta.name end)
+      local ann = join(server, "ann")
+      local bob, bobs = join(server, "bob")
+      assert.equal("ann bob", names(bob))
+      till(function() return names(ann) == "ann bob" end)
+      assert.equal("ann bob", names(here))
+      assert(bob:join("lobby", { name = "rob" }))
+      till(function() return names(ann) == "ann rob" end)
+      assert(ann:join "kitchen")
+      assert.equal("ann rob", names(bob))
+      bobs:close() -- without a word
+      till(function() return names(ann) == "ann" and #heard.ann == 5 end)
+      assert.same({ "lobby join ann", "lobby join bob", "lobby update rob", "kitchen join nil", "lobby leave rob" }, heard.ann)
+      assert(ann:leave "kitchen")
+      assert(ann:leave "lobby")
+      assert.same({}, ann:list "lobby")
+      assert.equal("", names(here))
+      till(function() return #seen > 4 end)
+    end)
+
+    env.it("joins again after a reconnection", function()
+      local server = up({}, env.kind == "sim" and "10.0.0.1:5000" or "127.0.0.1:" .. process.free_port())
+      local address = server.address
+      local ann, client = join(server, "ann", { reconnect = true })
+      server:stop { grace = 0 }
+      till(function() return client.state == "reconnecting" end)
+      local again, here = up({}, address)
+      till(function() return names(here) == "ann" end)
+      local bob = join(again, "bob")
+      till(function() return names(ann) == "ann bob" end)
+      assert.equal("ann bob", names(bob))
+    end)
+
+    env.it("refuses what is too much, or not for everybody", function()
+      local server = up { max_rooms = 2, max_members = 2, max_meta = 50,
+        admit = function(_, room) return room ~= "secret" or nil, nil end }
+      local ann = join(server, "ann")
+      local function code(...) return select(2, ann:join(...)).code end
+      assert.equal("permission_denied", code "secret")
+      assert.equal("invalid_argument", code("hall", ("x"):rep(100)))
+      assert.equal("invalid_argument", code "")
+      assert.equal("invalid_argument", code("lobby", ("x"):rep(100)))
+      assert(ann:join "hall")
+      assert.equal("resource_exhausted", code "kitchen")
+      join(server, "bob")
+      local eve, client = presence(), env.client(server)
+      client:plugin(eve)
+      client:connect(server.address)
+      assert.equal("the room is full", select(2, eve:join "lobby").message)
+      assert.equal("permission_denied", select(2, client:request("presence.list", "secret")).code)
+      assert.equal("ann bob", names(ann))
+    end)
+
+    env.it("leaves nothing behind", function()
+      local server = up()
+      local ann, client = join(server, "ann")
+      assert.is_true(client:remove_plugin "presence")
+      assert.is_true(server:remove_plugin "presence")
+      assert.equal("method_not_found", select(2, client:request("presence.list", "lobby")).code)
+      assert.equal("ann", names(ann)) -- the last that it knew
+    end)
+  end)
+end)
+
+net.only("sim", function(env)
+  describe("the plugin presence", function()
+    env.it("asks again when a change was lost on its way", function()
+      local here = presence()
+      local server = env.server({}, function(server) server:plugin(here) end)
+      local lose = false
+      server:middleware(function(call, next)
+        if lose and call.kind == "event" then return call:reply(true) end
+        return next(call)
+      end, { direction = "out" })
+      local all = {}
+      for i = 1, 3 do
+        all[i] = presence()
+        local client = env.client(server)
+        client:plugin(all[i])
+        client:connect(server.address)
+        lose = i == 2 -- the first does not hear of the second
+        assert(all[i]:join("lobby", i))
+      end
+      till(function() return #all[1]:list "lobby" == 3 end)
+    end)
+  end)
+end)
