@@ -48,6 +48,18 @@ void es_host_ref(struct es_host *h)
 
 static void method_free(struct es_method *m)
 {
+    if (m->newer != NULL) {
+        m->newer->older = m->older;
+        m->newer->calls += m->calls;
+        m->newer->errors += m->errors;
+    }
+    if (m->older != NULL) {
+        m->older->newer = m->newer;
+        if (m->newer == NULL) { /* the name was removed; what is still running counts there */
+            m->older->meter = m->meter;
+            m->meter = NULL;
+        }
+    }
     es_free(m->meter);
     es_free(m);
 }
@@ -134,12 +146,61 @@ int es_host_add(struct es_host *h, enum es_kind kind, const char *name, size_t l
     m->flags = flags;
     m->concurrent = concurrent;
     m->priority = ES_CALLERS_PRIORITY;
+    m->version = 1;
     m->name_len = (uint16_t)len;
     memcpy(m->name, name, len);
     rc = es_map_put(&h->methods[kind], name, len, m);
     if (rc != 0)
         es_free(m);
     return rc;
+}
+
+static void method_reset(struct es_method *m, unsigned flags, uint32_t concurrent, uint32_t version)
+{
+    m->flags = flags;
+    m->concurrent = concurrent;
+    m->priority = ES_CALLERS_PRIORITY;
+    m->timeout = 0;
+    m->max_calls = 0;
+    m->version = version;
+}
+
+int es_host_replace(struct es_host *h, enum es_kind kind, const char *name, size_t len, unsigned flags,
+                    uint32_t concurrent, uint32_t version)
+{
+    struct es_method *old = (unsigned)kind < ES_KINDS ? es_map_get(&h->methods[kind], name, len) : NULL;
+    struct es_method *m;
+    int rc;
+
+    if (old == NULL)
+        return ES_ERR_NOT_FOUND;
+    if (stream_exists(h, kind, name, len, flags))
+        return ES_ERR_EXISTS;
+    if (old->uses == 0) {
+        method_reset(old, flags, concurrent, version);
+        return 0;
+    }
+    m = es_calloc(1, sizeof *m + len + 1);
+    if (m == NULL)
+        return ES_ERR_NOMEM;
+    method_reset(m, flags, concurrent, version);
+    m->ref = old->ref;
+    m->name_len = (uint16_t)len;
+    memcpy(m->name, name, len);
+    rc = es_map_put(&h->methods[kind], name, len, m);
+    if (rc != 0) {
+        es_free(m);
+        return rc;
+    }
+    h->recent[kind] = NULL;
+    m->older = old;
+    old->newer = m;
+    m->meter = old->meter;
+    old->meter = NULL;
+    for (; old != NULL; old = old->older)
+        if (((old->flags ^ flags) & ES_METHOD_STREAM) != 0)
+            old->ref = ES_NO_REF; /* what is queued has another form than the function there will be */
+    return 0;
 }
 
 int es_host_limit(struct es_host *h, enum es_kind kind, const char *name, size_t len, uint64_t timeout,
@@ -175,7 +236,8 @@ int es_host_remove(struct es_host *h, enum es_kind kind, const char *name, size_
         return ES_ERR_NOT_FOUND;
     h->recent[kind] = NULL;
     *ref = m->ref;
-    m->ref = ES_NO_REF;
+    for (struct es_method *each = m; each != NULL; each = each->older)
+        each->ref = ES_NO_REF;
     if (m->uses == 0)
         method_free(m);
     return 0;
@@ -196,7 +258,7 @@ struct es_method *es_host_find(struct es_host *h, enum es_kind kind, const char 
 void es_method_unuse(struct es_method *m)
 {
     assert(m->uses > 0);
-    if (--m->uses == 0 && m->ref == ES_NO_REF)
+    if (--m->uses == 0 && (m->ref == ES_NO_REF || m->newer != NULL))
         method_free(m);
 }
 

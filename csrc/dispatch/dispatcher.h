@@ -42,8 +42,13 @@ struct es_method {
     uint32_t running;       /* calls inside now */
     uint32_t uses;          /* events queued or calls open that point here: freed when removed and 0 */
     uint64_t calls, errors; /* counters */
-    struct es_meter *meter; /* owned; NULL until the first call: es_method_meter() */
+    struct es_meter *meter; /* owned, by the last of the versions; NULL until the first call:
+                               es_method_meter() */
     uint64_t warned_at;     /* the binding's: when it last complained about the handler; 0: never */
+    /* Of one name, by es_host_replace(): the registration that calls to come get is the last, and earlier
+     * ones live while something uses them. Borrowed; they take themselves out of this list. */
+    struct es_method *newer, *older;
+    uint32_t version; /* the registrar's number; 1 at first */
     uint16_t name_len;
     uint8_t
         priority; /* urgency of what the handler sends, 0 to 7; ES_CALLERS_PRIORITY: as its caller asked */
@@ -142,6 +147,22 @@ int es_host_limit(struct es_host *h, enum es_kind kind, const char *name, size_t
                   uint32_t max_calls);
 /* The urgency of what the handlers of one method or named stream send. ES_ERR_NOT_FOUND. */
 int es_host_prioritize(struct es_host *h, enum es_kind kind, const char *name, size_t len, unsigned priority);
+/* Another registration for a name, under the same ref: the binding puts another function behind it. Calls to
+ * come get the new one; so do those that are queued, unless one is streaming and the other is not (then they
+ * are refused). Those that run go on as they began, and are counted by version. Limits and priority are those
+ * of a new registration. ES_ERR_NOT_FOUND, ES_ERR_EXISTS as for es_host_add(), ES_ERR_NOMEM: nothing changed.
+ */
+int es_host_replace(struct es_host *h, enum es_kind kind, const char *name, size_t len, unsigned flags,
+                    uint32_t concurrent, uint32_t version);
+/* Calls inside, of all versions together. */
+static inline uint32_t es_method_inside(const struct es_method *m)
+{
+    uint32_t n = m->running;
+
+    while ((m = m->older) != NULL)
+        n += m->running;
+    return n;
+}
 /* The ref that was there (to be released by the binding), or ES_ERR_NOT_FOUND. Calls under way finish. */
 int es_host_remove(struct es_host *h, enum es_kind kind, const char *name, size_t len, int *ref);
 struct es_method *es_host_find(struct es_host *h, enum es_kind kind, const char *name, size_t len);

@@ -6,6 +6,8 @@
 
 struct es_meter *es_method_meter(struct es_method *m)
 {
+    while (m->newer != NULL)
+        m = m->newer;
     if (m->meter == NULL)
         m->meter = es_calloc(1, sizeof *m->meter + 1);
     return m->meter;

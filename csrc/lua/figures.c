@@ -43,8 +43,11 @@ static void push_methods(lua_State *L, const struct es_host *h, enum es_kind kin
         lua_createtable(L, 0, 6);
         lua_pushlstring(L, m->name, m->name_len);
         lua_setfield(L, -2, "name");
-        set_integer(L, "calls", m->calls);
-        set_integer(L, "running", m->running);
+        uint64_t calls = 0;
+        for (const struct es_method *each = m; each; each = each->older)
+            calls += each->calls;
+        set_integer(L, "calls", calls);
+        set_integer(L, "running", es_method_inside(m));
         lua_pushboolean(L, (m->flags & ES_METHOD_STREAM) != 0);
         lua_setfield(L, -2, "streaming");
         set_meter(L, m->meter);

@@ -179,37 +179,62 @@ static enum es_kind check_kind(lua_State *L, int idx)
     return (enum es_kind)luaL_checkoption(L, idx, NULL, kinds);
 }
 
-static int host_add(lua_State *L)
-{
-    struct es_lhost *h = es_lua_check_host(L, 1);
-    enum es_kind kind = check_kind(L, 2);
+/* What a handler was registered with. */
+struct registration {
+    enum es_kind kind;
+    const char *name;
     size_t len;
-    const char *name = es_lua_check_text(L, 3, &len);
+    unsigned flags;
+    uint32_t concurrent, max_calls;
+    unsigned priority;
+    uint64_t timeout;
+};
+
+/* kind, name, function, options: arguments 2 to 5. */
+static void read_registration(lua_State *L, struct registration *r)
+{
+    r->kind = check_kind(L, 2);
+    r->name = es_lua_check_text(L, 3, &r->len);
     luaL_checktype(L, 4, LUA_TFUNCTION);
     static const char *const streams[] = {"in", "out", "both", NULL};
     static const unsigned stream_flags[] = {ES_METHOD_STREAM_IN, ES_METHOD_STREAM_OUT, ES_METHOD_STREAM};
     int idempotent = 0, secret = 0, stream = -1;
     lua_Integer concurrent = 0, max_calls = 0, priority = ES_CALLERS_PRIORITY;
-    uint64_t timeout = 0;
+    r->timeout = 0;
     es_lua_check_options(L, 5, "options");
     es_lua_opt_boolean(L, 5, "idempotent", &idempotent);
     es_lua_opt_boolean(L, 5, "secret", &secret);
     es_lua_opt_integer(L, 5, "concurrent", 1, 1 << 20, &concurrent);
     es_lua_opt_integer(L, 5, "max_calls", 1, 1 << 30, &max_calls);
     es_lua_opt_integer(L, 5, "priority", 0, 7, &priority);
-    es_lua_opt_seconds(L, 5, "timeout", &timeout);
+    es_lua_opt_seconds(L, 5, "timeout", &r->timeout);
     es_lua_opt_choice(L, 5, "stream", streams, &stream);
-    luaL_argcheck(L, stream < 0 || kind == ES_KIND_RPC, 5, "only a method can be a streaming one");
-    unsigned flags = (idempotent ? ES_METHOD_IDEMPOTENT : 0) | (secret ? ES_METHOD_SECRET : 0) |
-                     (stream >= 0 ? stream_flags[stream] : 0);
+    luaL_argcheck(L, stream < 0 || r->kind == ES_KIND_RPC, 5, "only a method can be a streaming one");
+    r->flags = (idempotent ? ES_METHOD_IDEMPOTENT : 0) | (secret ? ES_METHOD_SECRET : 0) |
+               (stream >= 0 ? stream_flags[stream] : 0);
+    r->concurrent = (uint32_t)concurrent;
+    r->max_calls = (uint32_t)max_calls;
+    r->priority = (unsigned)priority;
+}
+
+static void limit_registration(struct es_lhost *h, const struct registration *r)
+{
+    (void)es_host_limit(h->host, r->kind, r->name, r->len, r->timeout, r->max_calls);
+    (void)es_host_prioritize(h->host, r->kind, r->name, r->len, r->priority);
+}
+
+static int host_add(lua_State *L)
+{
+    struct es_lhost *h = es_lua_check_host(L, 1);
+    struct registration r;
+    read_registration(L, &r);
     lua_pushvalue(L, 4);
     int ref = luaL_ref(L, LUA_REGISTRYINDEX);
     int rc = es_buf_reserve(&h->method_refs, sizeof ref);
     if (rc == 0)
-        rc = es_host_add(h->host, kind, name, len, ref, flags, (uint32_t)concurrent);
+        rc = es_host_add(h->host, r.kind, r.name, r.len, ref, r.flags, r.concurrent);
     if (rc == 0) {
-        (void)es_host_limit(h->host, kind, name, len, timeout, (uint32_t)max_calls);
-        (void)es_host_prioritize(h->host, kind, name, len, (unsigned)priority);
+        limit_registration(h, &r);
         es_buf_put(&h->method_refs, &ref, sizeof ref);
         lua_pushboolean(L, 1);
         return 1;
@@ -217,23 +242,54 @@ static int host_add(lua_State *L)
     luaL_unref(L, LUA_REGISTRYINDEX, ref);
     if (rc == ES_ERR_INVAL)
         return luaL_argerror(L, 3, "a name is 1 to 256 bytes of A-Z a-z 0-9 . _ / : -");
-    return es_lua_fail(L, rc, name);
+    return es_lua_fail(L, rc, r.name);
 }
 
-/* Another function for a name; what was queued for the old one goes to the new one. False: there is none. */
+/* Another function for a name; what was queued for the old one goes to the new one. With options and a number
+ * it is a registration of its own, a version; without, all else stays. False: there is none. */
 static int host_replace(lua_State *L)
 {
     struct es_lhost *h = es_lua_check_host(L, 1);
-    enum es_kind kind = check_kind(L, 2);
-    size_t len;
-    const char *name = es_lua_check_text(L, 3, &len);
-    luaL_checktype(L, 4, LUA_TFUNCTION);
-    struct es_method *m = es_host_find(h->host, kind, name, len);
+    struct registration r;
+    read_registration(L, &r);
+    if (!lua_isnoneornil(L, 6)) {
+        lua_Integer version = luaL_checkinteger(L, 6);
+        luaL_argcheck(L, version >= 1 && version <= UINT32_MAX, 6, "a version is a number from 1 on");
+        int rc = es_host_replace(h->host, r.kind, r.name, r.len, r.flags, r.concurrent, (uint32_t)version);
+        if (rc < 0 && rc != ES_ERR_NOT_FOUND)
+            return es_lua_fail(L, rc, r.name);
+        limit_registration(h, &r);
+    }
+    struct es_method *m = es_host_find(h->host, r.kind, r.name, r.len);
     if (m) {
         lua_pushvalue(L, 4);
         lua_rawseti(L, LUA_REGISTRYINDEX, m->ref);
     }
     lua_pushboolean(L, m != NULL);
+    return 1;
+}
+
+/* The versions of what is behind a name, the last first: a list of { version =, running = }. Earlier ones are
+ * in it while calls run. */
+static int host_versions(lua_State *L)
+{
+    struct es_lhost *h = es_lua_check_host(L, 1);
+    enum es_kind kind = check_kind(L, 2);
+    size_t len;
+    const char *name = es_lua_check_text(L, 3, &len);
+    const struct es_method *first = es_host_find(h->host, kind, name, len);
+    lua_Integer n = 0;
+    lua_newtable(L);
+    for (const struct es_method *m = first; m; m = m->older) {
+        if (m != first && m->running == 0)
+            continue;
+        lua_createtable(L, 0, 2);
+        lua_pushinteger(L, m->version);
+        lua_setfield(L, -2, "version");
+        lua_pushinteger(L, m->running);
+        lua_setfield(L, -2, "running");
+        lua_rawseti(L, -2, ++n);
+    }
     return 1;
 }
 
@@ -321,6 +377,7 @@ void es_lua_open_host(lua_State *L, int core)
     static const luaL_Reg methods[] = {{"add", host_add},
                                        {"replace", host_replace},
                                        {"remove", host_remove},
+                                       {"versions", host_versions},
                                        {"set_wrapper", host_set_wrapper},
                                        {"early_open", host_early_open},
                                        {"fingerprints", es_lua_host_fingerprints},

@@ -120,8 +120,12 @@ void call_in_refuse(struct es_call *c, const struct es_failure *f, uint64_t stop
     struct es_session *s = c->st.session;
 
     s->host->stats.calls_in_refused++;
-    if (c->method != NULL && es_method_meter(c->method) != NULL)
-        c->method->meter->refused++;
+    if (c->method != NULL) {
+        struct es_meter *meter = es_method_meter(c->method);
+
+        if (meter != NULL)
+            meter->refused++;
+    }
     if (c->st.ls != NULL && s->link != NULL)
         (void)answer_failure(s, c->st.ls, c->st.fin, f, stop_code);
     call_in_end(c);
@@ -193,7 +197,7 @@ int es_call_admit(struct es_call *c)
         call_in_refuse(c, &f, ES_APP_NO_MORE_WANTED);
         return ES_ERR_LIMIT;
     }
-    if (c->method->max_calls != 0 && c->method->running >= c->method->max_calls) {
+    if (c->method->max_calls != 0 && es_method_inside(c->method) >= c->method->max_calls) {
         failure_set(&f, ES_STATUS_RESOURCE_EXHAUSTED, ES_PROCESSED_NO,
                     "as many calls of this method are running as may");
         f.codec = c->codec;

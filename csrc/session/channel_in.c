@@ -226,7 +226,7 @@ static int refuse_channel(struct es_call *c, const struct es_request *r, struct 
     if (refuse_reason(s, r, &f, text, m)) {
         session_glitch_refusal(s, &f);
     } else {
-        int full = (*m)->max_calls != 0 && (*m)->running >= (*m)->max_calls;
+        int full = (*m)->max_calls != 0 && es_method_inside(*m) >= (*m)->max_calls;
 
         if (s->n_channels_in < s->host->cfg.limits.max_named_streams && !full)
             return 0;

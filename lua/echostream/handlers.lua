@@ -5,6 +5,8 @@ local errors = require "echostream.errors"
 local event = require "echostream.event"
 local group = require "echostream.group"
 local flow = require "echostream.flow"
+local introspect = require "echostream.introspect"
+local introspect_entry = require "echostream.introspect_entry"
 local log = require "echostream.log"
 local loop = require "echostream.loop"
 local options = require "echostream.options"
@@ -15,9 +17,9 @@ local M = {}
 ---@class echostream.handler_options
 ---@field session? boolean          false: the handler does not get the session: `fn(...)`, streams `fn(stream)`
 ---@field doc? string               what it does, for people
----@field args? string|table        about the arguments: a sentence, or a list with one entry for each
----@field returns? string|table     about the results
----@field examples? string|table    one or a list
+---@field arguments? string|table   what it takes, in order: text, `"a: a number"`, or a [schema](#schemas), or both
+---@field results? string|table     the same of what it gives
+---@field examples? string|table    text, or `{ arguments = { 1, 2 }, results = { 3 }, doc = "…" }`, or a list of those
 ---@field version? string           of the handler, as text
 ---@field deprecated? boolean|string  since when, or what to use instead
 ---@field timeout? number           seconds it may take: then it is cancelled, and the caller gets `timeout` (default: the caller's)
@@ -45,7 +47,9 @@ local function schema(own)
   local fields = {
     session = { type = "boolean" },
     doc = { type = "string" },
-    args = { type = { "string", "table" } },
+    arguments = { type = { "string", "table" } },
+    args = { refuse = 'is called "arguments"' },
+    returns = { refuse = 'is called "results"' },
     examples = { type = { "string", "table" } },
     version = { type = "string" },
     deprecated = { type = { "boolean", "string" } },
@@ -72,7 +76,7 @@ local urgency = { type = "integer", min = 0, max = 7 }
 ---@type table<"rpc"|"event"|"stream", table<string, echostream.options.field>>
 M.schemas = {
   rpc = schema(with_stream {
-    returns = { type = { "string", "table" } },
+    results = { type = { "string", "table" } },
     idempotent = { type = "boolean" },
     secret = { type = "boolean" },
     max_calls = limit,
@@ -87,7 +91,7 @@ M.schemas = {
     balance = { refuse = "is of methods and streams" },
     idempotent = { refuse = "is of methods; an event is delivered at most once" },
     secret = { refuse = "is of methods and streams; an event sends nothing" },
-    returns = { refuse = "is of methods; an event has no answer" },
+    results = { refuse = "is of methods; an event has no answer" },
   },
   stream = schema(with_stream {
     codec = stream.codec_option,
@@ -98,22 +102,6 @@ M.schemas = {
     secret = { type = "boolean" },
   }),
 }
-
--- What describes a handler to the other side.
-local described = { "doc", "args", "returns", "examples", "version", "deprecated", "timeout", "max_calls", "idempotent", "secret",
-  "priority", "stream", "concurrent", "codec" }
-
--- Descriptions travel: what cannot be sent is refused here, where it was written.
-local function check_sendable(where, opts)
-  for _, name in ipairs { "args", "returns", "examples" } do
-    if type(opts[name]) == "table" then
-      local bytes, problem = core.codec.msgpack.pack(opts[name])
-      if not bytes then
-        error(('%s: option "%s" cannot be sent: %s'):format(where, name, problem.message), 4)
-      end
-    end
-  end
-end
 
 -- Forms of handlers --------------------------------------------------------------------------------------------
 
@@ -140,9 +128,57 @@ local function within(seconds, name, fn)
   end
 end
 
-local function form(kind, name, fn, opts)
+-- What its schemas refuse never gets to a handler; what they refuse of its results never gets to the caller.
+local function checked(kind, name, fn, opts, checks)
+  local arguments, results = checks.arguments, checks.results
+  local function outcome(...)
+    if not (select("#", ...) == 2 and (...) == nil and errors.is_error((select(2, ...)))) then
+      local err = results(...)
+      if err then
+        log.write("error", err.message, { method = name })
+        return nil, errors.new("internal", "the handler's results are not what it promised")
+      end
+    end
+    return ...
+  end
+  local told = -math.huge
+  local function refuse(err)
+    if kind == "event" and loop.now() - told >= 10 then -- nobody is there to be told, and peers choose how often
+      told = loop.now()
+      log.write("warn", "an event was dropped: " .. err.message, { method = name })
+    end
+    return nil, err
+  end
+  local function run(...)
+    if results then
+      return outcome(fn(...))
+    end
+    return fn(...)
+  end
+  if opts.stream then
+    return function(peer, channel, ...)
+      local err = arguments and arguments(...)
+      if err then
+        return refuse(err)
+      end
+      return run(peer, channel, ...)
+    end
+  end
+  return function(peer, ...)
+    local err = arguments and arguments(...)
+    if err then
+      return refuse(err)
+    end
+    return run(peer, ...)
+  end
+end
+
+local function form(kind, name, fn, opts, checks)
   if opts.session == false then
     fn = without_session(fn)
+  end
+  if checks.arguments or checks.results then
+    fn = checked(kind, name, fn, opts, checks)
   end
   if kind == "stream" then
     local codec, handler = opts.codec, fn
@@ -170,10 +206,13 @@ local function add(self, kind, name, fn, opts)
   options.argument(where, "handler", fn, "function", 3)
   if not name:find "^[%w._/:-]+$" or #name > 256 then
     error(("%s: a name is 1 to 256 characters of A-Z a-z 0-9 . _ / : -, got %s"):format(where, errors.show(name)), 3)
+  elseif introspect.is_reserved(name) then
+    error(("%s: %s: names that begin with \"rpc.\" are what a server says about itself; take another"):format(where,
+      errors.show(name)), 3)
   end
   opts = options.check(where, opts, M.schemas[kind], 3)
   flow.marks(where, "queue", opts.queue, 3)
-  check_sendable(where, opts)
+  local entry, checks = introspect_entry.entry(where, kind, name, opts)
   local members = self._groups[kind] and self._groups[kind][name]
   if members and opts.balance then
     local ok, problem = pcall(members.add, members, fn, opts)
@@ -187,7 +226,7 @@ local function add(self, kind, name, fn, opts)
     fn = members.handler
   end
   local limits = kind ~= "event" and opts or {}
-  local handler, settings = form(kind, name, fn, opts), {
+  local handler, settings = form(kind, name, fn, opts, checks), {
     idempotent = opts.idempotent,
     secret = opts.secret,
     concurrent = opts.concurrent,
@@ -206,10 +245,6 @@ local function add(self, kind, name, fn, opts)
     error(("%s: %s: %s"):format(where, errors.show(name), err.code == "already_exists"
       and (members and "its handlers share the name by the option balance, which this one has not"
         or "there is a handler of that name already") or err.message), 3)
-  end
-  local entry = { name = name, kind = kind }
-  for _, field in ipairs(described) do
-    entry[field] = opts[field]
   end
   self._catalog[kind][name] = entry
   if opts.balance then
@@ -292,52 +327,22 @@ function methods:remove_stream(name, fn)
   return (remove(self, "stream", name, fn))
 end
 
--- What is offered, said to the other side ----------------------------------------------------------------------
-
-local kinds = { "rpc", "event", "stream" }
-
--- The host of a session, without keeping it alive: the core keeps these functions as long as the host lives.
-local function catalog_of(peer)
-  local host = peer.server_ctx._host[1]
-  return host and host._catalog or { rpc = {}, event = {}, stream = {} }
-end
-
-local function list(peer)
-  local entries = {}
-  for _, kind in ipairs(kinds) do
-    for name, entry in pairs(catalog_of(peer)[kind]) do
-      entries[#entries + 1] = { name = name, kind = kind, doc = entry.doc, deprecated = entry.deprecated }
-    end
-  end
-  table.sort(entries, function(a, b)
-    if a.name == b.name then
-      return a.kind < b.kind
-    end
-    return a.name < b.name
-  end)
-  return core.array(entries)
-end
-
-local function describe(peer, name, kind)
-  for _, each in ipairs(kinds) do
-    local entry = (kind == nil or kind == each) and catalog_of(peer)[each][name]
-    if entry then
-      return entry
-    end
-  end
-  return nil, errors.new("not_found", ("nothing of the name %s is offered here"):format(errors.show(name)))
-end
-
---- Makes the catalogue of a host and, unless told not to, offers `rpc.list` and `rpc.describe`.
+--- Offers one of the methods that a server has by itself: a reserved name, which `rpc.list` does not show.
 ---@param self table
----@param introspection boolean?  default true
-function M.init(self, introspection)
+---@param kind "rpc"|"event"|"stream"
+---@param name string
+---@param fn function
+---@param opts? table  of `add_rpc`, not checked
+function M.offer(self, kind, name, fn, opts)
+  opts = opts or {}
+  assert(self._host:add(kind, name, form(kind, name, fn, opts, {}), { idempotent = opts.idempotent, stream = opts.stream }))
+end
+
+--- Makes the catalogue of a host.
+---@param self table
+function M.init(self)
   self._catalog = { rpc = {}, event = {}, stream = {} }
   self._groups = { rpc = {}, stream = {} }
-  if introspection ~= false then
-    self._host:add("rpc", "rpc.list", list, { idempotent = true })
-    self._host:add("rpc", "rpc.describe", describe, { idempotent = true })
-  end
 end
 
 return M

@@ -9,6 +9,7 @@ local flow = require "echostream.flow"
 local handlers = require "echostream.handlers"
 local heartbeat = require "echostream.heartbeat"
 local hooks = require "echostream.hooks"
+local introspect = require "echostream.introspect"
 local loop = require "echostream.loop"
 local metrics = require "echostream.metrics"
 local middleware = require "echostream.middleware"
@@ -25,7 +26,7 @@ local M = {}
 ---@field context echostream.context  key/value store; `sessions()` and `broadcast()` on it
 local methods = {}
 M.methods = methods
-for _, part in ipairs { alerts, event, handlers, hooks, middleware, plugin, services, topic } do
+for _, part in ipairs { alerts, event, handlers, hooks, introspect, middleware, plugin, services, topic } do
   for name, method in pairs(part.methods) do
     methods[name] = method
   end
@@ -258,7 +259,8 @@ function M.init(self, opts, accepts)
   end
   metrics.remember(self)
   event.init(self)
-  handlers.init(self, opts.introspection)
+  handlers.init(self)
+  introspect.init(self, opts.introspection == nil and accepts or opts.introspection == true, handlers.offer)
   services.init(self)
 end
 

@@ -35,6 +35,8 @@ local task = require "echostream.task"
 ---@field breaker table                 circuit breakers (loaded on first use)
 ---@field pretty table                 values as text for people (loaded on first use)
 ---@field backoff table                 pauses before trying again (loaded on first use)
+---@field introspect table              what servers say about themselves, and pages made of it (loaded on first use)
+---@field schema table                  what arguments and results have to look like (loaded on first use)
 ---@field retry table                   policies of retries (loaded on first use)
 local M = {
   version = core.version,
@@ -117,6 +119,8 @@ local parts = {
   breaker = "echostream.breaker",
   fleet = "echostream.fleet",
   pretty = "echostream.pretty",
+  introspect = "echostream.introspect",
+  schema = "echostream.schema",
   loop = "echostream.loop",
   resubscribe = "echostream.plugins.resubscribe",
   plugins = "echostream.plugins",

@@ -7,6 +7,7 @@ local address = require "echostream.address"
 local dedupe = require "echostream.dedupe"
 local host = require "echostream.host"
 local identity = require "echostream.identity"
+local introspect = require "echostream.introspect"
 local log = require "echostream.log"
 local loop = require "echostream.loop"
 local middleware = require "echostream.middleware"
@@ -373,6 +374,7 @@ local function drain(self, grace)
         end
       end
       topic.close_all(self)
+      introspect.drain(self)
     end)
     self._on_idle = nil
     -- The last answers are queued now; they still have to arrive.

@@ -5,6 +5,7 @@ local context = require "echostream.context"
 local errors = require "echostream.errors"
 local event = require "echostream.event"
 local heartbeat = require "echostream.heartbeat"
+local introspect = require "echostream.introspect"
 local options = require "echostream.options"
 local outgoing = require "echostream.session_out"
 local path = require "echostream.path"
@@ -69,6 +70,9 @@ end
 local shared = { ping = heartbeat.shared.ping }
 M.shared = shared
 shared.subscribe = subscription.methods.subscribe
+for name, method in pairs(introspect.shared) do
+  shared[name] = method
+end
 
 --- Calls a method of the other side. Values keep their kind: integers stay integers and floats floats, strings are bytes, nils
 --- between arguments or results stay where they are, tables become lists or maps by their keys (`echo.array`, `echo.map` where
@@ -165,24 +169,6 @@ end
 ---@return table<string, function>
 function shared:service(name)
   return (services.proxy(self, name))
-end
-
---- What the other side offers: a list of `{ name, kind, doc, deprecated }`, or everything about one name. `tostring` makes text
---- of both. The other side may have turned it off (`introspection = false`).
----@param name? string
----@param callback? fun(description: table?, err: echostream.error?)  instead of waiting
----@return table|nil description, echostream.error? err  `not_found`, `method_not_found`
-function shared:describe(name, callback)
-  if type(name) == "function" then
-    name, callback = nil, name
-  end
-  if name ~= nil then
-    options.argument("describe", "name", name, "string")
-  end
-  if callback ~= nil then
-    return task.call_back(callback, services.describe, self, name)
-  end
-  return services.describe(self, name)
 end
 
 --- Figures of the connection.

@@ -57,6 +57,109 @@ TEST(the_limits_are_those_of_the_documentation)
     CHECK(l.request_timeout == 30 * ES_SECOND);
 }
 
+/* What a call that began does. */
+static struct es_method *begin(struct es_host *h, const char *name)
+{
+    struct es_method *m = es_host_find(h, ES_KIND_RPC, name, strlen(name));
+
+    es_method_use(m);
+    m->running++;
+    return m;
+}
+
+static void end(struct es_method *m)
+{
+    m->running--;
+    m->calls++;
+    es_method_unuse(m);
+}
+
+TEST(a_registration_that_is_replaced_lives_until_its_calls_have_ended)
+{
+    struct es_host *h = host_new();
+    struct es_method *v1, *v2, *v3;
+    struct es_meter *meter;
+    int ref = 0;
+
+    CHECK_INT(es_host_replace(h, ES_KIND_RPC, "a", 1, 0, 0, 2), ==, ES_ERR_NOT_FOUND);
+    CHECK_INT(es_host_add(h, ES_KIND_RPC, "a", 1, 7, 0, 0), ==, 0);
+    v1 = begin(h, "a");
+    meter = es_method_meter(v1);
+    CHECK_INT(v1->version, ==, 1);
+    CHECK_INT(es_host_replace(h, ES_KIND_RPC, "a", 1, ES_METHOD_IDEMPOTENT, 0, 2), ==, 0);
+    CHECK_INT(es_host_limit(h, ES_KIND_RPC, "a", 1, 5, 6), ==, 0);
+    v2 = begin(h, "a");
+    CHECK(v2 != v1 && v2->older == v1 && v1->newer == v2);
+    CHECK_INT(v2->version, ==, 2);
+    CHECK_INT(v2->flags, ==, ES_METHOD_IDEMPOTENT);
+    CHECK_INT(v1->flags, ==, 0); /* as it began */
+    CHECK_INT(v1->max_calls, ==, 0);
+    CHECK_INT(v2->max_calls, ==, 6);
+    CHECK_INT(v1->ref, ==, 7); /* what is queued gets the new function, which the binding puts there */
+    CHECK_INT(v2->ref, ==, 7);
+    CHECK(es_method_meter(v1) == meter && es_method_meter(v2) == meter);
+    CHECK_INT(es_method_inside(v2), ==, 2);
+    CHECK_INT(es_host_replace(h, ES_KIND_RPC, "a", 1, 0, 0, 3), ==, 0);
+    v3 = begin(h, "a");
+    CHECK_INT(v3->max_calls, ==, 0); /* limits are those of the new registration */
+    end(v2);                         /* the one in the middle */
+    CHECK(v3->older == v1 && v1->newer == v3);
+    CHECK_INT(v3->calls, ==, 1); /* its figures live on */
+    end(v1);
+    CHECK(v3->older == NULL);
+    CHECK_INT(v3->calls, ==, 2);
+    end(v3);
+    CHECK(es_host_find(h, ES_KIND_RPC, "a", 1) == v3);
+    CHECK_INT(es_host_replace(h, ES_KIND_RPC, "a", 1, 0, 0, 4), ==, 0);
+    CHECK(es_host_find(h, ES_KIND_RPC, "a", 1) == v3); /* nothing ran: no need for another */
+    CHECK_INT(v3->version, ==, 4);
+    CHECK_INT(es_host_remove(h, ES_KIND_RPC, "a", 1, &ref), ==, 0);
+    host_end(h);
+}
+
+TEST(a_name_that_is_removed_leaves_every_version_to_its_calls)
+{
+    struct es_host *h = host_new();
+    struct es_method *v1, *v2;
+    struct es_meter *meter;
+    int ref = 0;
+
+    CHECK_INT(es_host_add(h, ES_KIND_RPC, "a", 1, 7, 0, 0), ==, 0);
+    v1 = begin(h, "a");
+    CHECK_INT(es_host_replace(h, ES_KIND_RPC, "a", 1, 0, 0, 2), ==, 0);
+    v2 = begin(h, "a");
+    meter = es_method_meter(v2);
+    CHECK_INT(es_host_remove(h, ES_KIND_RPC, "a", 1, &ref), ==, 0);
+    CHECK_INT(ref, ==, 7);
+    CHECK_INT(v1->ref, ==, ES_NO_REF);
+    CHECK_INT(v2->ref, ==, ES_NO_REF);
+    CHECK_INT(es_host_add(h, ES_KIND_RPC, "a", 1, 8, 0, 0), ==, 0); /* another one of that name */
+    CHECK(es_host_find(h, ES_KIND_RPC, "a", 1)->older == NULL);
+    end(v2);
+    CHECK(es_method_meter(v1) == meter);
+    end(v1);
+    CHECK_INT(es_host_find(h, ES_KIND_RPC, "a", 1)->calls, ==, 0);
+    host_end(h);
+}
+
+TEST(a_method_that_becomes_a_streaming_one_refuses_what_was_queued_for_the_plain_one)
+{
+    struct es_host *h = host_new();
+    struct es_method *plain;
+
+    CHECK_INT(es_host_add(h, ES_KIND_RPC, "a", 1, 7, 0, 0), ==, 0);
+    CHECK_INT(es_host_add(h, ES_KIND_STREAM, "s", 1, 8, 0, 0), ==, 0);
+    CHECK_INT(es_host_add(h, ES_KIND_RPC, "s", 1, 9, 0, 0), ==, 0);
+    CHECK_INT(es_host_replace(h, ES_KIND_RPC, "s", 1, ES_METHOD_STREAM_IN, 0, 2), ==, ES_ERR_EXISTS);
+    plain = begin(h, "a");
+    CHECK_INT(es_host_replace(h, ES_KIND_RPC, "a", 1, ES_METHOD_STREAM_OUT, 0, 2), ==, 0);
+    CHECK_INT(plain->ref, ==, ES_NO_REF);
+    CHECK_INT(es_host_find(h, ES_KIND_RPC, "a", 1)->ref, ==, 7);
+    end(plain);
+    CHECK(es_host_find(h, ES_KIND_RPC, "a", 1)->older == NULL);
+    host_end(h);
+}
+
 TEST(names_are_unique_within_a_kind)
 {
     struct es_host *h = host_new();

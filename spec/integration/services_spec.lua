@@ -76,7 +76,8 @@ net.each(function(env)
           special = { function(_, a) return a end, doc = "gives it back", version = "2" },
         }, { idempotent = true, version = "1" })
       end)
-      assert.same({ name = "s.plain", kind = "rpc", idempotent = true, version = "1" }, (client:describe("s.plain")))
+      assert.same({ name = "s.plain", kind = "rpc", idempotent = true, version = "1", versions = "v1: 0 in flight" },
+        (client:describe("s.plain")))
       local special = assert(client:describe("s.special"))
       assert.equal("2", special.version)
       assert.equal("gives it back", special.doc)
@@ -104,7 +105,7 @@ net.each(function(env)
 
     env.it("may be offered by a client", function()
       local server = env.server()
-      local client = env.client(server)
+      local client = env.client(server, { introspection = true })
       client:add_service("screen", { size = function() return 80, 25 end })
       assert(client:connect(server.address))
       env.eventually(function() return #server:sessions() == 1 end)

@@ -165,7 +165,13 @@ function core.host(loop, options) end
 function host:add(kind, name, fn, options) end
 --- Another function for a name that is there; its options stay, and what was queued for the old function goes to the new one.
 ---@return boolean replaced
-function host:replace(kind, name, fn) end
+function host:replace(kind, name, fn, options, version) end
+
+---The versions of what is behind a name, the last first; earlier ones while calls run that began with them.
+---@param kind "rpc"|"event"|"stream"
+---@param name string
+---@return { version: integer, running: integer }[]
+function host:versions(kind, name) end
 ---@return boolean removed
 function host:remove(kind, name) end
 --- Whether sessions to come may open on early data, before on_connect hooks could be sure that nobody replays it.
