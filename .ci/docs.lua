@@ -27,13 +27,14 @@ local prefixes = {
   Policy = "policy", Breaker = "breaker", Batch = "batch", Alert = "alert",
   Again = "resubscribe", Fleet = "fleet", Service = "service",
   Backoff = "backoff", Topic = "topic", Subscription = "subscription",
-  Cache = "cache", Presence = "presence",
+  Tracing = "tracing", Cache = "cache", Presence = "presence",
 }
 local modules = { -- whose functions users call, and how
   backoff = "echo.backoff", retry = "echo.retry", breaker = "echo.breaker",
   quic = "echo.quic", session_cache = "echo.session_cache", sim = "echo.sim", codec = "echo.codec", frame = "echo.frame", init = "echo",
   metrics = "echo.metrics", pretty = "echo.pretty", trace = "echo.trace", log = "echo.log",
   ["plugins/auth"] = "echo.plugins", ["plugins/rate_limit"] = "echo.plugins", ["plugins/access_log"] = "echo.plugins",
+  ["plugins/metrics_endpoint"] = "echo.plugins", ["plugins/tracing"] = "echo.plugins", ["plugins/reconnect"] = "echo.plugins",
   ["plugins/cache"] = "echo.plugins", ["plugins/presence"] = "echo.plugins",
   ["plugins/resubscribe"] = "echo.resubscribe", fleet = "echo.fleet", service = "echo.service", split = "echo.split",
 }
@@ -66,6 +67,9 @@ local schemas = {
   ["echostream.options.rate_limit"] = { "plugins/rate_limit", "schema" },
   ["echostream.options.access_log"] = { "plugins/access_log", "schema" },
   ["echostream.options.cache"] = { "plugins/cache", "schema" },
+  ["echostream.options.metrics_endpoint"] = { "plugins/metrics_endpoint", "schema" },
+  ["echostream.options.tracing"] = { "plugins/tracing", "schema" },
+  ["echostream.options.reconnect_plugin"] = { "plugins/reconnect", "schema" },
   ["echostream.options.presence"] = { "plugins/presence", "schema" },
   ["echostream.options.dedupe"] = { "dedupe", "M.schema" },
   ["echostream.options.budget"] = { "budget", "M.schema" },

@@ -5,7 +5,8 @@ local options = require "echostream.options"
 local errors = require "echostream.errors"
 
 -- NAME: its file plugins/NAME.lua has one function of that name, which makes it.
-local names = { auth = true, rate_limit = true, access_log = true, cache = true, presence = true }
+local names = { auth = true, rate_limit = true, access_log = true, cache = true, presence = true, metrics_endpoint = true, tracing = true,
+  reconnect = true }
 
 return setmetatable({}, {
   __name = "echostream.plugins",

@@ -1,0 +1,96 @@
+--- A plugin for clients: comes back when the connection is lost, and does again what has to be done in every new session. The option
+--- `reconnect` of `echo.client` and the plugin `echo.resubscribe` in one. Handlers stay registered by themselves.
+---
+---     client:plugin(echo.plugins.reconnect { subscribe = { prices = print }, register = { { "workers.join", "resize" } } })
+
+local backoff = require "echostream.backoff"
+local log = require "echostream.log"
+local options = require "echostream.options"
+local reconnect = require "echostream.reconnect"
+local resubscribe = require "echostream.plugins.resubscribe"
+
+local M = {}
+
+---@class echostream.options.reconnect_plugin
+---@field policy? echostream.options.reconnect  pauses and attempts (default: the defaults)
+---@field subscribe? table<string, fun(...)>  topics, and who gets what is published
+---@field streams? table<string, fun(stream: echostream.stream, session: echostream.session)>  streams that are opened in every session
+---@field register? table[]  calls that are made in every session: lists of a method's name and its arguments. What they fail with is logged
+---@field each? fun(session: echostream.session)  whatever else has to be done in every session
+
+local schema = {
+  policy = { type = "table", fields = reconnect.fields },
+  subscribe = { type = "table", default = {} },
+  streams = { type = "table", default = {} },
+  register = { type = "table", default = {} },
+  each = { type = "function" },
+}
+
+local function register(session, call)
+  local ok, err = session:request(table.unpack(call, 1, call.n or #call))
+  if ok == nil and err then
+    log.write("warn", ("reconnect: %s failed: %s"):format(call[1], tostring(err)))
+  end
+end
+
+local function install(self, host)
+  if type(host.connect) ~= "function" then
+    return nil, "it is for clients"
+  elseif host.state ~= "new" then
+    return nil, "it has to be installed before the client connects"
+  end
+  local client = host.context._host[1] -- itself, not the face that plugins get
+  self._client, self._before = client, { client._reconnect, client._pauses }
+  client._reconnect, client._pauses = self._policy, backoff.of(self._policy)
+  local again = resubscribe.new "reconnect.again"
+  for _, call in ipairs(self._opts.register) do
+    again:each(function(session)
+      register(session, call)
+    end)
+  end
+  for name, fn in pairs(self._opts.subscribe) do
+    again:each(function(session)
+      session:subscribe(name, fn)
+    end)
+  end
+  for name, fn in pairs(self._opts.streams) do
+    again:stream(name, fn)
+  end
+  if self._opts.each then
+    again:each(self._opts.each)
+  end
+  host:plugin(again)
+end
+
+-- The client stays what it is, but when the connection is lost from now on it is over.
+local function uninstall(self)
+  local client = self._client
+  if client.state == "new" or client.state == "connected" then
+    reconnect.unwatch(client)
+    client._reconnect, client._pauses = self._before[1], self._before[2]
+  end
+end
+
+local function check(option, given, wanted)
+  for name, value in pairs(given) do
+    options.argument("plugins.reconnect", ("option \"%s\", %s"):format(option, tostring(name)), value, wanted, 4)
+  end
+end
+
+--- Makes the plugin; install it before `connect`. Taken away while it is connected, it leaves a client that does not come back; while it is
+--- reconnecting, one that still does.
+---@param opts? echostream.options.reconnect_plugin
+---@return echostream.plugin
+function M.reconnect(opts)
+  local checked = options.check("plugins.reconnect", opts, schema)
+  check("subscribe", checked.subscribe, "function")
+  check("streams", checked.streams, "function")
+  check("register", checked.register, "table")
+  for _, call in ipairs(checked.register) do
+    options.argument("plugins.reconnect", "option \"register\", the method", call[1], "string")
+  end
+  return { name = "reconnect", install = install, uninstall = uninstall, _opts = checked, _client = nil, _before = nil,
+    _policy = checked.policy or reconnect.check("plugins.reconnect", true) }
+end
+
+return M
