@@ -3,6 +3,7 @@
 #include <string.h>
 #include "internal.h"
 
+#define EMPTY_RESETS    8                   /* that cost a point together */
 #define MAX_DEADLINE_MS (UINT64_C(1) << 40) /* 34 years: keeps the sum in 64 bits */
 
 void call_in_opened(struct es_session *s, struct es_link_stream *ls)
@@ -78,7 +79,8 @@ int refuse_reason(struct es_session *s, const struct es_request *r, struct es_fa
     /* A retry has the id of a call that ended, whose CANCEL may have come too late and is remembered. */
     if (s->n_overtaken > 0 && !(r->flags & ES_FLAG_RETRY) && overtaken_take(s, r->request_id, &code)) {
         s->host->stats.calls_cancelled++;
-        reset_forgiven(s); /* the CANCEL that was charged as one of nothing was right */
+        reset_forgiven(s);
+        session_honest(s); /* the CANCEL that was charged as one of nothing was right */
         failure_set(f, ES_STATUS_CANCELLED, ES_PROCESSED_NO, "cancelled before it came");
         return 1;
     }
@@ -203,6 +205,10 @@ static void dispatch(struct es_call *c, const struct es_request *r)
                        f.status == ES_STATUS_RESOURCE_EXHAUSTED ? ES_APP_TOO_LARGE : ES_APP_NO_MORE_WANTED);
         return;
     }
+    /* It may be given up whenever its caller likes, together with all others that are under way: what that
+     * takes comes before any of it is answered. That starting and giving up is not all that the peer does is
+     * seen to by the account of resets, and by the allowance of streams. */
+    session_honest(s);
     if (is_full(s)) {
         reset_forgiven(s); /* honest callers give up more calls than ever when we are slow */
         refuse_with(c, ES_STATUS_RESOURCE_EXHAUSTED, "as many calls are under way as may",
@@ -387,11 +393,13 @@ void call_in_reset(struct es_call *c, uint64_t code)
 {
     struct es_session *s = c->st.session;
 
-    /* What was given up before any of it was sent costs no handler's start: an honest peer may give up a
-     * crowd of calls that wait for a slow path, and its resets go in front of its CANCELs. That they are many
-     * counts as glitches. */
+    /* What was given up before any of it was sent costs no handler's start, nor much else: an honest peer may
+     * give up crowd after crowd of calls that wait for a slow path, and its resets go in front of its
+     * CANCELs. Only that they are very many counts as glitches. */
     if (c->st.received > 0)
         reset_counted(s);
+    else if (++s->empty_resets % EMPTY_RESETS != 0)
+        es_glitch_forgive(&s->link->glitch, 1);
     if (s->closing)
         return;
     if (c->delivered) {
@@ -444,6 +452,7 @@ void call_in_expired(struct es_call *c)
                 c); /* its caller still waits, and not for a handler that does not heed us */
         call_in_cancel(c, ES_APP_DEADLINE);
     } else {
+        session_honest(c->st.session); /* nobody looked at it yet */
         refuse_with(c, ES_STATUS_TIMEOUT, "the deadline passed before the call was let in", ES_APP_DEADLINE);
     }
 }

@@ -51,7 +51,8 @@ static void leave_list(struct es_call *c, int status)
     es_wheel_remove(&s->host->wheel, &c->st.deadline);
 }
 
-/* Tells the peer that nobody waits: CANCEL is what it acts on, the rest frees both directions. */
+/* Tells the peer that nobody waits: CANCEL is what it acts on, the rest frees both directions. Of a request
+ * that has not left there is nothing to act on. */
 static void abandon(struct es_call *c, uint64_t code)
 {
     struct es_link_stream *ls = c->st.ls;
@@ -59,7 +60,8 @@ static void abandon(struct es_call *c, uint64_t code)
     if (ls == NULL)
         return;
     if (c->st.session->link != NULL) {
-        control_send_cancel(c->st.session, c->request_id, code);
+        if (es_link_queued(ls) < c->request_len)
+            control_send_cancel(c->st.session, c->request_id, code);
         es_link_stop(ls, code);
         es_glitch_expect(&c->st.session->link->glitch,
                          3); /* RESET_STREAM and STOP_SENDING, repeated perhaps */
@@ -198,6 +200,7 @@ int call_out_send(struct es_call *c, const struct es_bytes *method, const struct
     rc = es_request_encode_head(b, &r, packed_len(&k));
     if (rc == 0)
         rc = pack_write(s, c->st.ls, &k, 1, release, arg);
+    c->request_len = es_link_queued(c->st.ls);
     if (rc != 0) {
         es_link_stop(c->st.ls, ES_APP_CANCELLED);
         es_link_reset(c->st.ls, ES_APP_CANCELLED);

@@ -383,6 +383,7 @@ int es_channel_finish(struct es_channel *c)
         c->answered = 1;
         es_link_stream_done(c->st.ls);
         reset_forgiven(c->st.session);
+        session_honest(c->st.session);
     }
     (void)channel_tell_over(c);
     return 0;
@@ -428,6 +429,7 @@ static int end_incoming(struct es_channel *c, const struct es_failure *f, const 
             es_link_reset(c->st.ls, ES_APP_INTERNAL);
         c->answered = 1;
         reset_forgiven(s);
+        session_honest(s);
     }
     stop_reading(c, ES_APP_NO_MORE_WANTED);
     if (live)

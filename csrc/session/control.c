@@ -4,8 +4,6 @@
 #include "internal.h"
 
 #define RESET_WINDOW (10 * ES_SECOND)
-#define HONEST_POINTS                                                                                        \
-    3 /* that a call answered, or cancelled as it should be, takes off: its frames may cost as much */
 
 /* ---- sending ---- */
 
@@ -121,11 +119,12 @@ static void cancel_received(struct es_session *s, const struct es_raw_frame *f)
         session_glitch(s, 1, "too many CANCELs of nothing");
         return;
     }
-    es_glitch_forgive(&s->link->glitch, HONEST_POINTS);
-    if (st->kind == ES_STRAND_CALL_IN)
+    if (st->kind == ES_STRAND_CALL_IN) { /* what may follow was allowed for when it came */
         call_in_cancel((struct es_call *)st, c.code);
-    else
-        channel_cancelled((struct es_channel *)st, c.code);
+        return;
+    }
+    session_honest(s);
+    channel_cancelled((struct es_channel *)st, c.code);
 }
 
 /* ---- GOAWAY, PING ---- */
@@ -317,6 +316,4 @@ void reset_forgiven(struct es_session *s)
 {
     if (s->resets > 0)
         s->resets--;
-    if (s->link != NULL)
-        es_glitch_forgive(&s->link->glitch, HONEST_POINTS);
 }

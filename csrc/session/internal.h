@@ -73,6 +73,7 @@ struct es_call {
     uint32_t kv_len, kv_count; /* pending */
     const uint8_t *payload;    /* pending and anchored: the binding's bytes */
     size_t payload_len;        /* pending */
+    size_t request_len;        /* bytes of the whole request on the wire */
     void (*release)(void *);   /* pending and anchored */
     void *release_arg;
     /* incoming */
@@ -247,6 +248,7 @@ struct es_session {
     struct es_overtaken *overtaken; /* owned: a ring; NULL until the first */
     uint32_t n_overtaken, next_overtaken;
     uint64_t resets, resets_since, cancels;
+    uint32_t empty_resets; /* streams of which nothing but the reset came */
     struct {
         uint64_t t1, sent; /* its id, and when; 0: free */
     } pings[ES_MAX_PINGS];
@@ -264,6 +266,10 @@ void session_violation(struct es_session *s, uint64_t code, const char *why);
 void session_oom(struct es_session *s);
 /* The peer did something of no use: so many points of its budget. The session may be closing after. */
 void session_glitch(struct es_session *s, unsigned points, const char *what);
+/* The peer did something of use, which it may give up again: its CANCEL, RESET_STREAM and STOP_SENDING, one
+ * of them repeated, are no glitches. */
+#define HONEST_POINTS 3
+void session_honest(struct es_session *s);
 void session_check_idle(struct es_session *s);
 int session_may_send(const struct es_session *s); /* 0: closed or closing */
 uint64_t session_now(const struct es_session *s);
@@ -376,7 +382,7 @@ void control_send_cancel(struct es_session *s, uint64_t request_id, uint64_t cod
 int overtaken_take(struct es_session *s, uint64_t request_id, uint64_t *code);
 void goaway_received(struct es_session *s, const struct es_raw_frame *f);
 void reset_counted(struct es_session *s);  /* the peer reset a stream whose call was not answered */
-void reset_forgiven(struct es_session *s); /* a call was answered, or cancelled as it should be */
+void reset_forgiven(struct es_session *s); /* one was answered, or cancelled as it should be */
 
 /* ---- calls_out.c, pending.c ---- */
 void call_out_data(struct es_call *c, const uint8_t *p, size_t n, int fin);

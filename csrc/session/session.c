@@ -191,6 +191,12 @@ void session_violation(struct es_session *s, uint64_t code, const char *why)
     abort_link(s, code, why != NULL ? why : "protocol error");
 }
 
+void session_honest(struct es_session *s)
+{
+    if (s->link != NULL)
+        es_glitch_forgive(&s->link->glitch, HONEST_POINTS);
+}
+
 void session_glitch(struct es_session *s, unsigned points, const char *what)
 {
     if (s->link == NULL || s->closing)

@@ -13,6 +13,8 @@
 struct walk {
     const uint8_t *p, *end; /* p beyond end: the packet is malformed */
     unsigned acks, tiny, windows;
+    uint64_t given_up; /* the stream of the RESET_STREAM or STOP_SENDING before, ... */
+    unsigned how;      /* ... and which of the two; 0: none */
 };
 
 static uint64_t number(struct walk *w)
@@ -73,6 +75,18 @@ static uint32_t stream(struct walk *w, unsigned type)
     return 0;
 }
 
+/* RESET_STREAM and STOP_SENDING of one stream, next to each other, are one thing: it was given up. */
+static uint32_t give_up(struct walk *w, unsigned type)
+{
+    uint64_t id = number(w);
+    int both = w->how != 0 && w->how != type && w->given_up == id;
+
+    numbers(w, type == 0x04 ? 2 : 1);
+    w->given_up = id;
+    w->how = both ? 0 : type;
+    return !both;
+}
+
 static uint32_t one(struct walk *w, unsigned type, const char **what)
 {
     switch (type) {
@@ -84,13 +98,11 @@ static uint32_t one(struct walk *w, unsigned type, const char **what)
         *what = "PING";
         return 1;
     case 0x04:
-        numbers(w, 3);
         *what = "RESET_STREAM";
-        return 1;
+        return give_up(w, type);
     case 0x05:
-        numbers(w, 2);
         *what = "STOP_SENDING";
-        return 1;
+        return give_up(w, type);
     case 0x06:
         numbers(w, 1);
         skip(w, number(w));
@@ -200,7 +212,7 @@ static void tell(struct walk w, unsigned type, const struct es_frames_told *told
 uint32_t es_frames_look(const uint8_t *p, size_t n, const struct es_frames_told *told, void *arg,
                         const char **what)
 {
-    struct walk w = {p, p + n, 0, 0, 0};
+    struct walk w = {.p = p, .end = p + n};
     uint32_t cost = 0, dearest = 0;
     unsigned frames = 0;
 

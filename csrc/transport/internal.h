@@ -152,7 +152,7 @@ struct es_names {
 
 /* Which packets were looked into (watch.c). */
 struct es_watch {
-    uint64_t secret;                     /* decides which */
+    uint64_t secret;                     /* names.c's: what the peer cannot guess */
     uint64_t next;                       /* the largest packet number so far, and one */
     uint64_t bytes;                      /* of both directions, when points were last taken off for them */
     uint64_t seen[ES_WATCH_WINDOW / 64]; /* ring of bits */

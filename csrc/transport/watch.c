@@ -1,20 +1,19 @@
-/* Looks into some of the packets of 1-RTT, as they are decrypted, and charges the peer for frames of no use
- * (frames.c); and counts the library's memory.
+/* Charges the peer for frames of no use (frames.c) in packets of 1-RTT, as they are decrypted; and counts the
+ * library's memory.
  *
- * One packet in eight is looked into, for eight times its cost, so that honest traffic pays next to nothing
- * for it. Which one is decided by its number and a secret, so a peer cannot know. A packet that the network
- * duplicated must not be charged twice, or whoever can record and repeat packets could have an honest peer
- * cut: the numbers seen are remembered as far back as reordering goes, and what comes later than that counts
- * as lost (ngtcp2 would have to keep all the gaps to know what is new).
+ * Every packet counts, not a sample of them: what is given up by the hundred at once stands in few packets,
+ * and a sample would charge an honest peer many times over for one of them.
+ *
+ * A packet that the network duplicated must not be charged twice, or whoever can record and repeat packets
+ * could have an honest peer cut: the numbers seen are remembered as far back as reordering goes, and what
+ * comes later than that counts as lost (ngtcp2 would have to keep all the gaps to know what is new).
  */
 #include <stdio.h>
 #include <string.h>
 #include "internal.h"
 
-#define ONE_IN     8 /* packets */
-#define ONE_IN_LOG 3
-#define PER_POINT                                                                                            \
-    4096 /* bytes either way that take a point off: window updates and the like come with them */
+/* bytes either way that take a point off: window updates and the like come with them */
+#define PER_POINT 4096
 
 void es_watch_init(struct es_conn *c)
 {
@@ -63,15 +62,6 @@ static int is_too_old(const struct es_watch *w, uint64_t pn)
     return pn + ES_WATCH_WINDOW - 64 < w->next;
 }
 
-/* One in ONE_IN, and no pattern: neighbours are told apart by every bit. */
-static int is_chosen(const struct es_watch *w, uint64_t pn)
-{
-    uint64_t x = (pn ^ w->secret) * UINT64_C(0xbf58476d1ce4e5b9);
-
-    x = (x ^ x >> 32) * UINT64_C(0x94d049bb133111eb);
-    return x >> (64 - ONE_IN_LOG) == 0;
-}
-
 void es_watch_charge(struct es_conn *c, uint32_t cost, const char *what)
 {
     struct es_watch *w = &c->watch;
@@ -84,8 +74,10 @@ void es_watch_charge(struct es_conn *c, uint32_t cost, const char *what)
     bytes = c->bytes_in + c->bytes_out;
     es_glitch_forgive(&c->link.glitch, (bytes - w->bytes) / PER_POINT);
     w->bytes = bytes;
-    snprintf(text, sizeof text, "too many frames of no use: %s", what);
-    (void)es_link_glitch(&c->link, es_conn_now(c), (uint64_t)cost * ONE_IN, text);
+    if (es_glitch_charge(&c->link.glitch, es_conn_now(c), cost)) {
+        snprintf(text, sizeof text, "too many frames of no use: %s", what);
+        es_link_close(&c->link, 1, c->link.glitch_code, text);
+    }
 }
 
 int es_watch_packet(struct es_conn *c, const uint8_t *head, size_t head_n)
@@ -103,5 +95,5 @@ int es_watch_packet(struct es_conn *c, const uint8_t *head, size_t head_n)
     if (is_too_old(w, pn)) {
         return NGTCP2_ERR_DECRYPT;
     }
-    return is_new(w, pn) && is_chosen(w, pn) && c->state == ES_CONN_OPEN;
+    return is_new(w, pn) && c->state == ES_CONN_OPEN;
 }
