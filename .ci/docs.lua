@@ -21,6 +21,7 @@ end
 
 -- What users call the object that has the methods of a local table.
 local prefixes = {
+  Repl = "prompt",
   Server = "server", Client = "client", Session = "session", shared = "session", methods = "server", Host = "server", Stream = "stream",
   Context = "context", Call = "call", Net = "net", Listener = "listener", Connection = "connection", Calls = "calls", Timer = "timer",
   Timestamp = "timestamp", ["middleware.methods"] = "call", ["quic_connection.Stream"] = "quic_stream", Response = "response", Metric = "metric",
@@ -32,7 +33,7 @@ local prefixes = {
 local modules = { -- whose functions users call, and how
   backoff = "echo.backoff", retry = "echo.retry", breaker = "echo.breaker",
   quic = "echo.quic", session_cache = "echo.session_cache", sim = "echo.sim", codec = "echo.codec", frame = "echo.frame", init = "echo",
-  metrics = "echo.metrics", pretty = "echo.pretty", trace = "echo.trace", log = "echo.log",
+  metrics = "echo.metrics", pretty = "echo.pretty", repl = "echo.repl", trace = "echo.trace", log = "echo.log",
   ["plugins/auth"] = "echo.plugins", ["plugins/rate_limit"] = "echo.plugins", ["plugins/access_log"] = "echo.plugins",
   ["plugins/metrics_endpoint"] = "echo.plugins", ["plugins/tracing"] = "echo.plugins", ["plugins/reconnect"] = "echo.plugins",
   ["plugins/cache"] = "echo.plugins", ["plugins/presence"] = "echo.plugins",
@@ -61,6 +62,7 @@ local schemas = {
   ["echostream.options.adaptive"] = { "retry", "M.adaptive_schema" },
   ["echostream.options.backoff"] = { "backoff", "M.schema" },
   ["echostream.options.alert"] = { "alerts", "M.schema" },
+  ["echostream.options.repl"] = { "repl", "schema" },
   ["echostream.options.pretty"] = { "pretty", "schema" },
   ["echostream.options.breaker"] = { "breaker", "M.schema" },
   ["echostream.options.auth"] = { "plugins/auth", "schema" },

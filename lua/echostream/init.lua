@@ -33,6 +33,7 @@ local task = require "echostream.task"
 ---@field trace table                   W3C Trace Context (loaded on first use)
 ---@field log table                     what writes the log, and as what
 ---@field breaker table                 circuit breakers (loaded on first use)
+---@field repl table                   the engine of a prompt (loaded on first use)
 ---@field pretty table                 values as text for people (loaded on first use)
 ---@field backoff table                 pauses before trying again (loaded on first use)
 ---@field introspect table              what servers say about themselves, and pages made of it (loaded on first use)
@@ -121,6 +122,7 @@ local parts = {
   pretty = "echostream.pretty",
   introspect = "echostream.introspect",
   schema = "echostream.schema",
+  repl = "echostream.repl",
   loop = "echostream.loop",
   resubscribe = "echostream.plugins.resubscribe",
   plugins = "echostream.plugins",
@@ -128,6 +130,7 @@ local parts = {
 
 return setmetatable(M, {
   __name = "echostream",
+  __methods = parts, -- for the prompt's completion
   __index = function(self, key)
     if parts[key] then
       local part = require(parts[key])

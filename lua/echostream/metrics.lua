@@ -350,7 +350,10 @@ function M.remember(host)
   hosts[host] = born
 end
 
-local function running_hosts()
+--- Servers and clients of this Lua state that are running, oldest first.
+---@return echostream.host[]
+---@private
+function M.hosts()
   local list = {}
   for host in pairs(hosts) do
     if host.state ~= "new" and host.state ~= "starting" and host.state ~= "stopped" and host.state ~= "closed" then
@@ -367,7 +370,7 @@ end
 ---@param ... echostream.host  servers and clients; none: all of this Lua state that are running
 ---@return string
 function M.prometheus(...)
-  local wanted = select("#", ...) > 0 and { ... } or running_hosts()
+  local wanted = select("#", ...) > 0 and { ... } or M.hosts()
   for i, host in ipairs(wanted) do
     if type(host) ~= "table" or type(rawget(host, "_host")) ~= "userdata" then
       error(("metrics.prometheus: wants servers and clients, got %s as number %d"):format(errors.show(host), i), 2)

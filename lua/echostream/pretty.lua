@@ -265,8 +265,9 @@ local function failure(err, _, depth, state)
   node.width = (utf8.len(node.title) or #node.title) + 3
   local keys = other_keys(err, 0, 100)
   for _, key in ipairs(keys) do
-    if key ~= "code" and key ~= "message" then
-      add(node, state, key_text(key, state.opts), build(rawget(err, key), depth + 1, state))
+    local value = rawget(err, key)
+    if key ~= "code" and key ~= "message" and not (key == "processed" and value ~= "maybe") then
+      add(node, state, key_text(key, state.opts), build(value, depth + 1, state))
     end
   end
   if #node == 0 then

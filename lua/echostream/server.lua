@@ -48,7 +48,7 @@ for _, fields in ipairs { host.schema, tls.server_schema, newcomers.schema, tls.
 end
 
 -- pin and cert_hash are made when somebody first asks, so that they can be printed before the server runs.
-local meta = { __name = "echostream.server" }
+local meta = { __name = "echostream.server", __methods = Server } -- for the prompt's completion
 
 function meta.__index(self, key)
   if key == "pin" or key == "cert_hash" then

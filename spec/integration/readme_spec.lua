@@ -3,12 +3,15 @@
 --   lua file=NAME   a file that the blocks after it use
 --   lua             a script; it must end well and print what its comments `--> …` say, in order
 --   sh              shell commands; what they print is what their comments `# prints …` say, in order
+--   terminal        commands and what is typed in them, behind a pseudo-terminal
 --   repl            typed at a lua5.4 prompt: prompt_spec.lua
 --   console         commands that every fresh clone runs (.ci/run): here only that they exist
 --   ini             a systemd unit; the command it starts has the options it is given
 
 local markdown = require "spec.support.markdown"
 local process = require "spec.support.process"
+local pty = require "spec.support.pty"
+local transcript = require "spec.support.transcript"
 
 local function lines(text)
   local list = {}
@@ -66,6 +69,13 @@ local function declare(path)
     end
     assert.same(markdown.promises(block.text, "# prints"), printed, result.err)
     assert.equal(0, result.code, result.err)
+  end
+
+  function run.terminal(block)
+    if not pty.available() then pending "script(1) or stty(1) is missing" end
+    transcript.play(here(block.text), { cwd = dir, env = {
+      PATH = dir .. ":" .. os.getenv "PATH", XDG_STATE_HOME = dir .. "/state", NO_COLOR = "1",
+    } })
   end
 
   function run.console(block)

@@ -57,6 +57,27 @@ function M.write_secret(path, data)
   return true
 end
 
+--- Writes a file of mode 600 whole, also over one that is there.
+---@param path string
+---@param data string
+---@return true|nil ok, string? err
+function M.replace_secret(path, data)
+  local uv = loop.luv()
+  local suffix = core.random(8):gsub(".", function(c)
+    return ("%02x"):format(c:byte())
+  end)
+  local temporary = path .. "." .. suffix
+  local ok, err = M.write_secret(temporary, data)
+  if ok then
+    ok, err = uv.fs_rename(temporary, path)
+  end
+  if not ok then
+    uv.fs_unlink(temporary)
+    return nil, err
+  end
+  return true
+end
+
 --- Reads a file that only its owner may read.
 ---@param path string
 ---@return string? data, string? err  nil, nil when there is none
