@@ -134,6 +134,7 @@ build = {
         "csrc/transport/stall.c",
         "csrc/transport/stats.c",
         "csrc/transport/stream.c",
+        "csrc/transport/stuck.c",
         "csrc/transport/ticket.c",
         "csrc/transport/tls.c",
         "csrc/transport/tls_session.c",

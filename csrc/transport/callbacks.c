@@ -116,6 +116,12 @@ static int look(struct es_conn *c, const uint8_t *p, size_t n, const uint8_t *he
     if (c->names.strange && !es_names_let(c, p, n, head, head_n)) {
         return NGTCP2_ERR_DECRYPT;
     }
+    if (c->watch.number >= c->watch.taken) {
+        c->watch.taken = c->watch.number + 1;
+    }
+    if (c->names.unmet) {
+        es_names_met(&c->names, head, head_n);
+    }
     cost = es_frames_look(p, n, &told, c, &what);
     if (rv == 1) {
         es_watch_charge(c, cost, what);

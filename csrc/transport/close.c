@@ -58,9 +58,7 @@ static void write_close(struct es_conn *c)
     if (n <= 0) {
         return; /* nothing was ever sent, or nothing may be */
     }
-    if (c->link.is_server) {
-        es_name_read(c, (union es_addr *)(void *)ps.path.remote.addr);
-    }
+    es_conn_read_path(c, &ps.path);
     (void)es_endpoint_send(c->ep, &ps.path, pi.ecn, buf, (size_t)n, (size_t)n, !c->link.is_server);
     c->remote = *(const union es_addr *)(const void *)ps.path.remote.addr;
     if (c->link.is_server) {

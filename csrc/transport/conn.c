@@ -472,7 +472,7 @@ int es_conn_input(struct es_conn *c, const union es_addr *local, const union es_
                   const uint8_t *data, size_t len)
 {
     ngtcp2_path path = {{0}, {0}, NULL};
-    union es_addr name;
+    union es_addr here, name;
     ngtcp2_pkt_info pi;
     int rv;
 
@@ -489,9 +489,14 @@ int es_conn_input(struct es_conn *c, const union es_addr *local, const union es_
     if (!c->link.is_server) {
         struct es_sock *s = es_list_empty(&c->ep->socks) ? NULL : es_endpoint_sock(c->ep, local);
         local = s != NULL ? &s->addr : &c->local;
+        if (s == c->sock && c->alias.sa.sa_family != 0) {
+            local = &c->alias;
+        }
     } else {
+        here = *local;
         name = *remote;
-        es_names_in(c, local, &name);
+        es_names_in(c, &here, &name, data, len);
+        local = &here;
         remote = &name;
     }
     path.local = es_nt_addr(local);
@@ -549,6 +554,9 @@ void es_conn_arm(struct es_conn *c)
     if (c->batching && c->batch_until < at) {
         at = c->batch_until;
     }
+    if (c->stuck_until != 0 && c->stuck_until < at) {
+        at = c->stuck_until;
+    }
     if (at < ts->now + MIN_TIMER) {
         at = ts->now + MIN_TIMER;
     }
@@ -572,7 +580,8 @@ static void on_timer(struct es_timer *t)
     case ES_CONN_OPEN:
         if (ngtcp2_conn_get_expiry(c->nc) > now) {
             if ((c->n_dgrams > 0 && c->dgram_until != 0 && c->dgram_until <= now) ||
-                (c->move_until != 0 && c->move_until <= now) || (c->batching && c->batch_until <= now)) {
+                (c->move_until != 0 && c->move_until <= now) || (c->batching && c->batch_until <= now) ||
+                (c->stuck_until != 0 && c->stuck_until <= now)) {
                 es_conn_mark(c);
             } else if (es_path_ask_at(c) <= now) {
                 es_path_ask(c);

@@ -128,6 +128,7 @@ struct es_names {
     uint32_t now, next;          /* the number in its name; in the names of all other addresses */
     unsigned strange : 1;        /* the datagram in hand did not come by it */
     unsigned renew : 1;          /* its validation failed: it needs another name */
+    unsigned unmet : 1;          /* ... and the datagram in hand came under another id of ours than before */
     unsigned busy : 1;           /* a validation may be under way */
     unsigned shared : 1;         /* the library talks to it under the id that it had for the path before */
     unsigned probes : 1;         /* the packet in hand has a PATH_CHALLENGE */
@@ -156,7 +157,9 @@ struct es_watch {
     uint64_t next;                       /* the largest packet number so far, and one */
     uint64_t bytes;                      /* of both directions, when points were last taken off for them */
     uint64_t seen[ES_WATCH_WINDOW / 64]; /* ring of bits */
-    unsigned newest;                     /* the packet in hand has the largest number, or nobody counts */
+    uint64_t number;                     /* of the packet in hand */
+    uint64_t taken;                      /* the largest that the library was shown, and one */
+    unsigned newest;                     /* the packet in hand has a larger one, or nobody counts */
 };
 
 struct es_conn {
@@ -186,9 +189,11 @@ struct es_conn {
     union es_addr local, remote; /* local: what ngtcp2 is told for a dialled connection; remote: validated */
     struct es_sock *sock;        /* dialled: the socket that it moved to, shared; NULL: the endpoint's own */
     struct es_sock *moving;      /* owned: where it is about to move */
-    uint64_t batch_until;        /* ns: what is queued may wait until then, if it is little */
-    int batching;                /* it does */
-    uint64_t move_until;         /* ns: it must have begun by then; 0: it has, or nobody asked */
+    union es_addr alias;  /* dialled: what ngtcp2 calls the socket it is on; of no family: its address */
+    uint32_t aliases;     /* how many it has had */
+    uint64_t batch_until; /* ns: what is queued may wait until then, if it is little */
+    int batching;         /* it does */
+    uint64_t move_until;  /* ns: it must have begun by then; 0: it has, or nobody asked */
     uint64_t migrations;
     struct es_acks acks;
     uint64_t ecn_sent, ecn_received, ecn_ce_received;
@@ -238,6 +243,7 @@ struct es_conn {
     uint64_t stuck_bytes; /* in flight since then */
     uint64_t stuck_packets;     /* packets_in then */
     unsigned stuck_renewed : 1; /* its address got another name since then */
+    uint64_t stuck_until;       /* ns: when a client begins anew if nothing changes; 0: no reason to */
     uint64_t dgram_until; /* ns: when the first waiting datagram may go beyond its share; 0: need not wait */
     uint64_t dgram_wait;  /* ns between two of those */
     unsigned dgram_tries; /* packets the first waiting datagram did not fit into */
@@ -449,6 +455,7 @@ static inline uint64_t es_path_ask_at(const struct es_conn *c)
     return (c->heard_at > c->asked_at ? c->heard_at : c->asked_at) + c->ask_wait;
 }
 void es_path_ask(struct es_conn *c);
+void es_path_ping(struct es_conn *c);  /* in a flush: a PING goes with it, unless something else does */
 void es_path_asked(struct es_conn *c); /* after the flush */
 
 /* qlog.c */
@@ -479,16 +486,24 @@ struct es_frames_told { /* each may be NULL */
 uint32_t es_frames_look(const uint8_t *p, size_t n, const struct es_frames_told *told, void *arg,
                         const char **what);
 
+/* stuck.c */
+void es_conn_end_if_stuck(struct es_conn *c);
+void es_conn_read_path(const struct es_conn *c,
+                       ngtcp2_path *path); /* of a packet to send: names -> addresses */
+
 /* stall.c */
 void es_conn_queued(struct es_conn *c, int64_t delta); /* bytes queued, or given up or acknowledged */
 void es_conn_end_if_stalled(struct es_conn *c);
 
 /* names.c: servers only */
 void es_names_begin(struct es_conn *c, const union es_addr *local, union es_addr *remote);
-/* A datagram from `remote` goes into the library: puts the name there. */
-void es_names_in(struct es_conn *c, const union es_addr *local, union es_addr *remote);
+/* A datagram from `remote` goes into the library: puts the name there, and says where it came to. */
+void es_names_in(struct es_conn *c, union es_addr *local, union es_addr *remote, const uint8_t *data,
+                 size_t len);
 /* A packet of it, of a strange one, is genuine: 0: the library had better not see it. */
 int es_names_let(struct es_conn *c, const uint8_t *p, size_t n, const uint8_t *head, size_t head_n);
+/* With names.unmet: a packet of that datagram is genuine. */
+void es_names_met(struct es_names *n, const uint8_t *head, size_t head_n);
 /* In any packet of the client: a frame about connection ids or paths, as in es_frames_told. */
 void es_names_issued(struct es_names *n, unsigned type, uint64_t number, uint64_t prior);
 /* With names.follow: a packet of ours is being sealed, after es_acks_sent(). */

@@ -114,7 +114,17 @@ static int follow(struct es_conn *c)
     return 1;
 }
 
-void es_names_in(struct es_conn *c, const union es_addr *local, union es_addr *remote)
+/* A path whose validation failed stays with the library until there is another one, and so does the id that
+ * it may share with the path before: a client that came by the new name under an id of its own would have it
+ * retired twice. What matters is that the library has not met that id yet: one packet under the old name
+ * introduces them. */
+static int is_unmet(const struct es_names *n, const uint8_t *data, size_t len)
+{
+    return n->renew && len > ES_CID_LEN && !(data[0] & 0x80) && memcmp(data + 1, n->dcid, ES_CID_LEN) != 0;
+}
+
+void es_names_in(struct es_conn *c, union es_addr *local, union es_addr *remote, const uint8_t *data,
+                 size_t len)
 {
     struct es_names *n = &c->names;
     int here = es_addr_equal(remote, &n->remote) && es_addr_equal(local, &n->local);
@@ -123,8 +133,12 @@ void es_names_in(struct es_conn *c, const union es_addr *local, union es_addr *r
         (void)follow(c);
         here = es_addr_equal(remote, &n->remote) && es_addr_equal(local, &n->local);
     }
-    n->strange = !here || n->renew;
-    if (n->strange) {
+    n->unmet = is_unmet(n, data, len);
+    n->strange = (!here || n->renew) && !n->unmet;
+    if (n->unmet) {
+        *local = n->local;
+        *remote = n->remote;
+    } else if (n->strange) {
         n->answered = *ngtcp2_conn_get_dcid(c->nc);
     }
     set_name(c, remote, n->strange ? n->next : n->now);
@@ -178,7 +192,8 @@ static int would_retire_twice(const struct es_conn *c, const uint8_t *dcid)
 {
     const struct es_names *n = &c->names;
 
-    return n->busy && n->shared && (n->probes || (c->watch.newest && memcmp(dcid, n->dcid, ES_CID_LEN) != 0));
+    return (n->busy || n->renew) && n->shared &&
+           (n->probes || (c->watch.newest && memcmp(dcid, n->dcid, ES_CID_LEN) != 0));
 }
 
 /* The library counts the ids that it retired until the client has acknowledged that, and takes it for
@@ -210,6 +225,13 @@ int es_names_let(struct es_conn *c, const uint8_t *p, size_t n, const uint8_t *h
     }
     memcpy(c->names.dcid_in, head + 1, ES_CID_LEN);
     return 1;
+}
+
+void es_names_met(struct es_names *n, const uint8_t *head, size_t head_n)
+{
+    if (head_n > ES_CID_LEN) {
+        memcpy(n->dcid, head + 1, ES_CID_LEN);
+    }
 }
 
 /* ---- the client's connection ids ---- */

@@ -276,6 +276,7 @@ static void arrived(struct es_conn *c)
     late = late > LATE ? late : LATE;
     c->moving = NULL;
     c->sock = new;
+    c->alias.sa.sa_family = 0;
     c->migrations++;
     es_acks_moved(&c->acks);
     if (old != NULL && !is_used(old)) {
@@ -458,10 +459,15 @@ void es_path_ask(struct es_conn *c)
     wait += wait / 2 * jitter / 256;
     wait = wait > pto ? wait : pto;
     c->ask_wait = wait < c->keep_alive ? wait : c->keep_alive;
-    c->asking = 1;
     c->asked_at = es_conn_now(c);
-    ngtcp2_conn_set_keep_alive_timeout(c->nc, 1);
+    es_path_ping(c);
     es_conn_mark(c);
+}
+
+void es_path_ping(struct es_conn *c)
+{
+    c->asking = 1;
+    ngtcp2_conn_set_keep_alive_timeout(c->nc, 1);
 }
 
 void es_path_asked(struct es_conn *c)

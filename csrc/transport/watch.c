@@ -91,7 +91,8 @@ int es_watch_packet(struct es_conn *c, const uint8_t *head, size_t head_n)
         return 0;
     }
     pn = expand(w->next, head + head_n - len, len);
-    w->newest = pn >= w->next;
+    w->number = pn;
+    w->newest = pn >= w->taken;
     if (is_too_old(w, pn)) {
         return NGTCP2_ERR_DECRYPT;
     }

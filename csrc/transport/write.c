@@ -16,13 +16,8 @@
 #define FLUSH_MAX        (256 * 1024) /* bytes of one flush; reading and the other connections get their turn */
 #define VECS             8
 #define SEGMENTS_MAX     60 /* of one GSO send; the kernel takes 64 */
-#define STUCK_RENEW      (2 * ES_SECOND)
-#define STUCK_PATIENCE   (15 * ES_SECOND)
-#define STUCK_ROOM       64 /* bytes of the window: no frame goes out in less */
 #define BBR_LEAST_WINDOW (4 * ES_PACKET_MAX)
-#define STUCK_PACKETS    8
 #define TICKET_PATIENCE  ES_SECOND
-#define INITIAL_WINDOW   (10 * ES_PACKET_MAX)
 
 struct batch {
     size_t len, segment, limit;
@@ -162,7 +157,8 @@ static int stream_may_go(struct es_conn *c)
 }
 
 /* 0.12 does not probe for packets with nothing but datagrams in them. When nothing was heard for three round
- * trips one more may go, and then at intervals that double, so that datagrams alone get going again too. */
+ * trips one more may go, and then at intervals that double, so that datagrams alone get going again too. A
+ * window that has become too small for that has room for a PING: its acknowledgement says as much. */
 static int datagram_may_go(struct es_conn *c)
 {
     uint64_t now = es_conn_now(c);
@@ -184,7 +180,13 @@ static int datagram_may_go(struct es_conn *c)
     }
     c->dgram_wait *= c->dgram_wait < ES_SECOND * 30 ? 2 : 1;
     c->dgram_until = now + c->dgram_wait;
-    return info.bytes_in_flight + ES_PACKET_MAX + c->dgram_head->len <= info.cwnd;
+    if (info.bytes_in_flight + ES_PACKET_MAX + c->dgram_head->len <= info.cwnd) {
+        return 1;
+    }
+    if (ES_COMPAT_DATAGRAMS_UNPROBED) {
+        es_path_ping(c);
+    }
+    return 0;
 }
 
 /* As ngtcp2_conn_writev_datagram, or NGTCP2_ERR_WRITE_MORE when the datagram is dealt with. */
@@ -295,9 +297,7 @@ static int send_batch(struct es_conn *c, struct batch *b)
     int rv = 0;
 
     if (b->len > 0) {
-        if (c->link.is_server) {
-            es_name_read(c, (union es_addr *)(void *)b->ps.path.remote.addr);
-        }
+        es_conn_read_path(c, &b->ps.path);
         rv = es_endpoint_send(c->ep, &b->ps.path, b->ecn, c->ep->out, b->len, b->segment, !c->link.is_server);
         b->len = 0;
         if (c->established) { /* earlier, ngtcp2 would pace with a guessed RTT of 333 ms */
@@ -417,51 +417,6 @@ static void deliver_due(struct es_conn *c)
     }
 }
 
-/* What is in flight has not changed for long, and the window has no room for another packet. The library can
- * lose its probe timer then: to the limit on what may be sent to an address that is not validated, or (0.12)
- * when all that the last probes carried turns out to be acknowledged, so that it has nothing to repeat.
- * Nothing starts the timer again: the connection would never send any more, though its peer may go on for
- * ever with keep-alives. A server gives its client's address another name: the new one gets a window of its
- * own. Where that does not help, and for a client, the connection is better closed: calls fail at once and a
- * client may dial anew. Told from a dead network, whose probes come at intervals that double, by the packets
- * that come in meanwhile. */
-static void end_if_stuck(struct es_conn *c)
-{
-    static const char text[] = "the network takes packets again, but what was sent is stuck in the window";
-    uint64_t now = es_conn_now(c), heard;
-    ngtcp2_conn_info info;
-
-    ngtcp2_conn_get_conn_info(c->nc, &info);
-    if (!c->established || info.bytes_in_flight != c->stuck_bytes) { /* every probe changes it */
-        if (info.bytes_in_flight < c->stuck_bytes) {
-            c->stuck_gap = 0; /* an acknowledgement */
-        } else if (now - c->stuck_at > ngtcp2_conn_get_pto(c->nc) / 2) {
-            c->stuck_gap = now - c->stuck_at; /* and not the second packet of the same probe */
-        }
-        c->stuck_bytes = info.bytes_in_flight;
-        c->stuck_at = now;
-        c->stuck_packets = c->packets_in;
-        c->stuck_renewed = 0;
-        return;
-    }
-    heard = c->packets_in - c->stuck_packets;
-    if (info.cwnd > INITIAL_WINDOW) { /* an address that is not validated gets no more */
-        info.cwnd = INITIAL_WINDOW;
-    }
-    if (info.bytes_in_flight == 0 || info.bytes_in_flight + STUCK_ROOM <= info.cwnd || heard == 0 ||
-        now - c->stuck_at <= STUCK_RENEW + 10 * ngtcp2_conn_get_pto(c->nc) + 3 * c->stuck_gap) {
-        return;
-    }
-    if (!c->stuck_renewed) {
-        c->stuck_renewed = 1;
-        (void)es_names_failed(c);
-    } else if (heard >= STUCK_PACKETS &&
-               now - c->stuck_at > STUCK_PATIENCE + 10 * ngtcp2_conn_get_pto(c->nc) + 3 * c->stuck_gap) {
-        es_conn_set_info(c, ES_CLOSE_ERROR, ES_ERR_IO, 0, NGTCP2_NO_VIABLE_PATH, text, sizeof text - 1);
-        es_conn_end(c, 1);
-    }
-}
-
 /* A ticket comes right behind the handshake if it comes at all. */
 static int waits_for_ticket(struct es_conn *c)
 {
@@ -514,7 +469,7 @@ int es_conn_flush(struct es_conn *c)
     }
     if (c->state < ES_CONN_ENDED) {
         deliver_due(c);
-        end_if_stuck(c);
+        es_conn_end_if_stuck(c);
         es_conn_end_if_stalled(c);
     }
     es_qstream_sweep(c);

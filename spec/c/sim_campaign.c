@@ -271,6 +271,7 @@ static void on_closed(struct world *w, struct es_session *s, struct es_ev_closed
     }
     if (e->info.app && e->info.code != ES_APP_NONE && e->info.code != ES_APP_USER &&
         !may_be_cut(p, &e->info) &&
+        !(p->other->closed && p->other->info.cause == ES_CLOSE_IDLE) && /* which was judged by itself */
         !(e->info.code == ES_APP_HELLO &&
           (hello_may_be_late(w) || p->other->closed || p->other->close_asked)))
         violation(w, "the %s's session was closed with application code %llu: %s",

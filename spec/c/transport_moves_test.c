@@ -3,6 +3,7 @@
 
 /* Clients whose address changes when it suits the library least: over the simulated network. */
 #include "test.h"
+#include "../../csrc/transport/compat.h"
 #include "sim_rig.h"
 
 static struct es_link_stream *stream;
@@ -185,6 +186,83 @@ TEST(a_client_may_move_at_any_time_after_its_nat_did)
         CHECK(moves_to(c, "10.0.0.4:0"));
         CHECK(say(c, 5));
         CHECK_STR(c->info.reason, "");
+        down();
+    }
+}
+
+/* ---- windows that are full of what is lost ---- */
+
+/* Virtual time goes from one thing that is due to the next: here something is due every millisecond. */
+static struct es_timer ticker;
+
+static void on_tick(struct es_timer *t)
+{
+    struct es_timers *ts = es_poller_timers(rig.p);
+
+    (void)es_timer_start(ts, t, ts->now + ES_MILLI);
+}
+
+/* From the client to the server. */
+static void lose(double loss)
+{
+    path.loss = loss;
+    es_sim_set_path(sim, "10.0.0.2", NULL, &path);
+}
+
+/* Loss after loss, until the window is as small as it gets. */
+static void shrink_the_window(struct side *c)
+{
+    static const char filler[1150];
+
+    for (int i = 0; i < 8; i++) {
+        lose(1);
+        CHECK_INT(es_link_datagram(c->link, filler, sizeof filler), ==, 0);
+        UNTIL(&rig, 0.2, 0);
+        lose(0);
+        CHECK(say(c, 2));
+        UNTIL(&rig, 0.2, 0);
+    }
+}
+
+/* The client's NAT gives it another port, and all its answers to the server's question whether it is there
+ * get lost: they fill its window. */
+static void choke(struct side *c, double dark)
+{
+    struct es_link_stats st;
+
+    rebind(4001);
+    CHECK_INT(es_link_datagram(c->link, "a", 1), ==, 0);
+    UNTIL(&rig, 0.06, 0);
+    lose(1);
+    UNTIL(&rig, 1, 0);
+    es_link_stats_get(c->link, &st);
+    if (ES_COMPAT_DATAGRAMS_UNPROBED) { /* 1.11 has asked, and knows */
+        CHECK_INT(st.bytes_in_flight, >=, st.cwnd);
+    }
+    UNTIL(&rig, dark, 0);
+    lose(0);
+}
+
+/* 0.12 does not ask what became of such answers, nor of datagrams and PINGs, and with its window full of them
+ * it sends nothing else either. */
+TEST(a_client_whose_window_is_full_of_what_nobody_asks_for_goes_on)
+{
+    for (double dark = 0.1; dark < 20; dark *= 5) {
+        struct rig_options o;
+        struct side *c;
+
+        rig_options(&o);
+        c = up(&o, 0);
+        REQUIRE(c != NULL);
+        es_timer_init(&ticker, on_tick, NULL);
+        on_tick(&ticker);
+        shrink_the_window(c);
+        choke(c, dark);
+        for (int i = 0; i < 20; i++) {
+            CHECK(say(c, i == 0 ? 20 : 1));
+        }
+        CHECK_STR(c->info.reason, "");
+        es_timer_stop(es_poller_timers(rig.p), &ticker);
         down();
     }
 }
