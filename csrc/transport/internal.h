@@ -136,6 +136,8 @@ struct es_names {
     unsigned round;              /* PATH_CHALLENGEs of it: how often before */
     uint64_t challenged_at;      /* ns: the last of them; 0: none */
     uint64_t busy_until;         /* ns: it is over by then, once the library has written after that */
+    uint64_t in_flight;          /* bytes, before it writes */
+    unsigned open : 1;           /* it would write, if there is something */
     unsigned failures;           /* in a row */
     uint64_t failed_at;          /* ns: the last of them */
     ngtcp2_cid answered;         /* the client's id in use before the strange datagram */
@@ -512,7 +514,8 @@ void es_names_acked(struct es_conn *c);      /* with names.n_going: acknowledgem
 void es_names_taken(struct es_conn *c);      /* the library is through with a strange one */
 void es_names_challenged(struct es_conn *c); /* it sends a PATH_CHALLENGE */
 void es_names_settled(struct es_conn *c);    /* a path was validated, or was not */
-void es_names_written(struct es_conn *c);    /* it has written what there was to write */
+void es_names_writing(struct es_conn *c);    /* with names.busy: it is about to write ... */
+void es_names_written(struct es_conn *c);    /* ... and has written what there was to write */
 /* It says NGTCP2_ERR_NO_VIABLE_PATH. 1: nothing more can be written now, but the connection goes on. */
 int es_names_failed(struct es_conn *c);
 void es_name_read(const struct es_conn *c, union es_addr *a); /* name -> address */

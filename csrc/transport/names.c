@@ -25,6 +25,7 @@
 #define GIVE_UP       8 /* validations that failed in a row, none older than FORGET */
 #define FORGET        (60 * ES_SECOND)
 #define IDS_MAX       16                /* the library's limit */
+#define FIRST_WINDOW  (10 * 1200)       /* bytes */
 #define LEAST_TIMEOUT (1100 * ES_MILLI) /* of a PATH_CHALLENGE: from the initial RTT, rounded up */
 
 /* ---- names ---- */
@@ -120,7 +121,8 @@ static int follow(struct es_conn *c)
  * introduces them. */
 static int is_unmet(const struct es_names *n, const uint8_t *data, size_t len)
 {
-    return n->renew && len > ES_CID_LEN && !(data[0] & 0x80) && memcmp(data + 1, n->dcid, ES_CID_LEN) != 0;
+    return n->renew && n->shared && len > ES_CID_LEN && !(data[0] & 0x80) &&
+           memcmp(data + 1, n->dcid, ES_CID_LEN) != 0;
 }
 
 void es_names_in(struct es_conn *c, union es_addr *local, union es_addr *remote, const uint8_t *data,
@@ -173,10 +175,25 @@ void es_names_challenged(struct es_conn *c)
     expect(c);
 }
 
+/* Whether a write is one that the library looks after the validation in: not when the window is full, which
+ * is no more than the first one for an address that is not validated, nor when the pacer lets nothing go. */
+void es_names_writing(struct es_conn *c)
+{
+    ngtcp2_conn_info info;
+
+    ngtcp2_conn_get_conn_info(c->nc, &info);
+    c->names.in_flight = info.bytes_in_flight;
+    c->names.open = info.bytes_in_flight < (info.cwnd < FIRST_WINDOW ? info.cwnd : FIRST_WINDOW) &&
+                    es_conn_now(c) - c->stuck_at > info.smoothed_rtt;
+}
+
 void es_names_written(struct es_conn *c)
 {
+    ngtcp2_conn_info info;
+
     if (es_conn_now(c) > c->names.busy_until) {
-        c->names.busy = 0;
+        ngtcp2_conn_get_conn_info(c->nc, &info);
+        c->names.busy = !c->names.open && info.bytes_in_flight <= c->names.in_flight;
     }
 }
 

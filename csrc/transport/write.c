@@ -455,6 +455,9 @@ int es_conn_flush(struct es_conn *c)
     }
     c->batching = is_little(c);
     unsent = c->link.unsent;
+    if (c->names.busy) {
+        es_names_writing(c);
+    }
     es_conn_crypting(c);
     full = write_packets(c);
     es_conn_crypting(NULL);
