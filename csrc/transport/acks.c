@@ -205,12 +205,34 @@ static void settle(struct es_acks *a, int64_t largest, uint64_t now)
     }
 }
 
-int es_acks_was(const struct es_acks *a, int64_t number)
+int es_acks_covers(const uint8_t *p, size_t n, int64_t number)
 {
-    if (a->cap == 0 || number >= a->next || a->next - number > (int64_t)a->cap) {
-        return number >= a->next ? 0 : -1;
+    const uint8_t *end = p + n;
+    uint64_t largest, delay, ranges, length, gap;
+    int64_t last;
+
+    if (n == 0 || (*p != 2 && *p != 3)) {
+        return 0;
     }
-    return get(a, 0, number) ? 1 : number >= a->low ? 0 : -1;
+    p++;
+    if (!varint(&p, end, &largest) || !varint(&p, end, &delay) || !varint(&p, end, &ranges) ||
+        !varint(&p, end, &length) || length > largest || largest > INT64_MAX) {
+        return 0;
+    }
+    for (last = (int64_t)largest;; ranges--) {
+        if (number > last) {
+            return 0; /* in a gap, or above all */
+        }
+        last -= (int64_t)length;
+        if (number >= last) {
+            return 1;
+        }
+        if (ranges == 0 || !varint(&p, end, &gap) || !varint(&p, end, &length) || (uint64_t)last < gap + 2 ||
+            (uint64_t)last - gap - 2 < length) {
+            return 0;
+        }
+        last -= (int64_t)gap + 2;
+    }
 }
 
 void es_acks_received(struct es_acks *a, const uint8_t *p, size_t n, uint64_t now)

@@ -48,8 +48,8 @@ void es_acks_sent(struct es_acks *a, uint32_t number, unsigned bytes, size_t siz
 /* An ACK frame of a 1-RTT packet from the peer, from its type on; n bytes are left of the packet. Anything
  * odd is left to the library to refuse. */
 void es_acks_received(struct es_acks *a, const uint8_t *frame, size_t n, uint64_t now);
-/* What became of a packet: 1, it was acknowledged; -1, it was lost, or is too long ago; 0: undecided. */
-int es_acks_was(const struct es_acks *a, int64_t number);
+/* 1: such a frame acknowledges the packet, whatever was thought to have become of it. */
+int es_acks_covers(const uint8_t *frame, size_t n, int64_t number);
 /* The loss timer is due: has the path fallen silent? `pto`: the library's, without backoff. */
 void es_acks_silence(struct es_acks *a, uint64_t now, uint64_t pto);
 /* Another path: nothing of this is known of it. */

@@ -89,7 +89,7 @@ static void on_ack(void *user, const uint8_t *p, size_t n)
 
     es_acks_received(&c->acks, p, n, es_conn_now(c));
     if (c->names.n_going > 0) {
-        es_names_acked(c);
+        es_names_acked(c, p, n);
     }
 }
 

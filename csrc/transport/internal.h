@@ -120,7 +120,7 @@ struct es_tls_walk {
     uint32_t left;      /* bytes of the message still to come; its length while the head is being read */
 };
 
-#define ES_GOING_MAX 16
+#define ES_GOING_MAX 32
 
 /* Servers: what the library is told of where the client is (names.c). */
 struct es_names {
@@ -147,7 +147,7 @@ struct es_names {
     uint64_t let_go;             /* of those, how many it knows to be retired */
     struct {
         uint64_t number;
-        int64_t packet;    /* that said so last */
+        int64_t packet;    /* that said so */
     } going[ES_GOING_MAX]; /* retired, not acknowledged yet */
     unsigned n_going;
     int64_t sealed; /* the packet in hand, of ours */
@@ -510,7 +510,8 @@ void es_names_met(struct es_names *n, const uint8_t *head, size_t head_n);
 void es_names_issued(struct es_names *n, unsigned type, uint64_t number, uint64_t prior);
 /* With names.follow: a packet of ours is being sealed, after es_acks_sent(). */
 void es_names_sealed(struct es_conn *c, const uint8_t *p, size_t n);
-void es_names_acked(struct es_conn *c);      /* with names.n_going: acknowledgements were taken */
+/* With names.n_going: an ACK frame, as es_frames_told has it. */
+void es_names_acked(struct es_conn *c, const uint8_t *frame, size_t len);
 void es_names_taken(struct es_conn *c);      /* the library is through with a strange one */
 void es_names_challenged(struct es_conn *c); /* it sends a PATH_CHALLENGE */
 void es_names_settled(struct es_conn *c);    /* a path was validated, or was not */

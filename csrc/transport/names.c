@@ -261,16 +261,19 @@ void es_names_issued(struct es_names *n, unsigned type, uint64_t number, uint64_
     }
 }
 
+/* Told in every packet that says so: the library takes the acknowledgement of any of them for all, of those
+ * too that were thought to be lost. */
 static void on_retired(void *arg, unsigned type, uint64_t number, uint64_t b)
 {
     struct es_names *n = arg;
-    unsigned i = 0;
+    unsigned i = n->n_going;
 
     if (type != 0x19) { /* RETIRE_CONNECTION_ID */
         return;
     }
-    while (i < n->n_going && n->going[i].number != number) {
-        i++;
+    if (i == ES_GOING_MAX) { /* another of the same id makes room */
+        for (i = 0; i < ES_GOING_MAX && n->going[i].number != number; i++)
+            ;
     }
     if (i < ES_GOING_MAX) { /* what finds no room counts as not acknowledged for ever */
         n->going[i].number = number;
@@ -288,15 +291,29 @@ void es_names_sealed(struct es_conn *c, const uint8_t *p, size_t n)
     (void)es_frames_look(p, n, &told, &c->names, &what);
 }
 
-void es_names_acked(struct es_conn *c)
+static void forget_going(struct es_names *n, uint64_t number)
+{
+    unsigned kept = 0;
+
+    for (unsigned i = 0; i < n->n_going; i++) {
+        if (n->going[i].number != number) {
+            n->going[kept++] = n->going[i];
+        }
+    }
+    n->n_going = kept;
+}
+
+void es_names_acked(struct es_conn *c, const uint8_t *frame, size_t len)
 {
     struct es_names *n = &c->names;
 
-    for (unsigned i = n->n_going; i-- > 0;) {
-        int was = es_acks_was(&c->acks, n->going[i].packet);
-        if (was != 0) { /* when it was lost, it is sent again in another packet */
-            n->let_go += was > 0;
-            n->going[i] = n->going[--n->n_going];
+    for (unsigned i = 0; i < n->n_going;) {
+        if (es_acks_covers(frame, len, n->going[i].packet)) {
+            n->let_go++;
+            forget_going(n, n->going[i].number);
+            i = 0;
+        } else {
+            i++;
         }
     }
 }

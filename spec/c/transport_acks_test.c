@@ -248,3 +248,19 @@ TEST(a_smaller_path_is_tried_now_and_then)
     CHECK_INT(a.small, ==, 0);
     es_acks_free(&a);
 }
+
+TEST(what_a_frame_acknowledges_is_told_from_it_alone)
+{
+    uint8_t p[64];
+    size_t n = ack(p, 10, 12, 3, 4); /* 10 to 12, not 7 to 9, 3 to 6 */
+
+    for (int64_t i = 0; i < 20; i++) {
+        CHECK_INT(es_acks_covers(p, n, i), ==, (i >= 10 && i <= 12) || (i >= 3 && i <= 6));
+    }
+    for (size_t cut = 0; cut < n; cut++) {
+        CHECK_INT(es_acks_covers(p, cut, 13), ==, 0);
+        CHECK_INT(es_acks_covers(p, cut, 4), ==, 0);
+    }
+    p[0] = 1; /* PING */
+    CHECK_INT(es_acks_covers(p, n, 10), ==, 0);
+}
