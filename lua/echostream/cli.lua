@@ -27,7 +27,16 @@ M.OK, M.FAILED, M.USAGE, M.NO_CONNECTION, M.INTERRUPTED = 0, 1, 2, 3, 130
 ---@field run fun(options: table, arguments: string[]): integer  the exit code
 
 -- As they stand in the help.
-local order = { "serve", "repl", "call", "emit", "stream", "describe", "cert" }
+local order = {
+  "serve",
+  "repl",
+  "call",
+  "emit",
+  "stream",
+  "describe",
+  "cert",
+  "doctor",
+}
 
 local function command(name)
   for _, known in ipairs(order) do

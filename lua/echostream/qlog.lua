@@ -11,6 +11,7 @@ local PACKAGES = { -- by the version they are based on
   ["0.12.1"] = { name = "libngtcp2-9", fixed = "0.12.1+dfsg-1+deb12u1" },
   ["1.11.0"] = { name = "libngtcp2-16", fixed = "1.11.0-1+deb13u1" },
 }
+M.UPSTREAM, M.PACKAGES = table.concat(UPSTREAM, "."), PACKAGES
 
 -- One part of a Debian version, compared as dpkg does: runs of non-digits, where "~" is before everything and letters before
 -- the rest, take turns with numbers.
@@ -54,8 +55,10 @@ function M.compare(a, b)
   return d ~= 0 and d or compare(ra or "", rb or "")
 end
 
--- The installed version of a package, as dpkg's own file says.
-local function installed(name)
+--- The installed version of a package, as dpkg's own file says.
+---@param name string
+---@return string?
+function M.installed(name)
   local file = io.open "/var/lib/dpkg/status"
   if not file then
     return nil
@@ -88,7 +91,7 @@ local function examine()
   if not known then
     return false, ("ngtcp2 %s may overflow a buffer while it writes a qlog (CVE-2026-40170); 1.22.1 does not"):format(version)
   end
-  local found = installed(known.name)
+  local found = M.installed(known.name)
   if not found then
     return false, ("ngtcp2 %s overflows a buffer while it writes a qlog (CVE-2026-40170), unless it is Debian's package %s %s "
       .. "or later, which is not installed here"):format(version, known.name, known.fixed)

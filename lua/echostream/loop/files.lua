@@ -78,6 +78,17 @@ function M.replace_secret(path, data)
   return true
 end
 
+--- The permissions of a file.
+---@param path string
+---@return integer? mode, string? err  nil, nil when there is none
+function M.mode(path)
+  local stat, err, name = loop.luv().fs_stat(path)
+  if not stat then
+    return nil, name ~= "ENOENT" and err or nil
+  end
+  return stat.mode & 511 -- 0777
+end
+
 --- Reads a file that only its owner may read.
 ---@param path string
 ---@return string? data, string? err  nil, nil when there is none
