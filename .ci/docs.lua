@@ -33,7 +33,7 @@ local prefixes = {
 local modules = { -- whose functions users call, and how
   backoff = "echo.backoff", retry = "echo.retry", breaker = "echo.breaker",
   quic = "echo.quic", session_cache = "echo.session_cache", sim = "echo.sim", codec = "echo.codec", frame = "echo.frame", init = "echo",
-  metrics = "echo.metrics", pretty = "echo.pretty", repl = "echo.repl", trace = "echo.trace", log = "echo.log",
+  metrics = "echo.metrics", pretty = "echo.pretty", repl = "echo.repl", doctor = "echo.doctor", trace = "echo.trace", log = "echo.log",
   ["plugins/auth"] = "echo.plugins", ["plugins/rate_limit"] = "echo.plugins", ["plugins/access_log"] = "echo.plugins",
   ["plugins/metrics_endpoint"] = "echo.plugins", ["plugins/tracing"] = "echo.plugins", ["plugins/reconnect"] = "echo.plugins",
   ["plugins/cache"] = "echo.plugins", ["plugins/presence"] = "echo.plugins",
@@ -63,6 +63,7 @@ local schemas = {
   ["echostream.options.backoff"] = { "backoff", "M.schema" },
   ["echostream.options.alert"] = { "alerts", "M.schema" },
   ["echostream.options.repl"] = { "repl", "schema" },
+  ["echostream.options.doctor"] = { "doctor", "schema" },
   ["echostream.options.pretty"] = { "pretty", "schema" },
   ["echostream.options.breaker"] = { "breaker", "M.schema" },
   ["echostream.options.auth"] = { "plugins/auth", "schema" },

@@ -38,6 +38,7 @@ local task = require "echostream.task"
 ---@field backoff table                 pauses before trying again (loaded on first use)
 ---@field introspect table              what servers say about themselves, and pages made of it (loaded on first use)
 ---@field schema table                  what arguments and results have to look like (loaded on first use)
+---@field doctor table                  what is wrong here or on the way to a server (loaded on first use)
 ---@field retry table                   policies of retries (loaded on first use)
 local M = {
   version = core.version,
@@ -120,6 +121,7 @@ local parts = {
   breaker = "echostream.breaker",
   fleet = "echostream.fleet",
   pretty = "echostream.pretty",
+  doctor = "echostream.doctor",
   introspect = "echostream.introspect",
   schema = "echostream.schema",
   repl = "echostream.repl",
