@@ -143,15 +143,23 @@ static int wants_retry(struct es_endpoint *ep)
 
 /* ---- answers without a connection ---- */
 
+static int speaks(const struct es_endpoint *ep, uint32_t wire)
+{
+    return es_version_known(wire) &&
+           (!ep->transport.version_only || es_version_number(wire) == ep->transport.version);
+}
+
 static void negotiate_version(struct es_endpoint *ep, const struct stranger *st, const ngtcp2_version_cid *vc)
 {
+    uint32_t only = es_version_wire(ep->transport.version);
+    const uint32_t *all = ep->transport.version_only ? &only : es_versions;
     uint8_t buf[1024], noise;
 
     ep->p->io.rand(ep->p->io.ctx, &noise, 1);
     ep->stats.version_negotiations += (uint64_t)reply(
         ep, st, buf,
         ngtcp2_pkt_write_version_negotiation(buf, sizeof buf, noise, vc->scid, vc->scidlen, vc->dcid,
-                                             vc->dcidlen, es_versions, es_n_versions));
+                                             vc->dcidlen, all, all == &only ? 1 : es_n_versions));
 }
 
 /* We do not know the connection, perhaps since we were restarted: the token, derived from the secret, tells
@@ -285,7 +293,7 @@ void es_endpoint_stranger(struct es_endpoint *ep, const union es_addr *local, co
         stateless_reset(ep, &st, vc);
     } else if (ep->tls == NULL || vc->version == 0) {
         return;
-    } else if (!unknown_version && es_version_known(vc->version)) {
+    } else if (!unknown_version && speaks(ep, vc->version)) {
         newcomer(ep, &st);
     } else if (len >= NGTCP2_MAX_UDP_PAYLOAD_SIZE && may_reply(ep)) { /* as long as a first packet must be */
         negotiate_version(ep, &st, vc);

@@ -205,7 +205,7 @@ int es_conn_fail(struct es_conn *c, int liberr)
         }
         break;
     case NGTCP2_ERR_RECV_VERSION_NEGOTIATION:
-        if (c->version_offer == 0 || c->version_changed || !es_list_empty(&c->streams)) {
+        if (c->version_offer == 0 || c->version_changed) {
             end_silently(c, liberr);
         } else if (es_conn_change_version(c) == 0) {
             es_conn_mark(c);

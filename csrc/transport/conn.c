@@ -163,7 +163,11 @@ static void fill_versions(const struct es_conn *c, ngtcp2_settings *s, uint32_t 
     if (c->link.is_server ? first != 0 : original != 0) {
         preferred = es_versions_preferred(c->link.is_server ? first : original, &n);
     }
-    es_compat_set_versions(s, preferred, n, es_versions, es_n_versions, original);
+    if (c->link.is_server && c->cfg.version_only && n > 0) {
+        es_compat_set_versions(s, preferred, 1, preferred, 1, original);
+    } else {
+        es_compat_set_versions(s, preferred, n, es_versions, es_n_versions, original);
+    }
 }
 
 static void fill_params(const struct es_conn *c, ngtcp2_transport_params *p)

@@ -54,6 +54,7 @@ struct es_transport_config { /* per connection */
     int version; /* of QUIC, 1 or 2. Client: the one to begin with, default 1; when the server says that it
                     does not know it, another one both know. Server: the one it asks a client for that offers
                     it; default 0, the client's choice */
+    int version_only; /* server: it speaks `version` and no other */
     int disable_mtu_discovery;
     int ignore_preferred;        /* client: the server's preferred address is not followed */
     int enable_0rtt;             /* client: early data where the ticket allows it; server: takes early data */

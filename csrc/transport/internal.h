@@ -402,8 +402,8 @@ void es_conn_del(struct es_conn *c); /* no word to anybody */
  * gone. */
 int es_conn_input(struct es_conn *c, const union es_addr *local, const union es_addr *remote, uint8_t ecn,
                   const uint8_t *data, size_t len);
-/* Client without streams: begins anew with the version that `version_offer` names. ES_ERR_NOMEM: to be ended
- * without a word. */
+/* Client: begins anew with the version that `version_offer` names; early data is sent again when the
+ * handshake is over. ES_ERR_NOMEM: to be ended without a word. */
 int es_conn_change_version(struct es_conn *c);
 void es_conn_mark(struct es_conn *c); /* there may be something to send */
 void es_conn_arm(struct es_conn *c);

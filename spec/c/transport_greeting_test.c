@@ -7,6 +7,7 @@
 #include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#include "../../csrc/transport/internal.h"
 #include "greeting.h"
 #include "test.h"
 #include "transport_support.h"
@@ -280,8 +281,8 @@ static void relay_turn(struct rig *r, struct relay *y)
     }
 }
 
-/* What becomes of a client that begins with `version` behind such a relay. */
-static struct side *through(struct rig *r, struct rig_options *o, struct relay *y, int version)
+/* A client that begins with `version` behind such a relay; with the rig's ticket, if there is one. */
+static struct side *begin_through(struct rig *r, struct rig_options *o, struct relay *y, int version)
 {
     struct es_connect_config cc;
     struct side *s = &r->c[r->n_c++ % 64];
@@ -297,16 +298,45 @@ static struct side *through(struct rig *r, struct rig_options *o, struct relay *
     cc.app_arg = s;
     cc.transport = o->client;
     cc.transport.version = version;
+    if (r->want_tickets) {
+        cc.on_ticket = rig_ticket;
+        cc.ticket_free = rig_ticket_free;
+        cc.ticket_user = r;
+        cc.ticket = r->ticket.p;
+        cc.ticket_len = r->ticket.n;
+    }
     memset(s, 0, sizeof *s);
     if (es_endpoint_connect(r->client, &cc, &s->link, r->err, sizeof r->err) != 0) {
         test_fail(__FILE__, __LINE__, "%s", r->err);
-        return s;
     }
-    for (int i = 0; i < 500 && !s->established && !s->closed; i++) {
-        relay_turn(r, y);
-    }
+    return s;
+}
+
+/* As UNTIL. */
+#define UNTIL_THROUGH(r, y, seconds, cond)                                                                   \
+    ({                                                                                                       \
+        uint64_t until_ = es_poller_now((r)->p) + (uint64_t)((seconds)*1e9 * patience());                    \
+        while (!(cond) && es_poller_now((r)->p) < until_) {                                                  \
+            relay_turn(r, y);                                                                                \
+        }                                                                                                    \
+        (cond);                                                                                              \
+    })
+
+static void end_through(struct relay *y)
+{
     close(y->front);
     close(y->back);
+}
+
+/* What becomes of it. */
+static struct side *through(struct rig *r, struct rig_options *o, struct relay *y, int version)
+{
+    struct side *s = begin_through(r, o, y, version);
+
+    for (int i = 0; i < 500 && s->link != NULL && !s->established && !s->closed; i++) {
+        relay_turn(r, y);
+    }
+    end_through(y);
     return s;
 }
 
@@ -381,6 +411,104 @@ TEST(a_client_that_begins_with_version_2_gets_it_or_another_one_and_is_not_talke
     CHECK_INT(c->closed, ==, 1);
     CHECK_INT(c->info.code, ==, 0x11); /* VERSION_NEGOTIATION_ERROR */
     CHECK(strstr(c->info.reason, "none of our versions") == NULL);
+    rig_close(&r);
+}
+
+/* A client with a ticket for early data over that version, and 20 requests in its first flight. */
+static struct side *early_through(struct rig *r, struct rig_options *o, struct relay *y, int version)
+{
+    struct relay direct = {0};
+    struct es_link_stream *st;
+    struct side *c;
+
+    rig_options(o);
+    o->server.enable_0rtt = o->client.enable_0rtt = 1;
+    if (rig_open(r, o) != 0) {
+        return NULL;
+    }
+    r->app.takes_early = 1;
+    r->want_tickets = 1;
+    c = begin_through(r, o, &direct, version);
+    CHECK(UNTIL_THROUGH(r, &direct, 10, c->link == NULL || (c->established && r->tickets > 0)));
+    CHECK_INT(c->early, ==, 0);
+    if (c->link != NULL) {
+        es_link_close(c->link, 1, 0, "");
+    }
+    CHECK(UNTIL_THROUGH(r, &direct, 10, c->closed));
+    end_through(&direct);
+    c = begin_through(r, o, y, version);
+    c->keep = 1;
+    for (int i = 0; i < 20 && c->link != NULL; i++) {
+        CHECK_INT(es_link_open(c->link, ES_DIR_BIDI, c, &st), ==, 0);
+        CHECK_INT(es_link_write(st, "request", 7, 1), ==, 0);
+    }
+    return c;
+}
+
+TEST(early_data_to_a_server_that_speaks_no_version_of_ours_fails_with_the_reason)
+{
+    struct rig r;
+    struct rig_options o;
+    struct relay y = {.names = {0xff00001d}, .answers = 1};
+    struct side *c = early_through(&r, &o, &y, 1);
+
+    REQUIRE(c != NULL && c->early == 1);
+    CHECK(UNTIL_THROUGH(&r, &y, 10, c->closed));
+    CHECK_INT(c->info.err, ==, ES_ERR_PROTOCOL);
+    CHECK_STR(c->info.reason, "the server speaks none of our versions of QUIC; it names 0xff00001d");
+    CHECK_INT(r.n_s, ==, 1); /* the visit for the ticket */
+    end_through(&y);
+    rig_close(&r);
+}
+
+/* The server knew the version when the ticket was made, and does no longer: the client begins anew, and what
+ * was in its first flight is sent again when the handshake is over. */
+TEST(early_data_in_a_version_that_the_server_has_given_up_is_sent_again_in_another)
+{
+    struct rig r;
+    struct rig_options o;
+    struct relay y = {0};
+    struct es_link_stats st;
+    struct side *c;
+
+    if (!es_transport_speaks(2)) {
+        return;
+    }
+    c = early_through(&r, &o, &y, 2);
+    REQUIRE(c != NULL && c->early == 1);
+    r.server->transport.version = r.server->transport.version_only = 1;
+    CHECK(UNTIL_THROUGH(&r, &y, 10, c->closed || c->stream_closed == 20));
+    CHECK_STR(c->info.reason, "");
+    CHECK_INT(c->stream_closed, ==, 20);
+    CHECK_INT(c->bytes.n, ==, 140);
+    CHECK_INT(r.n_s, ==, 2);
+    CHECK_INT(r.s[1].fins, ==, 20);
+    CHECK_INT(r.s[1].early, ==, 0);
+    CHECK_INT(version_of(c), ==, 1);
+    REQUIRE(c->link != NULL);
+    es_link_stats_get(c->link, &st);
+    CHECK_INT(st.early_data, ==, ES_LINK_EARLY_REJECTED);
+    end_through(&y);
+    rig_close(&r);
+}
+
+/* ... but nobody is talked down by a packet that anybody could have sent. */
+TEST(early_data_is_not_sent_again_to_a_server_that_knows_the_version_after_all)
+{
+    struct rig r;
+    struct rig_options o;
+    struct relay y = {.names = {1}, .answers = 1};
+    struct side *c;
+
+    if (!es_transport_speaks(2)) {
+        return;
+    }
+    c = early_through(&r, &o, &y, 2);
+    REQUIRE(c != NULL && c->early == 1);
+    CHECK(UNTIL_THROUGH(&r, &y, 10, c->closed));
+    CHECK_INT(c->info.code, ==, 0x11); /* VERSION_NEGOTIATION_ERROR */
+    CHECK_INT(c->bytes.n, ==, 0);
+    end_through(&y);
     rig_close(&r);
 }
 
