@@ -27,6 +27,7 @@ local prefixes = {
   Timestamp = "timestamp", ["middleware.methods"] = "call", ["quic_connection.Stream"] = "quic_stream", Response = "response", Metric = "metric",
   Policy = "policy", Breaker = "breaker", Batch = "batch", Alert = "alert",
   Again = "resubscribe", Fleet = "fleet", Service = "service",
+  Clock = "clock", JitterBuffer = "buffer", Diagnosis = "diagnosis",
   Backoff = "backoff", Topic = "topic", Subscription = "subscription",
   Tracing = "tracing", Cache = "cache", Presence = "presence",
 }
@@ -60,6 +61,7 @@ local schemas = {
   ["echostream.options.subscribe"] = { "subscription", "M.schema" },
   ["echostream.options.retry"] = { "retry", "M.schema" },
   ["echostream.options.adaptive"] = { "retry", "M.adaptive_schema" },
+  ["echostream.options.clock"] = { "clock", "M.schema" },
   ["echostream.options.backoff"] = { "backoff", "M.schema" },
   ["echostream.options.alert"] = { "alerts", "M.schema" },
   ["echostream.options.repl"] = { "repl", "schema" },

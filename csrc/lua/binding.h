@@ -197,7 +197,13 @@ struct es_lhost { /* userdata "echostream.host" points here */
     int fingerprints;          /* 1: of calls that may be sent again the arguments get one */
     uint64_t watch;            /* ns a handler may hold the loop; 0: the loop's limit */
     struct es_buf method_refs; /* ints: the registry references of the handlers */
+    /* Of a simulation: how wrong this side's wall clock is. Ahead by so many ns at `skewed_at` (ns since
+     * 1970, the right time), and gaining `drift` ns in each. */
+    int64_t ahead;
+    double drift;
+    uint64_t skewed_at;
 };
+uint64_t es_lhost_wall(const struct es_lhost *h); /* ns since 1970, as this side's clock has it */
 struct es_lhost *es_lua_check_host(lua_State *L, int idx);
 struct es_lhost *es_lhost_ref(struct es_lhost *h);
 void es_lhost_unref(lua_State *L, struct es_lhost *h); /* L NULL: the state is closing */

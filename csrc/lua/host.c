@@ -72,10 +72,41 @@ static void host_rand(void *ctx, uint8_t *out, size_t n)
     es_random(out, n);
 }
 
+uint64_t es_lhost_wall(const struct es_lhost *h)
+{
+    const struct es_lloop *lp = h->loop;
+    uint64_t wall = lp->poller ? es_poller_wall(lp->poller) : es_clock_wall();
+    if (h->skewed_at)
+        wall += (uint64_t)(h->ahead + (int64_t)((double)(wall - h->skewed_at) * h->drift));
+    return wall;
+}
+
 static uint64_t host_wall(void *ctx)
 {
-    struct es_lloop *lp = ctx;
-    return lp->poller ? es_poller_wall(lp->poller) : es_clock_wall();
+    return es_lhost_wall(ctx);
+}
+
+/* host:wall() -> seconds since 1970, as this side's clock has them */
+static int host_wall_seconds(lua_State *L)
+{
+    lua_pushnumber(L, (double)es_lhost_wall(es_lua_check_host(L, 1)) / 1e9);
+    return 1;
+}
+
+/* host:skew(ahead, drift): in a simulation, this side's wall clock is so many seconds ahead from now on, and
+ * gains `drift` seconds in each. */
+static int host_skew(lua_State *L)
+{
+    struct es_lhost *h = es_lua_check_host(L, 1);
+    lua_Number ahead = luaL_checknumber(L, 2), drift = luaL_optnumber(L, 3, 0);
+    if (!h->loop->sim)
+        return luaL_error(L, "only in a simulation can a clock be wrong");
+    luaL_argcheck(L, ahead > -1e9 && ahead < 1e9, 2, "seconds, less than 1e9 either way");
+    luaL_argcheck(L, drift > -0.1 && drift < 0.1, 3, "a drift is less than 0.1 either way");
+    h->ahead = (int64_t)(ahead * 1e9);
+    h->drift = drift;
+    h->skewed_at = es_poller_wall(h->loop->poller);
+    return 0;
 }
 
 /* Field `name`: { high, low }, which the caller of core.host has checked. */
@@ -152,7 +183,7 @@ static int core_host(lua_State *L)
     c.events = lp->events;
     c.rand = host_rand;
     c.wall = host_wall;
-    c.ctx = lp;
+    c.ctx = h;
     c.hold_until_accept = h->accept_ref != LUA_NOREF;
     es_limits_default(&c.limits);
     read_limits(L, 2, &c.limits);
@@ -384,6 +415,8 @@ void es_lua_open_host(lua_State *L, int core)
                                        {"outcomes", es_lua_host_outcomes},
                                        {"request_id", es_lua_host_request_id},
                                        {"stats", host_stats},
+                                       {"wall", host_wall_seconds},
+                                       {"skew", host_skew},
                                        {"figures", es_lua_host_figures},
                                        {"watchdog", es_lua_host_watchdog},
                                        {NULL, NULL}};

@@ -460,6 +460,16 @@ static int session_goaway(lua_State *L)
         "goaway");
 }
 
+/* Seconds since 1970, as the clock of this side has them. */
+static int session_wall(lua_State *L)
+{
+    struct es_lsession *ls = es_lsession_check(L);
+    if (!ls)
+        return es_lsession_closed_error(L);
+    lua_pushnumber(L, (double)es_lhost_wall(ls->host) / 1e9);
+    return 1;
+}
+
 /* The id that the `pong` hook gets; nil, err: "again" while the peer's HELLO has not come. */
 static int session_ping(lua_State *L)
 {
@@ -630,6 +640,7 @@ void es_lua_open_session(lua_State *L, int core)
                                        {"close", session_close},
                                        {"goaway", session_goaway},
                                        {"ping", session_ping},
+                                       {"wall", session_wall},
                                        {"in_flight", session_in_flight},
                                        {"flushed", session_flushed},
                                        {"on_flushed", session_on_flushed},

@@ -62,6 +62,9 @@ local function note(peer, rtt, clock)
     seen.rtt, seen.clock, seen.at = rtt, clock, loop.now()
     seen.answered, seen.silent = seen.answered + 1, 0
     round_trips:observe(rtt)
+    if peer._clock then
+      peer._clock:observe(rtt, clock)
+    end
   else
     seen.missed, seen.silent = seen.missed + 1, seen.silent + 1
     missed:inc()

@@ -1,6 +1,7 @@
 --- What servers and clients have in common: handlers, hooks, context and the sessions that are open.
 
 local core = require "echostream.core"
+local clock = require "echostream.clock"
 local alerts = require "echostream.alerts"
 local codec = require "echostream.codec"
 local context = require "echostream.context"
@@ -171,6 +172,7 @@ local function core_hooks(self, accepts)
     local host = weak[1]
     peer.closed_by = err
     heartbeat.stop(peer, err)
+    clock.stop(peer)
     if host then
       event.closed(host, peer)
       host:_session_closed(peer, err, opened)

@@ -1,6 +1,7 @@
 --- Sessions: the native protocol's view of one connection. Both sides have the same methods.
 
 local batch = require "echostream.batch"
+local clock = require "echostream.clock"
 local context = require "echostream.context"
 local errors = require "echostream.errors"
 local event = require "echostream.event"
@@ -67,7 +68,7 @@ end
 
 -- The calls that sessions and clients share. `self._ud` is the core's session, `self._rec` the loop, `self._calls` nil or
 -- the options that every call of this object has.
-local shared = { ping = heartbeat.shared.ping }
+local shared = { ping = heartbeat.shared.ping, clock = clock.shared.clock }
 M.shared = shared
 shared.subscribe = subscription.methods.subscribe
 for name, method in pairs(introspect.shared) do

@@ -84,6 +84,25 @@ function Net:blackout(after, duration)
   return self
 end
 
+--- Gives a server or client a wall clock that is wrong, from now on: its clock probes, the times it stamps. Everything else has the right time,
+--- and timers go by another clock.
+---@param what echostream.client|echostream.server
+---@param ahead number   seconds by which it is ahead now; below 0: behind
+---@param drift? number  seconds that it gains in each second: 0.00005 is 50 ppm (0)
+---@return echostream.sim.net self
+function Net:skew(what, ahead, drift)
+  options.argument("net:skew", "host", what, "table")
+  options.argument("net:skew", "ahead", ahead, "number")
+  if drift ~= nil then
+    options.argument("net:skew", "drift", drift, "number")
+  end
+  if what._rec ~= self._rec or not what._host then
+    error("net:skew: wants a server or client of this simulation", 2)
+  end
+  what._host:skew(ahead, drift)
+  return self
+end
+
 local function endpoint_of(self, what)
   if type(what) == "table" then
     return what._endpoint

@@ -17,6 +17,7 @@ local M = {}
 ---@field data any          the message: a string, or a value when both ends named a codec
 ---@field seq? integer      what `send_timestamped` gave
 ---@field wall_time? number seconds since 1970, what `send_timestamped` gave
+---@field local_time? number  that time on our own clock, once `session:clock()` was asked for
 ---@field gap? integer      of numbered messages: how many are missing before this one
 ---@field duplicate? boolean  of numbered messages: this number, or a later one, came before
 
@@ -153,6 +154,10 @@ local function frame_of(self, raw, data, seq, wall_time, codec)
     data = value
   end
   local frame = { data = data, seq = seq, wall_time = wall_time }
+  if wall_time then
+    local clock = (self.session.session or self.session)._clock
+    frame.local_time = clock and clock:to_local(wall_time)
+  end
   if seq then
     count(self, frame, seq)
   end
@@ -427,7 +432,7 @@ function Stream:send_timestamped(frame, callback)
   frame = options.check("stream:send_timestamped", frame, timestamped)
   local seq = frame.seq or self._seq
   self._seq = seq + 1
-  return send(self, "stream:send_timestamped", frame.data, seq, frame.wall_time or self._rec.core:wall(), callback)
+  return send(self, "stream:send_timestamped", frame.data, seq, frame.wall_time or self.session._ud:wall() or self._rec.core:wall(), callback)
 end
 
 local function pipe(self, other)
