@@ -66,7 +66,9 @@ struct es_task {
     uint8_t parking; /* set just before a yield that is ours */
     uint8_t cancelled;
     uint8_t started_call; /* es_call_started was told */
-    uint8_t worn;         /* the coroutine serves no second job: it was reset in the middle of a yield */
+    uint8_t refused;    /* the handler was not begun: a middleware answered, or nobody can read the request */
+    uint8_t unreadable; /* that nobody can */
+    uint8_t worn;       /* the coroutine serves no second job: it was reset in the middle of a yield */
     /* the job */
     struct es_session *session;  /* CALL, EVENT: referenced */
     struct es_call *call;        /* CALL: to be ended by us */

@@ -120,6 +120,7 @@ static void on_request(lua_State *L, struct es_lloop *lp, struct es_ev_message *
         if (rc == 0)
             lua_pushliteral(L, "too many arguments");
         es_lua_push_error(L, "serialization", "the arguments cannot be read: %s", lua_tostring(L, -1));
+        t->refused = t->unreadable = 1;
         es_job_end(L, t, 0, 1);
         es_task_discard(L, t);
         return;
@@ -188,6 +189,7 @@ static void on_channel_request(lua_State *L, struct es_lloop *lp, struct es_ev_m
         if (rc == 0)
             lua_pushliteral(L, "too many arguments");
         es_lua_push_error(L, "serialization", "the arguments cannot be read: %s", lua_tostring(L, -1));
+        t->refused = t->unreadable = 1;
         es_job_end(L, t, 0, 1);
         es_task_discard(L, t);
         return;

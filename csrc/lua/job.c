@@ -59,13 +59,34 @@ static size_t without_traceback(const char *s)
     return at != NULL ? (size_t)(at - s) : strlen(s);
 }
 
+/* What the error object says is not asked: a handler may pass on what somebody else answered it. */
+static int processed(const struct es_task *t)
+{
+    return t->refused ? ES_PROCESSED_NO : ES_PROCESSED_YES;
+}
+
+/* Seconds as milliseconds, rounded up: earlier makes no sense. */
+static uint64_t milliseconds(double seconds)
+{
+    double ms = seconds * 1e3;
+
+    if (!(ms > 0))
+        return 0;
+    if (ms >= 1e15)
+        return (uint64_t)1e15;
+    return (uint64_t)ms + ((double)(uint64_t)ms < ms);
+}
+
 /* Reads the error value at idx. Strings stay on the stack of L until the caller's settop; details go to the
  * scratch buffer. */
-static void read_failure(lua_State *L, int idx, struct es_lloop *lp, struct es_failure *f)
+static void read_failure(lua_State *L, int idx, struct es_task *t, struct es_failure *f)
 {
+    struct es_lloop *lp = t->loop;
+
     memset(f, 0, sizeof *f);
     idx = lua_absindex(L, idx);
-    f->processed = ES_PROCESSED_YES;
+    f->processed = processed(t);
+    f->unreadable = t->unreadable;
     if (!es_lua_is_error(L, idx)) {
         const char *text = without_position(es_lua_error_text(L, idx));
         f->status = ES_STATUS_UNKNOWN;
@@ -85,8 +106,8 @@ static void read_failure(lua_State *L, int idx, struct es_lloop *lp, struct es_f
         f->message = lua_tolstring(L, -1, &f->message_len);
     lua_pushliteral(L, "retry_after");
     lua_rawget(L, idx);
-    if (lua_isnumber(L, -1) && lua_tonumber(L, -1) > 0)
-        f->retry_after_ms = (uint64_t)(lua_tonumber(L, -1) * 1e3);
+    if (lua_isnumber(L, -1))
+        f->retry_after_ms = milliseconds(lua_tonumber(L, -1));
     lua_pushliteral(L, "details");
     lua_rawget(L, idx);
     if (!lua_isnil(L, -1)) {
@@ -128,7 +149,7 @@ static int encode_results(lua_State *L, struct es_task *t, int first, int n, str
     f->code_len = strlen(f->code);
     f->message = why;
     f->message_len = strlen(why);
-    f->processed = ES_PROCESSED_YES;
+    f->processed = processed(t);
     return 0;
 }
 
@@ -164,7 +185,7 @@ static int add_trailers(lua_State *L, struct es_task *t, struct es_failure *f)
     f->status = ES_STATUS_INTERNAL;
     f->message = "the answer's metadata cannot be sent";
     f->message_len = strlen(f->message);
-    f->processed = ES_PROCESSED_YES;
+    f->processed = processed(t);
     return 0;
 }
 
@@ -182,7 +203,7 @@ static void answer(lua_State *L, struct es_task *t, int first, int n)
         return;
     }
     if (is_failure(L, first, n)) {
-        read_failure(L, first + 1, lp, &f);
+        read_failure(L, first + 1, t, &f);
         es_call_fail(t->call, &f);
         return;
     }
@@ -209,7 +230,7 @@ static void end_channel(lua_State *L, struct es_task *t, struct es_channel *c, i
         return;
     }
     if (!ok || is_failure(L, first, n)) {
-        read_failure(L, ok ? first + 1 : first, lp, &f);
+        read_failure(L, ok ? first + 1 : first, t, &f);
         es_channel_end(c, &f);
         return;
     }
@@ -241,7 +262,7 @@ void es_job_end(lua_State *L, struct es_task *t, int ok, int n)
         } else if (t->trailers_ref != LUA_NOREF && !add_trailers(L, t, &f)) {
             es_call_fail(t->call, &f);
         } else {
-            read_failure(L, first, t->loop, &f);
+            read_failure(L, first, t, &f);
             es_call_fail(t->call, &f);
         }
         t->call = NULL;

@@ -8,9 +8,10 @@
 #include "errors.h"
 
 /* A call is a userdata of nothing but user values: one allocation, where a table needs two. These, then the
- * arguments; with one it fits into the largest block that malloc has a fast list for. STATE is nil, then the
- * last response, until the call is opened up: then it is a table of middleware.lua, which knows the same
- * order, and everything is left to it.
+ * arguments; with one it fits into the largest block that malloc has a fast list for. STATE is nil, true once
+ * the handler (or what sends) was begun, then the last response, until the call is opened up: then it is a
+ * table of middleware.lua, which knows the same order, and everything is left to it. There `_began` is the
+ * same as the true: without it the call certainly went no further, and may be sent again.
  */
 enum { CALL_FN = 1, CALL_OWNER, CALL_NAME, CALL_STATE, CALL_FIRST };
 #define MANY_ARGUMENTS 200 /* from here on they are in a table at once */
@@ -98,7 +99,7 @@ static void push_call(lua_State *L, enum helper mt, const struct places *from)
     lua_setmetatable(L, call);
 }
 
-/* Has the table at idx the metatable of responses? */
+/* Has the value at idx the metatable of responses? */
 static int is_response(lua_State *L, int idx)
 {
     int same;
@@ -109,6 +110,12 @@ static int is_response(lua_State *L, int idx)
     same = lua_rawequal(L, -1, -2);
     lua_pop(L, 2);
     return same;
+}
+
+/* Is the STATE at idx a table of middleware.lua? */
+static int is_open(lua_State *L, int idx)
+{
+    return lua_istable(L, idx) && !is_response(L, idx);
 }
 
 /* Is the value at idx what the call at index 1, which nobody opened up, got last from `next`, reply or
@@ -165,7 +172,8 @@ static int gather(lua_State *L, int first)
     }
     push_helper(L, H_RESPONSE);
     lua_setmetatable(L, first);
-    if (lua_getiuservalue(L, 1, CALL_STATE) == LUA_TNIL || is_response(L, -1)) {
+    lua_getiuservalue(L, 1, CALL_STATE);
+    if (!is_open(L, -1)) {
         lua_pushvalue(L, first);
         lua_setiuservalue(L, 1, CALL_STATE);
     } else {
@@ -180,9 +188,9 @@ static int gather(lua_State *L, int first)
 
 /* ---- the innermost ---- */
 
-/* Is the value at index 1 a call of one of these kinds that nobody opened up? *is_rpc: of the first. Leaves
- * nothing else on the stack. */
-static int is_untouched(lua_State *L, enum helper rpc, enum helper other, int *is_rpc)
+/* Is the value at index 1 a call of one of these kinds that nobody opened up? *is_rpc: of the first. Then it
+ * is begun from now on. Leaves nothing else on the stack. */
+static int begin_untouched(lua_State *L, enum helper rpc, enum helper other, int *is_rpc)
 {
     int yes;
 
@@ -194,8 +202,14 @@ static int is_untouched(lua_State *L, enum helper rpc, enum helper other, int *i
         push_helper(L, other);
         yes = lua_rawequal(L, -1, -3);
     }
-    if (yes && lua_getiuservalue(L, 1, CALL_STATE) != LUA_TNIL)
-        yes = is_response(L, -1);
+    if (yes) {
+        lua_getiuservalue(L, 1, CALL_STATE);
+        yes = !is_open(L, -1);
+    }
+    if (yes) {
+        lua_pushboolean(L, 1);
+        lua_setiuservalue(L, 1, CALL_STATE);
+    }
     lua_settop(L, 1);
     return yes;
 }
@@ -247,7 +261,7 @@ static int next_in(lua_State *L)
 {
     int is_rpc, n;
 
-    if (!is_untouched(L, H_RPC_IN, H_EVENT_IN, &is_rpc))
+    if (!begin_untouched(L, H_RPC_IN, H_EVENT_IN, &is_rpc))
         return run_slowly(L, H_HANDLE);
     push_helper(L, H_TRACED);
     lua_getiuservalue(L, 1, CALL_FN);
@@ -259,12 +273,15 @@ static int next_in(lua_State *L)
 /* What came with the answer is the task's until its next request. */
 static void keep_trailers(lua_State *L, struct es_task *t)
 {
-    if (t->came_ref == LUA_NOREF && (lua_getiuservalue(L, 1, CALL_STATE) == LUA_TNIL || is_response(L, -1))) {
-        lua_pop(L, 1); /* none, and no earlier ones to be forgotten */
-        return;
-    }
-    if (t->came_ref == LUA_NOREF)
+    if (t->came_ref == LUA_NOREF) {
+        int earlier;
+
+        lua_getiuservalue(L, 1, CALL_STATE);
+        earlier = is_open(L, -1); /* they are to be forgotten */
         lua_pop(L, 1);
+        if (!earlier)
+            return;
+    }
     push_helper(L, H_CAME);
     lua_pushvalue(L, 1);
     if (t->came_ref == LUA_NOREF)
@@ -311,7 +328,7 @@ static int next_out(lua_State *L)
     struct es_task *t = NULL;
     int is_rpc;
 
-    if (!is_untouched(L, H_RPC_OUT, H_EVENT_OUT, &is_rpc))
+    if (!begin_untouched(L, H_RPC_OUT, H_EVENT_OUT, &is_rpc))
         return run_slowly(L, H_SEND);
     if (is_rpc)
         t = es_task_current(L);
@@ -326,25 +343,50 @@ static int next_out(lua_State *L)
 
 /* ---- the outermost ---- */
 
+/* A call that ends without having reached its handler was certainly not processed, which the answer says. */
+static void note_refusal(lua_State *L)
+{
+    lua_getiuservalue(L, 1, CALL_STATE);
+    if (is_open(L, -1)) {
+        lua_getfield(L, -1, "_began");
+        if (!lua_toboolean(L, -1)) {
+            struct es_task *t = es_task_current(L);
+            if (t)
+                t->refused = 1;
+        }
+        lua_pop(L, 1);
+    }
+    lua_pop(L, 1);
+}
+
+/* The stack: the call, the message handler, what the outermost middleware returned or raised. */
 static int incoming_over(lua_State *L, int status, lua_KContext ctx)
 {
-    if (lua_gettop(L) >= 2 && is_last_response(L, 2)) {
-        if (push_single_result(L, 2))
-            return 1;
+    if (status != LUA_OK && status != LUA_YIELD) {
+        lua_replace(L, 2);
         lua_settop(L, 2);
-    } else {
         lua_pushvalue(L, 1);
         lua_insert(L, 2);
+        run_helper(L, H_RAISED, 2, 1);
+        note_refusal(L);
+    } else if (lua_gettop(L) >= 3 && is_last_response(L, 3)) {
+        lua_settop(L, 3);
+        if (push_single_result(L, 3))
+            return 1;
+        lua_replace(L, 2);
+    } else {
+        lua_pushvalue(L, 1);
+        lua_replace(L, 2);
         lua_pushboolean(L, 1);
         lua_insert(L, 3);
         run_helper(L, H_SETTLE, 2, 1);
+        note_refusal(L);
     }
     run_helper(L, H_RESULTS, 2, LUA_MULTRET);
     return lua_gettop(L) - 1;
 }
 
-/* fn(job, session, name, metadata, handler, ...): what the core runs instead of every handler. What the
- * outermost middleware raises goes to the core, which logs it and answers the call. */
+/* fn(job, session, name, metadata, handler, ...): what the core runs instead of every handler. */
 static int incoming(lua_State *L)
 {
     lua_Integer kind = lua_tointeger(L, 1);
@@ -359,11 +401,11 @@ static int incoming(lua_State *L)
         lua_replace(L, 1);
     }
     lua_settop(L, 1);
+    push_helper(L, H_TRACED);
     lua_pushvalue(L, UP_FN);
     lua_pushvalue(L, 1);
     lua_pushvalue(L, UP_STEP);
-    lua_callk(L, 2, LUA_MULTRET, 0, incoming_over);
-    return incoming_over(L, LUA_OK, 0);
+    return incoming_over(L, lua_pcallk(L, 2, LUA_MULTRET, 2, 0, incoming_over), 0);
 }
 
 static int outgoing_over(lua_State *L, int status, lua_KContext ctx)

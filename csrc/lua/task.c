@@ -66,6 +66,7 @@ struct es_task *es_task_new(lua_State *L, struct es_lloop *lp, enum es_task_job 
     t->job = job;
     t->state = ES_TASK_READY;
     t->cancelled = t->parking = t->started_call = 0;
+    t->refused = t->unreadable = 0;
     t->ticket = 0;
     lp->n_tasks++;
     return t;

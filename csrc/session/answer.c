@@ -309,7 +309,7 @@ int es_call_fail(struct es_call *c, const struct es_failure *f)
     with.trailers = &trailers;
     count_end(c, f->status);
     rc = answer_failure(c->st.session, c->st.ls, c->st.fin, &with, ES_APP_NO_MORE_WANTED);
-    if (f->processed == ES_PROCESSED_NO && f->status == ES_STATUS_INVALID_ARGUMENT)
+    if (f->unreadable)
         session_glitch(c->st.session, 1 + HONEST_POINTS, "too many requests that cannot be read");
     else
         reset_forgiven(c->st.session);

@@ -306,7 +306,8 @@ struct es_failure {
     size_t code_len;
     const char *message; /* cut to 1 KiB at a UTF-8 boundary */
     size_t message_len;
-    int processed; /* enum es_processed */
+    int processed;  /* enum es_processed */
+    int unreadable; /* the peer's request was of no use, which counts against it */
     uint64_t retry_after_ms;
     int codec; /* of details */
     const uint8_t *details;

@@ -9,6 +9,7 @@ local core = require "echostream.core"
 local errors = require "echostream.errors"
 local loop = require "echostream.loop"
 local metrics = require "echostream.metrics"
+local middleware = require "echostream.middleware"
 local options = require "echostream.options"
 local task = require "echostream.task"
 
@@ -269,7 +270,9 @@ function Window:_handle(call, proceed)
     return run(self, entry, call, proceed)
   elseif entry.name ~= call.name or entry.print ~= print then
     return call:reject("invalid_argument", "another request had the same id")
-  elseif entry.over then
+  end
+  middleware.mark_begun(call) -- by the first attempt
+  if entry.over then
     count(self, "replayed")
     return reply(call, entry.answer)
   end

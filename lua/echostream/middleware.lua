@@ -56,23 +56,29 @@ local methods = {
 }
 
 -- A call is made for every call, so it is small: a userdata of the core (csrc/lua/middleware.c) whose values are these, in this
--- order, and then the arguments. STATE is nil, then the last response; once something was asked for or changed that needs more,
--- or from the beginning when the call has options, it is a table: `response`, `args` (whose `n` is their number), `metadata`,
--- `options`, `touched` (somebody looked at what may be changed) …
+-- order, and then the arguments. STATE is nil, true once the innermost link has begun, then the last response; once something was
+-- asked for or changed that needs more, or from the beginning when the call has options, it is a table: `response`, `args` (whose
+-- `n` is their number), `metadata`, `options`, `touched` (somebody looked at what may be changed), `_began` (the innermost link: what
+-- ends without it was certainly not processed) …
 local FN <const>, OWNER <const>, NAME <const>, STATE <const> = 1, 2, 3, 4
 local get, set = debug.getuservalue, debug.setuservalue
 local lazy = {}
 
+-- Whether a STATE is the table.
+local function is_body(state)
+  return state ~= nil and state ~= true and getmetatable(state) ~= Response
+end
+
 -- The table, if there is one.
 local function opened(call)
   local state = get(call, STATE)
-  return state ~= nil and getmetatable(state) ~= Response and state or nil
+  return is_body(state) and state or nil
 end
 
 -- The table. From now on the core leaves this call to the functions below.
 local function whole(call)
   local state = get(call, STATE)
-  if state ~= nil and getmetatable(state) ~= Response then
+  if is_body(state) then
     return state
   end
   local n, args = 0, {}
@@ -83,7 +89,7 @@ local function whole(call)
     value, there = get(call, STATE + 1 + n)
   end
   args.n = n
-  local body = { args = args, response = state }
+  local body = { args = args, response = state ~= true and state or nil, _began = state ~= nil or nil }
   set(call, body, STATE)
   return body
 end
@@ -95,11 +101,11 @@ local function open_up(call)
 end
 
 local function last_response(call)
-  local body = opened(call)
-  if body then
-    return body.response
+  local state = get(call, STATE)
+  if is_body(state) then
+    return state.response
   end
-  return get(call, STATE)
+  return state ~= true and state or nil
 end
 
 local function keep_response(call, response)
@@ -244,18 +250,35 @@ local function responded(n, first, ...)
   return response
 end
 
+-- Whether the handler has begun, or what sends; when in doubt, yes.
+local function has_begun(call)
+  local state = get(call, STATE)
+  if is_body(state) then
+    return state._began
+  end
+  return state ~= nil
+end
+
 local function failed(call, err)
   local response = setmetatable({ ok = false, n = 0, err = err }, Response)
+  if get(call, STATE) == nil then
+    whole(call) -- which keeps that nothing has begun
+  end
   return keep_response(call, response)
 end
 
---- Refuses the call: whoever made it gets this error. Return what it returns.
+--- Refuses the call: whoever made it gets this error. Return what it returns. Before `next`, the error's `processed` is "no": the
+--- handler certainly did not run, so the caller may try again. `retry_after` of the response's `err` says when, and goes with it.
 ---@param code string      as in echo.error
 ---@param message? string
 ---@param details? any
 ---@return echostream.middleware.response
 function methods:reject(code, message, details)
-  return failed(self, errors.new(code, message, details))
+  local err = errors.new(code, message, details)
+  if not has_begun(self) then
+    err.processed = "no"
+  end
+  return failed(self, err)
 end
 
 --- Answers the call without its handler. Return what it returns.
@@ -351,6 +374,7 @@ end
 local function handle(call)
   check_call(call)
   local body = whole(call)
+  body._began = true
   if body.metadata then
     core.set_call_metadata(body.metadata) -- what echo.call() shows
   end
@@ -375,7 +399,9 @@ end
 
 local function send(call)
   check_call(call)
-  return sent(call, pcall(get(call, FN), call, unpack(arguments(whole(call)))))
+  local body = whole(call)
+  body._began = true
+  return sent(call, pcall(get(call, FN), call, unpack(arguments(body))))
 end
 
 local function results(response)
@@ -411,10 +437,22 @@ local function open_out(owner, kind, final, name, opts, ...)
   return ends.new(metatables.out[kind], final, owner, name, { options = opts, args = { n = select("#", ...), ... } })
 end
 
+-- The same error, which says that nothing was sent. A copy: a middleware may have only one object for all that it refuses.
+local function unsent(err)
+  local copy = setmetatable({}, getmetatable(err))
+  for key, value in next, err do
+    copy[key] = value
+  end
+  copy.processed = "no"
+  return copy
+end
+
 local function finish_out(call, response)
   local body = opened(call)
   if body and body._misuse then
     error(body._misuse[1], 0)
+  elseif not response.ok and is_error(response.err) and response.err.processed == nil and not has_begun(call) then
+    return nil, unsent(response.err)
   end
   return results(response)
 end
@@ -453,6 +491,12 @@ ends = core.middleware {
 ---@return echostream.session|echostream.client
 function M.owner_of(call)
   return (get(call, OWNER))
+end
+
+--- Says that the handler may have run for a call, though not by `next` here: its answer comes from an earlier attempt.
+---@param call echostream.middleware.call
+function M.mark_begun(call)
+  whole(call)._began = true
 end
 
 --- Keeps what came with the answer of an outgoing call; nil: nothing. `next` may run twice.
