@@ -117,6 +117,9 @@ RESTARTS ?= 100
 campaign-rolling: all deps-test  ## RESTARTS=100 rolling restarts under load: no call of CALLS=1000000 fails, each stop within its grace
 	@RESTARTS=$(RESTARTS) CALLS=$(CALLS) .ci/env $(LUA) spec/campaigns/rolling.lua
 
+campaign-reload: all  ## RELOADS=1000 times a server's code is changed under load: no call fails, memory stays
+	@RELOADS=$(or $(RELOADS),1000) .ci/env $(LUA) spec/campaigns/reload.lua
+
 campaign-slow: all deps-test  ## MIB=1024 into a reader in another process that takes RATE=1 MB/s: memory of both
 	@MIB=$(or $(MIB),1024) RATE=$(or $(RATE),1) .ci/env $(LUA) spec/campaigns/slow.lua
 
@@ -153,4 +156,4 @@ help:  ## this list
 
 FORCE:
 -include $(OBJ:.o=.d)
-.PHONY: bench-seed all core docs demo test asan valgrind lint sim interop goodput hostile campaign-calls campaign-slow campaign-overload campaign-cancel campaign-ledger campaign-chaos campaign-fleet campaign-kill campaign-rolling campaign-streams fuzz bench install-rock check-debian13 clean help FORCE
+.PHONY: bench-seed all core docs demo test asan valgrind lint sim interop goodput hostile campaign-calls campaign-slow campaign-overload campaign-cancel campaign-ledger campaign-chaos campaign-fleet campaign-kill campaign-rolling campaign-reload campaign-streams fuzz bench install-rock check-debian13 clean help FORCE

@@ -101,6 +101,27 @@ function M.add(host, name, fn, opts)
   return ok, err
 end
 
+--- Registers the handler of an event, or puts another one in its place, as a version of its own.
+---@param host echostream.host
+---@param name string
+---@param fn function
+---@param opts table  for the core
+---@param version integer
+---@return true|nil ok, echostream.error? err
+function M.put(host, name, fn, opts, version)
+  local waits = host._event_waits[name]
+  local acting = waits and standing_in(host, name, waits) or fn
+  local ok, err = host._host:replace("event", name, acting, opts, version)
+  if ok == false then
+    ok, err = host._host:add("event", name, acting, opts)
+    ok = ok and host._host:replace("event", name, acting, opts, version)
+  end
+  if ok then
+    host._event_fns[name] = fn
+  end
+  return ok, err
+end
+
 --- Takes the handler of an event away.
 ---@param host echostream.host
 ---@param name string

@@ -70,7 +70,7 @@ end
 
 --- Takes the last registration of a hook away.
 ---@param self echostream.host
----@param kind "start"|"stop"|"connect"|"disconnect"|"migrate"
+---@param kind "start"|"stop"|"connect"|"disconnect"|"migrate"|"unload"
 ---@param fn function
 function M.remove(self, kind, fn)
   local hooks = table.move(self._hooks[kind], 1, #self._hooks[kind], 1, {})
@@ -149,6 +149,14 @@ end
 ---@return self
 function Host:on_stop(fn)
   return add(self, "stop", fn)
+end
+
+--- `fn(context)` runs when a server's file was loaded again (`server:reload`) and another version of it has taken over: for what the old
+--- one began and the server does not know of, such as tasks. Calls that it serves may still be under way.
+---@param fn fun(context: echostream.context)
+---@return self
+function Host:on_unload(fn)
+  return add(self, "unload", fn)
 end
 
 --- `fn(session)` runs for every new session before the peer's calls are let in. It may wait, and refuse the session by

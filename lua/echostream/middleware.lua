@@ -581,7 +581,10 @@ local function chain_of(list, direction, make, innermost)
   return outermost and make(outermost, step)
 end
 
-local function rebuild(self)
+--- Makes the chains of a host of the list of its middleware.
+---@param self echostream.host
+---@package
+function M.rebuild(self)
   local list = self._middleware
   if self._innermost then
     list = { unpack(list) }
@@ -601,7 +604,7 @@ end
 ---@param fn function
 function M.set_innermost(self, fn)
   self._innermost = fn
-  rebuild(self)
+  M.rebuild(self)
 end
 
 --- Sends every request of a host by a policy (nil: none).
@@ -609,7 +612,7 @@ end
 ---@param policy echostream.retry?
 function M.set_retry(self, policy)
   self._chains.policy = policy
-  rebuild(self)
+  M.rebuild(self)
 end
 
 local schema = { direction = { type = "string", one_of = { "in", "out" } } }
@@ -643,7 +646,7 @@ function Host:middleware(given, opts)
   local list = { unpack(self._middleware) }
   list[#list + 1] = { given = given, fn = fn, direction = direction }
   self._middleware = list
-  rebuild(self)
+  M.rebuild(self)
   return self
 end
 
@@ -656,7 +659,7 @@ function Host:remove_middleware(given)
     if list[i].given == given then
       table.remove(list, i)
       self._middleware = list
-      rebuild(self)
+      M.rebuild(self)
       return true
     end
   end

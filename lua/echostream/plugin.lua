@@ -24,6 +24,8 @@ local M = {}
 ---@field install fun(self: echostream.plugin, host: echostream.plugin.host): any, any  may fail: raise, or `return nil, err`
 ---@field uninstall? fun(self: echostream.plugin, host: echostream.plugin.host)  for what the host does not know of
 ---@field requires? string[]   plugins that have to be there before it
+---@field adopt? fun(self: echostream.plugin, old: echostream.plugin)  before `install`, when a file that was loaded again installs it in
+--- the place of another of its name: what is to last, such as a socket that listens, goes over. `old` may have to go on with it
 
 ---@class echostream.plugin.host: echostream.host  what `install` is given
 ---@field every fun(self, seconds: number, fn: function, ...): echostream.task  runs it again and again, until the plugin goes; errors are logged
@@ -41,7 +43,7 @@ for _, kind in ipairs { "rpc", "event", "stream", "service" } do
 end
 undoing.once = undoing.add_event
 
-for _, kind in ipairs { "start", "stop", "connect", "disconnect", "migrate" } do
+for _, kind in ipairs { "start", "stop", "connect", "disconnect", "migrate", "unload" } do
   undoing["on_" .. kind] = function(real, _, fn)
     return function()
       hooks.remove(real, kind, fn)
@@ -253,7 +255,13 @@ function Host:plugin(plugin)
   local entry = { name = plugin.name, plugin = plugin, undo = {}, tasks = {} }
   entry.face = face_of(self, entry)
   table.insert(self._plugins, entry) -- before it is installed: one that waits must not be installed twice
-  local ok, value, err = pcall(plugin.install, plugin, entry.face)
+  local old = self._inherited and self._inherited.plugins[plugin.name]
+  local ok, value, err = pcall(function()
+    if old and plugin.adopt then
+      plugin:adopt(old)
+    end
+    return plugin:install(entry.face)
+  end)
   if ok and (value ~= nil or err == nil) then
     return self
   end
@@ -287,6 +295,19 @@ function Host:remove_plugin(name)
   end
   roll_back(entry)
   return true
+end
+
+--- A plugin goes whose registrations were taken away already, or are somebody else's now.
+---@param entry table
+---@package
+function M.retire(entry)
+  if entry.plugin.uninstall then
+    try(entry, "uninstall failed", entry.plugin.uninstall, entry.plugin, entry.face)
+  end
+  entry.undo = nil
+  for running in pairs(entry.tasks) do
+    running:cancel()
+  end
 end
 
 --- The names of the plugins that are installed, in the order of their installation.

@@ -68,10 +68,30 @@ function meta.__close(self)
   end
 end
 
+local make
+
+local intercepted = setmetatable({}, { __mode = "k" })
+
+--- For reload.lua: `fn(make, opts)` makes servers for a coroutine instead of `make(opts)`, while it loads a file; nil: no longer.
+---@param co thread
+---@param fn fun(make: function, opts: table?): echostream.server|nil
+---@package
+function M.intercept(co, fn)
+  intercepted[co] = fn
+end
+
 --- Makes a server. It listens after `start` or `run`. Raises when an option is wrong, and says what it wants.
 ---@param opts? echostream.options.server
 ---@return echostream.server
 function M.new(opts)
+  local instead = next(intercepted) and intercepted[coroutine.running()]
+  if instead then
+    return (instead(make, opts))
+  end
+  return make(opts)
+end
+
+function make(opts)
   local checked = options.check("echo.server", opts, schema)
   newcomers.check("echo.server", checked)
   local transport, named, extra = host.split_transport("echo.server", checked.transport)
@@ -297,6 +317,38 @@ function Server:stats()
   stats.endpoint = self._endpoint and self._endpoint:stats() or nil
   stats.dedupe = self._dedupe and self._dedupe:stats() or nil
   return view.of(stats)
+end
+
+-- Code that changes -------------------------------------------------------------------------------------------
+
+--- Runs a Lua file that registers handlers, middleware, hooks and plugins on this server, which is its first argument, and remembers
+--- what it registered, for `reload`. A file that fails registers nothing. Modules that it requires may lie beside it.
+---@param path string
+---@param ... any  further arguments of the file
+---@return true|nil ok, echostream.error? err  `failed_precondition`: the message says where and why
+function Server:load(path, ...)
+  options.argument("server:load", "path", path, "string")
+  if self._unit then
+    error(("server:load: %s was loaded already; server:reload() loads it again"):format(self._unit.path), 2)
+  end
+  local server, err = require("echostream.reload").open(path, { server = self, arguments = table.pack(...) })
+  if not server then
+    return nil, err
+  end
+  return true
+end
+
+--- Runs the file again that was given to `load`, or to `echostream serve`, and the modules of its directory that it requires. When that
+--- went well, what it registers now takes the place of what it registered before, in one step: calls to come get the new code, calls
+--- under way and open streams go on with theirs, what it does not register any more is gone, plugins are installed anew, `on_unload`
+--- hooks run. Otherwise everything stays as it is, and the log says why. Contexts keep their values, topics their subscribers.
+---@return { version: integer, changed: integer, new: integer, gone: integer }|nil summary  of handlers
+---@return echostream.error? err  `failed_precondition`; `aborted`: it is being loaded at this moment
+function Server:reload()
+  if not self._unit then
+    error("server:reload: nothing was loaded; load a file with server:load or echostream serve", 2)
+  end
+  return self._unit:reload()
 end
 
 -- Stop --------------------------------------------------------------------------------------------------------

@@ -181,7 +181,9 @@ M.methods = methods
 function methods:topic(name, opts)
   options.argument("topic", "name", name, "string")
   opts = options.check("topic", opts, M.schema)
-  local self_topic = setmetatable({ name = name, seq = 0, dropped = 0, _options = opts, _subscribers = {}, _last = {},
+  -- A file that is loaded again finds its topic as it was, subscribers and all, and gives it other options at most.
+  local inherited = self._inherited and self._inherited.topics[name]
+  local self_topic = inherited or setmetatable({ name = name, seq = 0, dropped = 0, _options = opts, _subscribers = {}, _last = {},
     _host = setmetatable({ self }, { __mode = "v" }) }, Topic)
   local ok, problem = pcall(self.add_stream, self, M.PREFIX .. name, function(session, subscriber)
     return serve(self_topic, session, subscriber)
@@ -192,6 +194,9 @@ function methods:topic(name, opts)
     error(problem, 2)
   end
   self._topics[name] = self_topic
+  if inherited then
+    self._inherited.topic_options[name] = opts
+  end
   return self_topic
 end
 

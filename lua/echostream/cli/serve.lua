@@ -13,24 +13,54 @@ FILE is a Lua file. It is called with a server that was made for it, and with th
   server:add_rpc("hello", function(session, name) return (greeting or "hello") .. " " .. name end)
 
 The server is then started, and runs until Ctrl-C or SIGTERM; both let the calls under way end. A file that wants options
-of its own makes its own server and returns it; --bind and the other options must not be given then.]]
+of its own makes its own server and returns it; --bind and the other options must not be given then.
+
+With --watch the file is run again whenever it, or a module of its directory that it requires, has changed; on SIGHUP in any
+case. New calls get the new code, calls under way end with theirs; a file that fails changes nothing, and the log says why.]]
 M.options = {
   bind = { value = "ADDR", help = "where to listen (default 127.0.0.1:5000; port 0 takes any)" },
   cert = { value = "FILE", help = "PEM certificate (chain); without it one is made and its pin printed" },
+  watch = { help = "load the file again when it, or a module beside it, changes" },
   key = { value = "FILE", help = "PEM private key of --cert" },
 }
 M.min, M.max = 1, math.huge
 M.rest_after = 1 -- what follows FILE is the file's
 
-local function traceback(raised)
-  return type(raised) == "string" and debug.traceback(raised, 2) or raised
+local function read_file(path)
+  if path == "-" then
+    local text = io.read("a")
+    return text, select(2, load(text, "=stdin", "t"))
+  end
+  return nil, select(2, loadfile(path, "t"))
 end
 
-local function load_file(path)
-  if path == "-" then
-    return load(io.read("a"), "=stdin", "t")
+-- Loads the file again when it, or a module of its directory, changed (--watch), and on SIGHUP. What came of it is in the log.
+local function reload_by_itself(server, watching)
+  local echo = require "echostream"
+  local unit = server._unit
+  local watcher
+  local wanted, running = false, false
+  local function reload()
+    wanted = true
+    if running then
+      return
+    end
+    running = true
+    echo.spawn(function()
+      while wanted do
+        wanted = false
+        server:reload()
+        if watcher then
+          watcher:update(unit:files())
+        end
+      end
+      running = false
+    end)
   end
-  return loadfile(path, "t")
+  if watching then
+    watcher = require("echostream.loop.watch").files(unit:files(), reload)
+  end
+  require("echostream.loop.signal").on("sighup", reload)
 end
 
 function M.run(options, words)
@@ -39,9 +69,12 @@ function M.run(options, words)
     cli.complain("--cert and --key go together\nUsage: %s", M.usage)
     return cli.USAGE
   end
-  local chunk, problem = load_file(path)
-  if not chunk then
+  local text, problem = read_file(path)
+  if problem then
     cli.complain("%s", problem)
+    return cli.USAGE
+  elseif text and options.watch then
+    cli.complain("--watch wants a file, and standard input is none")
     return cli.USAGE
   end
   local echo = require "echostream"
@@ -55,21 +88,22 @@ function M.run(options, words)
     cli.complain("%s", (tostring(server):gsub("^[^:]*:%d+: ", "")))
     return cli.USAGE
   end
-  local ok, own = xpcall(chunk, traceback, server, table.unpack(words, 2))
-  if not ok then
-    cli.complain("%s: %s", path, tostring(own))
+  local watching = options.watch
+  options.watch = nil
+  local set_up, failure = require("echostream.reload").open(path, { server = server, arguments = table.pack(table.unpack(words, 2)), text = text,
+    loaded = function(loaded)
+      if not text then
+        reload_by_itself(loaded, watching)
+      end
+    end })
+  if not set_up then
+    cli.complain("%s%s", failure.message, failure.traceback and "\n" .. failure.traceback or "")
     return cli.FAILED
+  elseif set_up ~= server and next(options) then
+    cli.complain("%s: makes its own server, so --%s says nothing to it", path, (next(options)))
+    return cli.USAGE
   end
-  if own ~= nil and own ~= server then
-    if type(own) ~= "table" or type(own.run) ~= "function" then
-      cli.complain("%s: returns a %s; it may return a server, or nothing", path, type(own))
-      return cli.FAILED
-    elseif next(options) then
-      cli.complain("%s: makes its own server, so --%s says nothing to it", path, (next(options)))
-      return cli.USAGE
-    end
-    server = own
-  end
+  server = set_up
   if server.state == "stopped" then -- the file ran it itself
     return cli.OK
   elseif server.state == "new" then

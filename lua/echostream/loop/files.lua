@@ -89,6 +89,13 @@ function M.mode(path)
   return stat.mode & 511 -- 0777
 end
 
+--- The absolute path of a file or directory, without links; nil when there is none.
+---@param path string
+---@return string?
+function M.real_path(path)
+  return (loop.luv().fs_realpath(path))
+end
+
 --- Reads a file that only its owner may read.
 ---@param path string
 ---@return string? data, string? err  nil, nil when there is none
