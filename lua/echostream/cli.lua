@@ -34,6 +34,7 @@ local order = {
   "emit",
   "stream",
   "describe",
+  "bench",
   "cert",
   "doctor",
 }

@@ -28,7 +28,7 @@ local M = {}
 ---@field server_name? string  the same
 ---@field cert? string      a certificate file of ours: shown to the server, and examined
 ---@field key? string       its key file
----@field timeout? number   seconds for each step that waits for the server
+---@field timeout? number   seconds for each step that waits for the server (default: 5)
 ---@field machine? table    reads what there is to read, instead of doctor/machine.lua's `reader()`
 ---@field on_finding? fun(finding: echostream.doctor.finding)  sees each finding as soon as it is there
 

@@ -181,13 +181,35 @@ function M.report(given, err)
   return cli.FAILED
 end
 
+-- What stands in the way of a connection: said, and the exit code.
+local function not_connected(given, err)
+  if given.json then
+    M.print_json { error = plain(err) }
+  else
+    cli.complain("%s", tostring(err))
+  end
+  return cli.NO_CONNECTION
+end
+
+--- Connects as `M.run` does, for commands that want more than one connection; the caller closes it.
+---@param given table
+---@param address string
+---@return echostream.client|nil client, integer? code  what to exit with
+function M.another(given, address)
+  local client, err = require "echostream".connect(address, M.settings(given))
+  if not client then
+    return nil, not_connected(given, err)
+  end
+  return client
+end
+
 --- Connects, runs `body(client, calls)` and closes. `calls` has the time-out and the metadata of the command line, and what
 --- `own` adds. What `body` returns is the exit code.
 ---@param cmd echostream.cli.command
 ---@param given table      the options of the command line
 ---@param address string
 ---@param own? table       options of calls
----@param body fun(client: echostream.client, calls: echostream.calls): integer
+---@param body fun(client: echostream.client, calls: echostream.calls, call_options: table): integer
 ---@return integer exit code
 function M.run(cmd, given, address, own, body)
   local settings, problem = M.settings(given)
@@ -206,14 +228,9 @@ function M.run(cmd, given, address, own, body)
   if not made then
     return client
   elseif not client then
-    if given.json then
-      M.print_json { error = plain(err) }
-    else
-      cli.complain("%s", tostring(err))
-    end
-    return cli.NO_CONNECTION
+    return not_connected(given, err)
   end
-  local ok, code = xpcall(body, cli.traceback, client, client:with(call_options))
+  local ok, code = xpcall(body, cli.traceback, client, client:with(call_options), call_options)
   client:close()
   if not ok then
     error(code, 0)
