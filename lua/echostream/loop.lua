@@ -322,13 +322,14 @@ local function pump_luv(rec, done, on_signal)
     local run, next_due = uv.run, core_loop.next
     settle()
     while not done() do
+      if interrupted then -- first: a loop that is never idle must hear it too
+        error("interrupted!", 0)
+      end
       local due = next_due(core_loop)
       if due == 0 then
         step(rec)
         run("nowait")
         settle()
-      elseif interrupted then
-        error("interrupted!", 0)
       elseif due == nil and deadlocked(rec) then
         return "deadlock"
       else

@@ -12,9 +12,9 @@ describe("echostream describe", function()
       local server = ...
       server:add_rpc("math.add", function(_, a, b) return a + b end, {
         doc = "Adds two numbers.\nOf any kind.",
-        args = { "a: number", "b: number" },
-        returns = "their sum",
-        examples = { "math.add(1, 2) is 3" },
+        arguments = { { name = "a", type = "number", doc = "one" }, { name = "b", type = "number", optional = true } },
+        results = { { name = "sum", type = "number", doc = "their sum" } },
+        examples = { { arguments = { 1, 2 }, results = { 3 }, doc = "simple" } },
         idempotent = true,
       })
       server:add_event("note", function() end, { doc = "Keeps \27[31ma note." })
@@ -44,7 +44,8 @@ describe("echostream describe", function()
     local result = server:run("describe", "math.add")
     assert.equal(0, result.code, result.err)
     assert.matches("^math%.add %(rpc%)\n  Adds two numbers%.\n  Of any kind%.\n", result.out)
-    for _, wanted in ipairs { "  arguments\n", "a: number", "b: number", "their sum", "math.add(1, 2) is 3", "idempotent" } do
+    for _, wanted in ipairs { "  arguments\n", "a: number  one", "b?: number",
+      "sum: number  their sum", "math.add(1, 2) -> 3  simple", "idempotent" } do
       assert.matches(wanted, result.out, 1, true)
     end
   end)

@@ -140,8 +140,11 @@ local function measure(given, run, plan)
     watching:cancel()
     io.stderr:write("\r\27[K")
   end
-  if not ok and not cli.is_interrupt(problem) then
-    error(problem, 0)
+  if not ok then
+    load.stop(run)
+    if not cli.is_interrupt(problem) then
+      error(problem, 0)
+    end
   end
   local code = finish(given, run, plan)
   return ok and code or cli.INTERRUPTED

@@ -65,8 +65,31 @@ local function line_of(value)
   return core.codec.json.pack(value) or output.plain(value)
 end
 
-local function print_field(paint, title, value)
-  if type(value) == "table" and rawlen(value) > 0 then
+local function list_of(values)
+  local words = {}
+  for i, value in ipairs(type(values) == "table" and values or {}) do
+    words[i] = core.codec.json.pack(value) or "?"
+  end
+  return output.plain(table.concat(words, ", "))
+end
+
+-- An example as { arguments =, results =, doc = }, as it would be called.
+local function example_line(name, example)
+  if type(example) ~= "table" or type(example.arguments or example.results) ~= "table" then
+    return line_of(example)
+  end
+  local results = example.results ~= nil and " -> " .. list_of(example.results) or ""
+  local doc = example.doc ~= nil and "  " .. output.plain(example.doc) or ""
+  return ("%s(%s)%s%s"):format(output.plain(name), list_of(example.arguments), results, doc)
+end
+
+local function print_field(paint, title, value, name)
+  if title == "examples" and type(value) == "table" then
+    print("  " .. paint("bold", title))
+    for _, each in ipairs(value) do
+      print("    " .. example_line(name, each))
+    end
+  elseif type(value) == "table" and rawlen(value) > 0 then
     print("  " .. paint("bold", title))
     for _, each in ipairs(value) do
       print("    " .. line_of(each))
@@ -92,7 +115,7 @@ local function print_one(description)
     local value = description[field]
     if not shown[field] and value ~= nil and value ~= core.null and value ~= false then
       shown[field] = true
-      print_field(paint, titles[field] or output.plain(field), value)
+      print_field(paint, titles[field] or output.plain(field), value, description.name)
     end
   end
   for _, field in ipairs(order) do

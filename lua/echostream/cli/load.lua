@@ -88,17 +88,16 @@ local function open_loop(load)
         task.spawn(once, load, calls, load.began + due / load.rate)
       end
     end
-    if now >= load.ends then
+    if now >= load.ends or not task.sleep(TICK) then
       return
     end
-    task.sleep(TICK)
   end
 end
 
 local function wait_for_the_rest(load)
   local until_when = loop.now() + PATIENCE
-  while load.under_way > 0 and loop.now() < until_when do
-    task.sleep(math.min(0.01, PATIENCE))
+  while load.under_way > 0 and loop.now() < until_when and task.sleep(0.01) do
+    -- what is answered counts itself
   end
 end
 
@@ -125,8 +124,8 @@ function M.run(load)
   else
     local callers = closed_loop(load)
     local left = true
-    while left and loop.now() < load.ends do -- they may all end early: the connections are gone
-      task.sleep(math.min(0.05, load.ends - loop.now()))
+    -- They may all end early: the connections are gone.
+    while left and loop.now() < load.ends and task.sleep(math.min(0.05, load.ends - loop.now())) do
       left = false
       for _, each in ipairs(callers) do
         local status = each:status()
@@ -137,6 +136,14 @@ function M.run(load)
   load.seconds = math.min(loop.now() - load.began, load.duration)
   load.cpu = (os.clock() - cpu) / math.max(loop.now() - load.began, 1e-9)
   wait_for_the_rest(load)
+end
+
+--- Ends it early: no more calls.
+---@param load echostream.cli.load
+function M.stop(load)
+  local now = loop.now()
+  load.duration = math.min(load.duration, now - load.began)
+  load.ends = math.min(load.ends, now)
 end
 
 --- What was measured so far, in seconds.

@@ -13,9 +13,10 @@ local M = {}
 local VERSION = "\x1a\x2a\x3a\x4a"
 -- The least a server has to answer.
 M.SMALLEST = 1200
--- Sockets are looked at again and again: often in the first moments, when the answer of somebody near comes.
+-- Sockets are looked at again and again: often in the first moments, when the answer of somebody near comes. False: nobody waits for us
+-- any more.
 local function wait_a_little(since)
-  task.sleep(loop.now() - since < 0.1 and 0.001 or 0.005)
+  return task.sleep(loop.now() - since < 0.1 and 0.001 or 0.005) == true
 end
 
 -- A packet of a version that nobody speaks, of `size` bytes, and the ids that its answer must have.
@@ -86,7 +87,7 @@ function M.ask(ip, port, patience)
     elseif problem and is_final(problem) then
       return { error = problem }
     elseif not answer and not problem then
-      wait_a_little(began)
+      over = not wait_a_little(began) or over
     end
   until over
   return {}
@@ -146,7 +147,7 @@ function M.trace(ip, port, most, patience)
         probes[ttl] = nil
       end
     end
-    wait_a_little(began)
+    over = not wait_a_little(began) or over
   until over or not next(probes)
   close()
   table.sort(hops, function(a, b)
@@ -197,10 +198,8 @@ function M.largest(ip, port, patience)
       end
     end
     rounds = again and rounds + 1 or rounds
-    if waiting then
-      wait_a_little(began)
-    end
-  until not waiting or passed >= patience
+    waiting = waiting and passed < patience and wait_a_little(began)
+  until not waiting
   local refused
   for _, each in ipairs(probes) do
     if not each.answered then
