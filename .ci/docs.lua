@@ -32,6 +32,7 @@ local prefixes = {
   Tracing = "tracing", Cache = "cache", Presence = "presence",
 }
 local modules = { -- whose functions users call, and how
+  jitter = "echo.jitter",
   backoff = "echo.backoff", retry = "echo.retry", breaker = "echo.breaker",
   quic = "echo.quic", session_cache = "echo.session_cache", sim = "echo.sim", codec = "echo.codec", frame = "echo.frame", init = "echo",
   metrics = "echo.metrics", pretty = "echo.pretty", repl = "echo.repl", doctor = "echo.doctor", trace = "echo.trace", log = "echo.log",
@@ -61,6 +62,7 @@ local schemas = {
   ["echostream.options.subscribe"] = { "subscription", "M.schema" },
   ["echostream.options.retry"] = { "retry", "M.schema" },
   ["echostream.options.adaptive"] = { "retry", "M.adaptive_schema" },
+  ["echostream.options.jitter"] = { "jitter", "M.schema" },
   ["echostream.options.clock"] = { "clock", "M.schema" },
   ["echostream.options.backoff"] = { "backoff", "M.schema" },
   ["echostream.options.alert"] = { "alerts", "M.schema" },

@@ -177,7 +177,7 @@ end
 
 -- What the peer's clock is ahead by at a time of ours.
 local function ahead_at(self, local_time)
-  local since = loop.now() - self.at + local_time - (self._peer._ud:wall() or local_time)
+  local since = loop.now() - self.at + local_time - self:wall()
   return self.offset + self.drift * since
 end
 
@@ -201,6 +201,13 @@ function Clock:to_peer(local_time)
     return nil
   end
   return local_time + ahead_at(self, local_time)
+end
+
+---@package
+--- What our side's clock says.
+---@return number seconds since 1970
+function Clock:wall()
+  return self._peer._ud:wall() or self._peer._rec.core:wall()
 end
 
 -- Probing -----------------------------------------------------------------------------------------------------

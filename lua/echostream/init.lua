@@ -35,6 +35,7 @@ local task = require "echostream.task"
 ---@field breaker table                 circuit breakers (loaded on first use)
 ---@field repl table                   the engine of a prompt (loaded on first use)
 ---@field pretty table                 values as text for people (loaded on first use)
+---@field jitter table                 buffers that even out when messages come (loaded on first use)
 ---@field backoff table                 pauses before trying again (loaded on first use)
 ---@field introspect table              what servers say about themselves, and pages made of it (loaded on first use)
 ---@field schema table                  what arguments and results have to look like (loaded on first use)
@@ -117,6 +118,7 @@ local parts = {
   trace = "echostream.trace",
   log = "echostream.log",
   backoff = "echostream.backoff",
+  jitter = "echostream.jitter",
   retry = "echostream.retry",
   breaker = "echostream.breaker",
   fleet = "echostream.fleet",

@@ -275,6 +275,14 @@ function Stream:resume()
   return self
 end
 
+--- Messages with a time come out of what this returns in order, and as evenly as they were sent: a jitter buffer, which reads the stream from
+--- now on. For what the other side sends with `send_timestamped`.
+---@param opts? echostream.options.jitter
+---@return echostream.jitter_buffer
+function Stream:buffered(opts)
+  return require("echostream.jitter").of(self, opts)
+end
+
 local function result(self, timeout)
   local channel = self._channel
   local deadline = timeout and loop.now() + timeout
