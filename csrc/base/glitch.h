@@ -14,6 +14,7 @@
 
 #define ES_GLITCH_BUDGET     4096
 #define ES_GLITCH_BUDGET_MAX (1u << 24)
+#define ES_GLITCH_SAVED      4 /* budgets that honest work can save */
 
 struct es_glitch {
     uint64_t used;     /* points */
@@ -41,11 +42,12 @@ static inline void es_glitch_forgive(struct es_glitch *g, uint64_t points)
     if (g->used >= points) {
         g->used -= points;
     } else {
-        /* Saved, up to a budget: what an honest peer sends may be late, a crowd of CANCELs for calls that
-         * were answered meanwhile. */
+        /* Saved, up to some budgets: what an honest peer sends may be late, a crowd of CANCELs for calls that
+         * were answered meanwhile. A client that stood still while its answers got lost gives up thousands.
+         */
         points -= g->used;
         g->used = 0;
-        if (g->expected < g->budget) {
+        if (g->expected < (uint64_t)ES_GLITCH_SAVED * g->budget) {
             g->expected += points;
         }
     }
