@@ -250,7 +250,7 @@ function Client:_establish(timeout)
     return nil, err
   end
   peer._endpoint, self._endpoint = endpoint, endpoint
-  session.refresh(peer)
+  session.refresh(peer, self)
   local again = self.state == "reconnecting"
   self._ud, self.session = ud, peer
   self._sessions[peer] = true
@@ -333,6 +333,18 @@ function Client:connect(addr, callback)
     return task.call_back(callback, connect, self, name, port)
   end
   return task.block(connect, self, name, port)
+end
+
+--- Says, at any time, whether and how it comes back by itself: what the option `reconnect` says in the beginning. False while it is
+--- reconnecting: it gives up, and calls that wait fail, `unavailable`; while it is connected: the loss of this connection is the end.
+---@param policy boolean|echostream.options.reconnect
+---@return echostream.options.reconnect|false before  what was; good for another `set_reconnect`
+function Client:set_reconnect(policy)
+  options.argument("client:set_reconnect", "policy", policy, { "boolean", "table" })
+  if type(policy) == "table" then
+    policy = options.check("client:set_reconnect", policy, reconnect.fields)
+  end
+  return reconnect.set(self, reconnect.check("client:set_reconnect", policy))
 end
 
 -- Life --------------------------------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ local view = require "echostream.view"
 local M = {}
 
 ---@class echostream.context
----@field host echostream.host?  the server or client it belongs to
 local Context = {}
 Context.__index = Context
 Context.__name = "echostream.context"

@@ -1,6 +1,7 @@
---- Events beyond `add_event`: handlers for one event only, and waiting for one.
+--- Events beyond `add_event`: handlers for one event only, waiting for one, and hearing those that somebody else handles.
 
 local errors = require "echostream.errors"
+local log = require "echostream.log"
 local options = require "echostream.options"
 local task = require "echostream.task"
 
@@ -32,26 +33,39 @@ end
 -- Waiting for an event -----------------------------------------------------------------------------------------
 
 -- The core has one function for each name. While somebody waits it is one that tells them and then runs the user's handler, if
--- there is one. `_event_fns`: the user's handlers by name; `_event_waits`: who waits, by name: a set of { peer =, resume = }.
+-- there is one. `_event_fns`: the user's handlers by name; `_event_waits`: who waits, by name: a set of { peer =, resume = }, and
+-- who hears all of them: { every = function }.
 
-local function tell(waits, peer, ...)
-  local there = {}
+local function traced(raised)
+  return { message = errors.from(raised).message, traceback = debug.traceback(nil, 2) }
+end
+
+local function tell(name, waits, peer, ...)
+  local there, told = {}, 0
   for wait in pairs(waits) do
-    if wait.peer == peer then
+    if wait.every or wait.peer == peer then
       there[#there + 1] = wait
     end
   end
   for _, wait in ipairs(there) do
-    waits[wait] = nil
-    wait.resume(true, ...)
+    if wait.every then
+      local ok, raised = xpcall(wait.every, traced, peer, ...)
+      if not ok then
+        raised = type(raised) == "table" and raised or traced(raised) -- a string: Lua is out of memory
+        log.write("error", raised.message, { traceback = raised.traceback, method = name, session = peer })
+      end
+    else
+      waits[wait], told = nil, told + 1
+      wait.resume(true, ...)
+    end
   end
-  return #there
+  return told
 end
 
 local function standing_in(host, name, waits)
   local weak = setmetatable({ host }, { __mode = "v" }) -- the core keeps this function as long as the host lives
   return function(peer, ...)
-    local told = tell(waits, peer, ...)
+    local told = tell(name, waits, peer, ...)
     local fn = weak[1] and weak[1]._event_fns[name]
     if told > 0 and weak[1] then
       M.settle(weak[1], name)
@@ -135,6 +149,56 @@ function M.remove(host, name)
   return had
 end
 
+-- Who waits for events of the name; the core's function is ours from now on.
+local function waits_of(host, name)
+  local waits = host._event_waits[name]
+  if not waits then
+    waits = {}
+    local fn = standing_in(host, name, waits)
+    if host._event_fns[name] then
+      host._host:replace("event", name, fn)
+    else
+      host._host:add("event", name, fn)
+    end
+    host._event_waits[name] = waits
+  end
+  return waits
+end
+
+local function check_name(where, name)
+  options.argument(where, "name", name, "string", 4)
+  if not name:find "^[%w._/:-]+$" or #name > 256 then
+    error(where .. ": a name is 1 to 256 characters of A-Z a-z 0-9 . _ / : -, got " .. errors.show(name), 4)
+  end
+end
+
+--- Hears every event of a name beside its handler, if it has one, now or later: `fn(session, ...)` runs before the handler, in the
+--- same task, with the same arguments. What it raises is logged, and the handler runs all the same. Middleware goes before both.
+---@param name string
+---@param fn fun(session: echostream.session, ...)
+---@return self
+function Host:tap(name, fn)
+  check_name("tap", name)
+  options.argument("tap", "function", fn, "function")
+  waits_of(self, name)[{ every = fn }] = true
+  return self
+end
+
+--- Takes a `tap` away.
+---@param name string
+---@param fn function
+---@return boolean  false when it was not there
+function Host:untap(name, fn)
+  for entry in pairs(self._event_waits[name] or {}) do
+    if entry.every == fn then
+      self._event_waits[name][entry] = nil
+      M.settle(self, name)
+      return true
+    end
+  end
+  return false
+end
+
 local function wait(host, peer, name, timeout)
   local function outcome(ok, ...)
     if ok == true then
@@ -146,17 +210,7 @@ local function wait(host, peer, name, timeout)
     return nil, (...)
   end
   return outcome(task.await(function(resume)
-    local waits = host._event_waits[name]
-    if not waits then
-      waits = {}
-      local fn = standing_in(host, name, waits)
-      if host._event_fns[name] then
-        host._host:replace("event", name, fn)
-      else
-        host._host:add("event", name, fn)
-      end
-      host._event_waits[name] = waits
-    end
+    local waits = waits_of(host, name)
     local entry = { peer = peer, resume = resume }
     waits[entry] = true
     return function()
@@ -176,10 +230,7 @@ function M.wait(peer, name, timeout, callback)
   if type(timeout) == "function" then
     timeout, callback = nil, timeout
   end
-  options.argument("wait_event", "name", name, "string", 3)
-  if not name:find "^[%w._/:-]+$" or #name > 256 then
-    error("wait_event: a name is 1 to 256 characters of A-Z a-z 0-9 . _ / : -, got " .. errors.show(name), 3)
-  end
+  check_name("wait_event", name)
   if timeout ~= nil then
     options.argument("wait_event", "timeout", timeout, "seconds", 3)
   end

@@ -30,6 +30,8 @@ local M = {}
 ---@class echostream.plugin.host: echostream.host  what `install` is given
 ---@field every fun(self, seconds: number, fn: function, ...): echostream.task  runs it again and again, until the plugin goes; errors are logged
 ---@field after fun(self, seconds: number, fn: function, ...): echostream.task  runs it once
+---@field itself fun(self): echostream.host  the server or client without the memory: for what takes one (`echo.metrics.prometheus`), to compare
+--- it, and for what shall stay when the plugin goes
 
 -- What runs when the plugin goes, by the name of what was called: fn(real, results, arguments...) makes it.
 local undoing = {}
@@ -66,6 +68,12 @@ function undoing.auth(real)
   end
 end
 
+function undoing.set_reconnect(real, results)
+  return function()
+    real:set_reconnect(results[1])
+  end
+end
+
 function undoing.plugin(real, _, plugin)
   return function()
     real:remove_plugin(plugin.name)
@@ -75,6 +83,12 @@ end
 function undoing.on(real, _, what, fn)
   return function()
     real:off(what, fn)
+  end
+end
+
+function undoing.tap(real, _, name, fn)
+  return function()
+    real:untap(name, fn)
   end
 end
 
@@ -150,6 +164,10 @@ end
 
 extra.every = timer("every", true)
 extra.after = timer("after", false)
+
+function extra.itself(entry)
+  return entry.real
+end
 
 -- The host that remembers -------------------------------------------------------------------------------------
 
@@ -252,7 +270,7 @@ end
 ---@return self
 function Host:plugin(plugin)
   check(self, plugin)
-  local entry = { name = plugin.name, plugin = plugin, undo = {}, tasks = {} }
+  local entry = { name = plugin.name, plugin = plugin, real = self, undo = {}, tasks = {} }
   entry.face = face_of(self, entry)
   table.insert(self._plugins, entry) -- before it is installed: one that waits must not be installed twice
   local old = self._inherited and self._inherited.plugins[plugin.name]

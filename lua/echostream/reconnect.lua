@@ -5,6 +5,7 @@
 --- While it is away, the place of the core's session is taken by an object whose calls wait (or fail at once, with
 --- `wait = false`); a call over a living connection passes through nothing of this.
 
+local backoff = require "echostream.backoff"
 local core = require "echostream.core"
 local errors = require "echostream.errors"
 local hooks = require "echostream.hooks"
@@ -105,12 +106,18 @@ function M.release(absent, err)
   end
 end
 
+-- Whether calls wait for the connection: not when it was switched off meanwhile, by `set_reconnect`.
+local function may_wait(self)
+  local policy = self.client._reconnect
+  return not self.over and policy and policy.wait
+end
+
 -- The core's session once there is one again; nil, err after `timeout` seconds.
 local function wait(self, timeout)
   local client = self.client
   local ends = timeout and loop.now() + timeout
   while rawequal(client._ud, self) do
-    if self.over or not client._reconnect.wait then
+    if not may_wait(self) then
       return nil, gone(self)
     elseif self.count >= client._max_waiting then
       return nil, unsent("resource_exhausted", ("%d calls wait for the connection already"):format(self.count))
@@ -194,7 +201,7 @@ function Absent:emit(...)
   local ud = self.client._ud
   if not rawequal(ud, self) then
     return ud:emit(...)
-  elseif self.over or not self.client._reconnect.wait then
+  elseif not may_wait(self) then
     return nil, gone(self)
   end
   return nil, "again"
@@ -232,7 +239,7 @@ end
 local ATTEMPT, ROUND_TRIPS, LONGEST_ATTEMPT = 0.5, 12, 10
 
 local function tell(self, what, detail)
-  local fn = self._reconnect.on_change
+  local fn = self._reconnect and self._reconnect.on_change
   if fn then
     hooks.call("reconnect.on_change", "internal", fn, self, what, detail)
   end
@@ -250,10 +257,10 @@ local function give_up(self, absent, err)
 end
 
 local function run(self, absent, err)
-  local opts = self._reconnect
   tell(self, "lost", err)
   while self.state == "reconnecting" do
-    if final[err.code] or opts.attempts and self._pauses.attempts >= opts.attempts then
+    local opts = self._reconnect
+    if not opts or final[err.code] or opts.attempts and self._pauses.attempts >= opts.attempts then
       return give_up(self, absent, err)
     end
     local pause = self._pauses:next()
@@ -316,6 +323,38 @@ function M.begin(self, err)
   self._ud, self._absent, self.state = absent, absent, "reconnecting"
   self._pauses:worked(loop.now() - (self._connected_at or 0))
   self._redial = task.spawn(run, self, absent, err)
+end
+
+-- It was switched off while nobody was connected: those who wait are told at once.
+local function abandon(self)
+  local absent, err = self._absent, unsent("unavailable", "the connection was lost, and reconnecting is switched off")
+  M.stop(self)
+  self.state = "closed"
+  M.release(absent, err)
+  task.spawn(self._give_up, self, absent, err)
+end
+
+--- The body of `client:set_reconnect`.
+---@param self echostream.client
+---@param policy table?  checked
+---@return table|false before
+function M.set(self, policy)
+  local before = self._reconnect or false
+  local peer = self.state == "connected" and self.session
+  if peer and before then
+    M.unwatch(self)
+  end
+  self._reconnect = policy
+  self._pauses = policy and backoff.of(policy) or self._pauses
+  if peer and policy then
+    if not before then
+      self._connected_at, self._last_rtt = loop.now(), (peer._ud:stats() or {}).rtt_min
+    end
+    M.watch(self, peer)
+  elseif self.state == "reconnecting" and not policy and not self.session then -- with one, its on_connect hooks run
+    abandon(self)
+  end
+  return before
 end
 
 --- Ends it: the client is closed.

@@ -207,6 +207,15 @@ end
 
 -- Sessions ----------------------------------------------------------------------------------------------------
 
+-- What the peer's certificate says, and what was looked at when it came.
+local function certificate_of(ud, host)
+  local certificate = tls.describe((ud:peer_cert()))
+  if certificate then
+    certificate.checked = tls.checked_by(host._trust, host._options)
+  end
+  return certificate
+end
+
 --- Makes the object for a session of the core. Called in the `open` hook: it must not wait.
 ---@param ud echostream.core.session
 ---@param host echostream.host
@@ -227,7 +236,7 @@ function M.new(ud, host, incoming, credentials)
     metadata = credentials or {},
     server_ctx = host.context,
     context = context.new(),
-    peer_cert = incoming and tls.describe((ud:peer_cert())) or nil,
+    peer_cert = incoming and certificate_of(ud, host) or nil,
     draining = false,
     closed_by = nil,
     _close_waiters = nil,
@@ -236,11 +245,12 @@ end
 
 --- Reads again what the core knows about the session.
 ---@param session echostream.session
-function M.refresh(session)
+---@param host echostream.host
+function M.refresh(session, host)
   local id, peer_addr, created_at = session._ud:info()
   if id then
     session.id, session.peer_addr, session.created_at = id, peer_addr, created_at
-    session.peer_cert = tls.describe((session._ud:peer_cert()))
+    session.peer_cert = certificate_of(session._ud, host)
   end
 end
 

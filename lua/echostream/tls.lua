@@ -226,6 +226,18 @@ function M.check_server(where, opts, level)
   end
 end
 
+--- How peers have to prove themselves: "ca", by somebody who issued the certificate (what it says of names counts); "pin", by its
+--- key alone; false: not at all.
+---@param trust table?  a client's, from M.trust
+---@param opts table    a server's, checked
+---@return "ca"|"pin"|false
+function M.checked_by(trust, opts)
+  if trust then
+    return (trust.trust == "ca" or trust.trust == "system") and "ca" or trust.trust == "pin" and "pin"
+  end
+  return opts.ca and "ca" or opts.client_pins and "pin" or false
+end
+
 --- A server's context: with the certificate of its options, or with a new one for the key that is given.
 ---@param where string
 ---@param opts table  checked

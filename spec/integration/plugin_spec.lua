@@ -178,6 +178,24 @@ net.each(function(env)
       assert.equal("method_not_found", select(2, client:request "bye").code)
     end)
 
+    env.it("can ask for the server or client itself, which remembers nothing", function()
+      local server = env.server {}
+      local real
+      server:plugin {
+        name = "stays",
+        install = function(_, host)
+          real = host:itself()
+          real:add_rpc("stays", function() return "still here" end)
+          host:add_rpc("goes", function() end)
+        end,
+      }
+      assert.equal(server, real)
+      server:remove_plugin "stays"
+      local client = env.connect(server)
+      assert.equal("still here", (client:request "stays"))
+      assert.equal("method_not_found", select(2, client:request "goes").code)
+    end)
+
     env.it("installs on clients, and may bring another plugin", function()
       local server, client = env.pair()
       client:plugin {

@@ -170,6 +170,22 @@ net.only("sim", function(env)
       assert.equal(0, plugin:invalidate "get")
     end)
 
+    env.it("hears events whose handler comes later", function()
+      local client, plugin = up { methods = { "get" }, on_event = { changed = { "get" } } }
+      local heard
+      client:add_event("changed", function(_, what) heard = what end)
+      assert.equal(1, client:request("get", 1).n)
+      client:request("set", 1)
+      env.eventually(function() return heard end)
+      assert.equal(1, heard)
+      assert.equal(2, client:request("get", 1).n)
+      client:remove_plugin "cache"
+      heard = nil
+      client:request("set", 2)
+      env.eventually(function() return heard end)
+      assert.equal(1, plugin:invalidate())
+    end)
+
     env.it("does not keep an answer that was invalidated on its way", function()
       local client, plugin = up { methods = { "slow" } }
       local first = echo.spawn(client.request, client, "slow")

@@ -59,5 +59,26 @@ net.each(function(env)
       server:stop { grace = 0 }
       till(function() return client.state == "closed" end)
     end)
+
+    env.it("may come after the client has connected", function()
+      seen = { joined = {}, prices = {}, ticks = 0 }
+      local server, topic = up(env.kind == "sim" and "10.0.0.1:5000" or "127.0.0.1:" .. process.free_port())
+      local address = server.address
+      topic:publish "first"
+      local client = env.connect(server)
+      client:plugin(reconnect { policy = { first = 0.01, cap = 0.1 }, register = { { "join", "ann" } },
+        subscribe = { prices = function(price) table.insert(seen.prices, price) end } })
+      till(function() return #seen.joined == 1 and #seen.prices == 1 end)
+      server:stop { grace = 0 }
+      till(function() return client.state == "reconnecting" end)
+      server, topic = up(address)
+      topic:publish "second"
+      till(function() return #seen.joined == 2 and #seen.prices == 2 end)
+      assert.same({ "first", "second" }, seen.prices)
+      server:stop { grace = 0 }
+      till(function() return client.state == "reconnecting" end)
+      client:remove_plugin "reconnect" -- it is what it was: one that does not come back
+      assert.equal("closed", client.state)
+    end)
   end)
 end)

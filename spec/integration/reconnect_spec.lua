@@ -47,6 +47,62 @@ end
 
 net.each(function(env)
   describe("a client with reconnect", function()
+    env.it("is one by set_reconnect too, at any time, and ceases to be one", function()
+      local at = place(env)
+      local client = env.connect(at.up())
+      local what = {}
+      assert.is_false(client:set_reconnect { first = 0.01, cap = 0.1, on_change = function(_, word) what[word] = true end })
+      at.down()
+      till(function() return what.failed end)
+      at.up()
+      assert.equal(client, client:ready())
+      assert.equal(7, (client:request("echo", 7)))
+      assert.equal(1, client.reconnects)
+
+      -- Switched off while it is away: who waits is told at once.
+      at.down()
+      till(function() return client.state == "reconnecting" end)
+      local waiting, stopped = echo.spawn(client.request, client, "echo", 8), false
+      client:on_stop(function() stopped = true end)
+      echo.sleep(0)
+      local before = client:set_reconnect(false)
+      assert.equal(0.1, before.cap)
+      local _, err = waiting:wait()
+      assert.same({ "unavailable", "no" }, { err.code, err.processed })
+      assert.equal("closed", client.state)
+      till(function() return stopped end)
+      assert.equal("unavailable", select(2, client:emit("note", 1)).code)
+
+      -- Switched off while it is connected: this connection is the last.
+      at.up()
+      assert(client:connect(at.bind))
+      client:set_reconnect(before)
+      client:set_reconnect(true)
+      assert.equal(0.1, before.cap)
+      assert.equal(5, client:set_reconnect(false).cap)
+      at.down()
+      till(function() return client.state == "closed" end)
+      assert.has_error(function() client:set_reconnect(7) end)
+      assert.has_error(function() client:set_reconnect { cap = "long" } end)
+    end)
+
+    env.it("that is told to stop while its on_connect hooks run keeps the connection that it got", function()
+      local at = place(env)
+      local client, times = env.client(at.up(), { reconnect = { first = 0.01, cap = 0.1 } }), 0
+      client:on_connect(function()
+        times = times + 1
+        if times == 2 then client:set_reconnect(false) end
+      end)
+      assert(client:connect(at.bind))
+      at.down()
+      till(function() return client.state == "reconnecting" end)
+      at.up()
+      assert.equal(client, client:ready())
+      assert.equal(7, (client:request("echo", 7)))
+      at.down()
+      till(function() return client.state == "closed" end)
+    end)
+
     env.it("comes back after its server has, with its handlers and hooks, as a new session", function()
       local at = place(env)
       local names, sessions, gone = {}, {}, {}

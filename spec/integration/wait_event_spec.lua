@@ -121,6 +121,49 @@ net.each(function(env)
       assert.equal("public", (task:wait(2)))
     end)
 
+    env.it("is not needed for a tap, which hears all of them beside the handler, whichever was first", function()
+      local server, client = env.pair()
+      local session = session_of(server)
+      local heard, handled = {}, {}
+      local function tap(from, ...)
+        assert.equal(client.session, from)
+        heard[#heard + 1] = table.concat({ ... }, " ")
+        if ... == 2 then error "a tap that fails 23" end
+      end
+      client:tap("news", tap):tap("news", tap)
+      local waiting = echo.spawn(client.wait_event, client, "news")
+      echo.sleep(0.01)
+      assert.is_true(session:emit("news", 1, "first"))
+      assert.equal(1, (waiting:wait()))
+      client:add_event("news", function(_, n) handled[#handled + 1] = n end) -- as if nobody heard yet
+      assert.has_error(function() client:add_event("news", print) end)
+      assert.is_true(client:untap("news", tap))
+      assert.is_true(session:emit("news", 2))
+      assert.is_true(session:emit("news", 3))
+      env.eventually(function() return #handled == 2 end)
+      assert.same({ 2, 3 }, handled)
+      assert.same({ "1 first", "1 first", "2", "3" }, heard)
+      assert.truthy(env.logged("a tap that fails 23").traceback:find("wait_event_spec", 1, true))
+      assert.is_true(client:remove_event "news")
+      assert.is_true(client:untap("news", tap))
+      assert.is_false(client:untap("news", tap))
+      assert.is_nil(next(client._event_waits))
+
+      -- The other way round, and gone with a plugin.
+      client:add_event("late", function(_, n) handled[#handled + 1] = n end)
+      client:plugin { name = "tap", install = function(_, host) host:tap("late", function(_, n) heard[#heard + 1] = n end) end }
+      assert.is_true(session:emit("late", 7))
+      env.eventually(function() return #handled == 3 end)
+      assert.equal(7, heard[5])
+      client:remove_plugin "tap"
+      assert.is_true(session:emit("late", 8))
+      env.eventually(function() return #handled == 4 end)
+      assert.is_nil(heard[6])
+      assert.has_error(function() client:tap("two words", print) end)
+      assert.has_error(function() client:tap("news") end)
+      env.logs = {}
+    end)
+
     env.it("wants a name and seconds", function()
       local _, client = env.pair()
       for _, wrong in ipairs { 5, {}, "two words", "" } do

@@ -173,6 +173,8 @@
 ---@field not_after integer  seconds since 1970
 ---@field pin string  "sha256:…" of the public key
 ---@field hash string  "sha256:…" of the whole certificate
+---@field checked? "ca"|"pin"|false  of sessions: by whom it was believed when it came; "ca": its issuer was checked, so what it says of names counts;
+--- "pin": its key alone; false: nobody looked
 
 ---@class echostream.stats  what `session:stats()`, `client:stats()` and `connection:stats()` of raw QUIC return
 ---@field rtt_latest number  seconds: the latest round trip

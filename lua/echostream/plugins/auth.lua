@@ -107,15 +107,14 @@ local function by_token(tokens, token, session)
   return found
 end
 
-local function by_certificate(self, host, session)
+local function by_certificate(self, session)
   local known, certificate = self._certificates, session.peer_cert
   if type(known) == "function" then
     return asked("certificates", known(certificate, session))
   elseif known[certificate.pin] then
     return known[certificate.pin]
   end
-  local settings = host._options
-  if settings.ca and not settings.client_pins then -- else anybody can write any name into a certificate
+  if certificate.checked == "ca" then -- else anybody can write any name into a certificate
     for _, name in ipairs(certificate.names or {}) do
       if known[name] then
         return known[name]
@@ -126,7 +125,7 @@ local function by_certificate(self, host, session)
 end
 
 -- Who it is, or nil and an error. A token goes before a certificate, which may be a machine's.
-local function identify(self, host, session, credentials)
+local function identify(self, session, credentials)
   local header = credentials.authorization
   if header and self._tokens then
     local token = header:match "^[Bb]earer +(%S+) *$"
@@ -135,7 +134,7 @@ local function identify(self, host, session, credentials)
     end
     return by_token(self._tokens, token, session)
   elseif session.peer_cert and self._certificates then
-    return by_certificate(self, host, session)
+    return by_certificate(self, session)
   elseif self._anonymous then
     return { name = "anonymous", roles = {} }
   end
@@ -149,7 +148,7 @@ local function install(self, host)
   end
   local roles_of = setmetatable({}, { __mode = "k" })
   host:auth(function(session, credentials)
-    local who, err = identify(self, host, session, credentials)
+    local who, err = identify(self, session, credentials)
     if not who then
       return nil, err
     end

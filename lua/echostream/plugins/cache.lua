@@ -3,6 +3,7 @@
 ---     local cache = echo.plugins.cache { ttl = 30, methods = { "user.get", "price.*" }, on_event = { ["user.changed"] = { "user.*" } } }
 ---     client:plugin(cache)
 
+local errors = require "echostream.errors"
 local loop = require "echostream.loop"
 local middleware = require "echostream.middleware"
 local lru = require "echostream.plugins.lru"
@@ -21,8 +22,8 @@ local M = {}
 ---@field max_bytes? integer  the same for their size (default: 16 MiB)
 ---@field after? table<string, string[]|fun(cache: echostream.cache, ...)>  when a call of this name (or beginning and "*") was made here, answers of
 --- these go; or a function that gets the call's arguments
----@field on_event? table<string, string[]|fun(cache: echostream.cache, ...)>  the same when an event comes. An event that has a handler must have it
---- before the plugin is installed. With this option a lost connection empties the cache
+---@field on_event? table<string, string[]|fun(cache: echostream.cache, ...)>  the same when an event comes, before its
+--- handler runs, if it has one. With this option a lost connection empties the cache
 
 local schema = {
   ttl = { type = "seconds", default = 60 },
@@ -153,15 +154,11 @@ function Cache:install(host)
     return response
   end, { direction = "out" })
   if self._events then
-    for name in pairs(self._events) do
-      pcall(host.add_event, host, name, function() end) -- else nobody would hear it; where there is a handler we hear it with that
+    for name, action in pairs(self._events) do
+      host:tap(name, function(_, ...)
+        run(self, action, { n = select("#", ...), ... })
+      end)
     end
-    host:middleware(function(call, proceed)
-      if call.kind == "event" and self._events[call.name] then
-        run(self, self._events[call.name], call.args)
-      end
-      return proceed(call)
-    end, { direction = "in" })
     host:on_disconnect(function()
       self:invalidate() -- events may be missed
     end)
@@ -189,6 +186,13 @@ end
 function M.cache(opts)
   local checked = options.check("plugins.cache", opts, schema)
   parts.check_patterns("plugins.cache", "after", checked.after or {}, 2)
+  for _, option in ipairs { "after", "on_event" } do
+    for name, action in pairs(checked[option] or {}) do
+      local where = ("option \"%s\", %s"):format(option, errors.show(name))
+      options.argument("plugins.cache", where, option == "after" and "" or name, "string")
+      options.argument("plugins.cache", where, action, { "table", "function" })
+    end
+  end
   return setmetatable({
     name = "cache", hits = 0, misses = 0, joined = 0, _ttl_of = ttl_of(checked.ttl, checked.methods), _vary = checked.vary,
     _after = parts.matcher(checked.after or {}), _events = checked.on_event, _flights = {},

@@ -29,8 +29,8 @@ local function close(self)
 end
 
 local function install(self, host)
-  local this = host.context._host[1] -- itself, not the face that plugins get
-  local endpoint, err = metrics.serve { bind = self._bind, timeout = self._timeout, hosts = not self._all and { this } or nil }
+  local hosts = not self._all and { host:itself() } or nil
+  local endpoint, err = metrics.serve { bind = self._bind, timeout = self._timeout, hosts = hosts }
   if not endpoint then
     return nil, err
   end

@@ -3,7 +3,6 @@
 ---
 ---     client:plugin(echo.plugins.reconnect { subscribe = { prices = print }, register = { { "workers.join", "resize" } } })
 
-local backoff = require "echostream.backoff"
 local log = require "echostream.log"
 local options = require "echostream.options"
 local reconnect = require "echostream.reconnect"
@@ -36,12 +35,8 @@ end
 local function install(self, host)
   if type(host.connect) ~= "function" then
     return nil, "it is for clients"
-  elseif host.state ~= "new" then
-    return nil, "it has to be installed before the client connects"
   end
-  local client = host.context._host[1] -- itself, not the face that plugins get
-  self._client, self._before = client, { client._reconnect, client._pauses }
-  client._reconnect, client._pauses = self._policy, backoff.of(self._policy)
+  host:set_reconnect(self._opts.policy or true) -- undone with the plugin
   local again = resubscribe.new "reconnect.again"
   for _, call in ipairs(self._opts.register) do
     again:each(function(session)
@@ -62,23 +57,14 @@ local function install(self, host)
   host:plugin(again)
 end
 
--- The client stays what it is, but when the connection is lost from now on it is over.
-local function uninstall(self)
-  local client = self._client
-  if client.state == "new" or client.state == "connected" then
-    reconnect.unwatch(client)
-    client._reconnect, client._pauses = self._before[1], self._before[2]
-  end
-end
-
 local function check(option, given, wanted)
   for name, value in pairs(given) do
     options.argument("plugins.reconnect", ("option \"%s\", %s"):format(option, tostring(name)), value, wanted, 4)
   end
 end
 
---- Makes the plugin; install it before `connect`. Taken away while it is connected, it leaves a client that does not come back; while it is
---- reconnecting, one that still does.
+--- Makes the plugin, to be installed before `connect` or after it. Taken away, it leaves a client that does, when the connection is lost, what it
+--- did before: a client without the option `reconnect` that is reconnecting just then gives up.
 ---@param opts? echostream.options.reconnect_plugin
 ---@return echostream.plugin
 function M.reconnect(opts)
@@ -89,8 +75,7 @@ function M.reconnect(opts)
   for _, call in ipairs(checked.register) do
     options.argument("plugins.reconnect", "option \"register\", the method", call[1], "string")
   end
-  return { name = "reconnect", install = install, uninstall = uninstall, _opts = checked, _client = nil, _before = nil,
-    _policy = checked.policy or reconnect.check("plugins.reconnect", true) }
+  return { name = "reconnect", install = install, _opts = checked }
 end
 
 return M
