@@ -30,6 +30,7 @@ local prefixes = {
   Clock = "clock", JitterBuffer = "buffer", Diagnosis = "diagnosis",
   Backoff = "backoff", Topic = "topic", Subscription = "subscription",
   Tracing = "tracing", Cache = "cache", Presence = "presence",
+  Guard = "guard", Source = "source", Browser = "browser",
 }
 local modules = { -- whose functions users call, and how
   jitter = "echo.jitter",
@@ -40,6 +41,7 @@ local modules = { -- whose functions users call, and how
   ["plugins/metrics_endpoint"] = "echo.plugins", ["plugins/tracing"] = "echo.plugins", ["plugins/reconnect"] = "echo.plugins",
   ["plugins/cache"] = "echo.plugins", ["plugins/presence"] = "echo.plugins",
   ["plugins/resubscribe"] = "echo.resubscribe", fleet = "echo.fleet", service = "echo.service", split = "echo.split",
+  discovery = "echo.discovery",
 }
 -- The class that documents the options of a schema: { module, name of the table }.
 local schemas = {
@@ -53,6 +55,10 @@ local schemas = {
   ["echostream.options.tls_client"] = { "tls", "M.client_schema" },
   ["echostream.options.client"] = { "client", "schema" },
   ["echostream.options.reconnect"] = { "reconnect", "M.fields" },
+  ["echostream.options.advertise"] = { "discovery", "advertise_schema" },
+  ["echostream.options.browse"] = { "discovery", "browse_schema" },
+  ["echostream.options.srv"] = { "discovery", "srv_schema" },
+  ["echostream.options.watch"] = { "discovery/browser", "M.schema" },
   ["echostream.options.fleet"] = { "fleet", "schema" },
   ["echostream.options.fleet_call"] = { "fleet_calls", "M.own_options" },
   ["echostream.options.pool"] = { "pool", "M.fields" },
@@ -91,7 +97,8 @@ local function complain(...) complaints[#complaints + 1] = string.format(...) en
 
 local sources = {} -- module -> text
 do
-  local pipe <close> = assert(io.popen "ls lua/echostream/*.lua lua/echostream/plugins/*.lua lua/echostream/_meta/*.lua | LC_ALL=C sort")
+  local list = "ls lua/echostream/*.lua lua/echostream/plugins/*.lua lua/echostream/_meta/*.lua"
+  local pipe <close> = assert(io.popen(list .. " lua/echostream/discovery/browser.lua | LC_ALL=C sort"))
   for path in pipe:lines() do
     local name = path:match "lua/echostream/(.+)%.lua$"
     sources[#sources + 1] = name

@@ -23,6 +23,7 @@ local task = require "echostream.task"
 ---@field sim table                     simulation (loaded on first use)
 ---@field codec table                   MessagePack and JSON (loaded on first use)
 ---@field frame table                   frames of the wire protocol (loaded on first use)
+---@field discovery table               finding servers: multicast DNS, SRV records, lists (loaded on first use)
 ---@field fleet table                 many servers behind one object (loaded on first use)
 ---@field resubscribe table           the plugin that subscribes again after a reconnection (loaded on first use)
 ---@field plugins table             the plugins that come along, by name: `echo.plugins.auth { … }` (loaded on first use)
@@ -61,13 +62,16 @@ M.server = server.new
 M.client = client.new
 
 --- Connects: `echo.client(opts)` and `:connect(addr)` in one.
----@param addr string|integer "127.0.0.1:5000", "example.org:5000", "[::1]:5000"
+---@param addr string|integer|table "127.0.0.1:5000", "example.org:5000", "[::1]:5000"; or what `echo.discovery` found
 ---@param opts? table  as `echo.client`
 ---@param callback? fun(client: echostream.client?, err: echostream.error?)
 ---@return echostream.client|nil client, echostream.error? err
 function M.connect(addr, opts, callback)
   if type(opts) == "function" then
     opts, callback = nil, opts
+  end
+  if type(addr) == "table" then
+    addr, opts = require("echostream.discovery").dial(addr, opts)
   end
   return client.new(opts):connect(addr, callback)
 end
@@ -128,6 +132,7 @@ local parts = {
   schema = "echostream.schema",
   repl = "echostream.repl",
   loop = "echostream.loop",
+  discovery = "echostream.discovery",
   resubscribe = "echostream.plugins.resubscribe",
   plugins = "echostream.plugins",
 }

@@ -117,6 +117,22 @@ describe_example({ "chaos.lua" }, function()
   end)
 end)
 
+describe_example({ "discovery.lua" }, function()
+  it("finds a server by what it is, and sees it go", function()
+    local watch = process.start(example("discovery.lua", "watch lo"), { seconds = 60 })
+    local name = "example " .. watch.pid
+    local server = process.start(example("discovery.lua", "serve '" .. name .. "' lo"), { seconds = 60 })
+    server:expect("^serving as " .. name .. " via mdns")
+    watch:expect("^add\t" .. name .. "\t127%.0%.0%.1:%d+")
+    local found = process.run(example("discovery.lua", "find lo"), { seconds = 60 })
+    assert.equal(0, found.code, found.err)
+    assert.matches("^found .- at 127%.0%.0%.1:%d+\n.- greets you\n$", found.out)
+    assert.equal(0, (server:stop()))
+    watch:expect("^remove\t" .. name)
+    watch:stop()
+  end)
+end)
+
 describe("examples/", function()
   it("has no file that is not executed here", function()
     local list = process.run "ls examples"
