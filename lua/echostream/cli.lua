@@ -30,6 +30,7 @@ M.OK, M.FAILED, M.USAGE, M.NO_CONNECTION, M.INTERRUPTED = 0, 1, 2, 3, 130
 local order = {
   "serve",
   "repl",
+  "attach",
   "call",
   "emit",
   "stream",

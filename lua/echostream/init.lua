@@ -34,6 +34,7 @@ local task = require "echostream.task"
 ---@field trace table                   W3C Trace Context (loaded on first use)
 ---@field log table                     what writes the log, and as what
 ---@field breaker table                 circuit breakers (loaded on first use)
+---@field attach table                 prompts inside a running server (loaded on first use)
 ---@field repl table                   the engine of a prompt (loaded on first use)
 ---@field pretty table                 values as text for people (loaded on first use)
 ---@field jitter table                 buffers that even out when messages come (loaded on first use)
@@ -131,6 +132,7 @@ local parts = {
   introspect = "echostream.introspect",
   schema = "echostream.schema",
   repl = "echostream.repl",
+  attach = "echostream.attach",
   loop = "echostream.loop",
   discovery = "echostream.discovery",
   resubscribe = "echostream.plugins.resubscribe",

@@ -22,6 +22,7 @@ M.options = {
   cert = { value = "FILE", help = "PEM certificate (chain); without it one is made and its pin printed" },
   watch = { help = "load the file again when it, or a module beside it, changes" },
   key = { value = "FILE", help = "PEM private key of --cert" },
+  ["no-attach"] = { help = "no socket for `echostream attach`, which only this user can use" },
 }
 M.min, M.max = 1, math.huge
 M.rest_after = 1 -- what follows FILE is the file's
@@ -63,6 +64,16 @@ local function reload_by_itself(server, watching)
   require("echostream.loop.signal").on("sighup", reload)
 end
 
+-- A prompt inside the server, for this user only: `echostream attach`.
+local function attach_point(path, server)
+  local name = path:match("([^/]*)$"):gsub("%.lua$", "")
+  local point, problem = require("echostream.attach").open { name = name == "-" and "stdin" or name, server = server }
+  if not point then
+    cli.complain("nobody can attach: %s", problem)
+  end
+  return point
+end
+
 function M.run(options, words)
   local path = words[1]
   if (options.cert == nil) ~= (options.key == nil) then
@@ -88,8 +99,8 @@ function M.run(options, words)
     cli.complain("%s", (tostring(server):gsub("^[^:]*:%d+: ", "")))
     return cli.USAGE
   end
-  local watching = options.watch
-  options.watch = nil
+  local watching, attachable = options.watch, not options["no-attach"]
+  options.watch, options["no-attach"] = nil, nil -- what is left is the server's
   local set_up, failure = require("echostream.reload").open(path, { server = server, arguments = table.pack(table.unpack(words, 2)), text = text,
     loaded = function(loaded)
       if not text then
@@ -113,12 +124,16 @@ function M.run(options, words)
       return cli.FAILED
     end
   end
+  local point = attachable and attach_point(path, server)
   -- Said by the running loop: who reads it may send a signal at once, and from here on that stops the server gracefully.
   echo.spawn(function()
     io.stdout:write(("listening on %s\npin %s\n"):format(server.address, server.pin))
     io.stdout:flush()
   end)
   local finished, err = server:run()
+  if point then
+    point.close()
+  end
   if not finished and err then
     cli.complain("%s", tostring(err))
     return cli.FAILED

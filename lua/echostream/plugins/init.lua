@@ -6,7 +6,7 @@ local errors = require "echostream.errors"
 
 -- NAME: its file plugins/NAME.lua has one function of that name, which makes it.
 local names = { auth = true, rate_limit = true, access_log = true, cache = true, presence = true, metrics_endpoint = true, tracing = true,
-  reconnect = true }
+  reconnect = true, attach = true }
 
 return setmetatable({}, {
   __name = "echostream.plugins",

@@ -1,0 +1,59 @@
+--- Directories of this user's own, and who this process is.
+
+local files = require "echostream.loop.files"
+local loop = require "echostream.loop"
+
+local M = {}
+
+--- Makes a directory for this user only; or checks that one that is there is so.
+---@param path string
+---@return true|nil ok, string? problem
+function M.make_private(path)
+  local uv = loop.luv()
+  local ok, err = files.make_directories(path)
+  if not ok then
+    return nil, ("%s: %s"):format(path, tostring(err))
+  end
+  local stat = uv.fs_lstat(path)
+  if not stat or stat.type ~= "directory" then
+    return nil, path .. " is no directory"
+  elseif stat.uid ~= uv.getuid() then
+    return nil, path .. " belongs to somebody else"
+  elseif stat.mode & 63 ~= 0 then -- 077
+    return nil, ("others can get into %s; run: chmod 700 %s"):format(path, path)
+  end
+  return true
+end
+
+--- The names in a directory; none where there is none.
+---@param path string
+---@return string[]
+function M.names(path)
+  local uv = loop.luv()
+  local request = uv.fs_scandir(path)
+  local names = {}
+  while request do
+    local name = uv.fs_scandir_next(request)
+    if not name then
+      break
+    end
+    names[#names + 1] = name
+  end
+  return names
+end
+
+--- Whether a process is there.
+---@param pid integer
+---@return boolean
+function M.is_running(pid)
+  local ok, _, name = loop.luv().kill(pid, 0)
+  return ok ~= nil or name == "EPERM"
+end
+
+--- The number of this process.
+---@return integer
+function M.own_pid()
+  return loop.luv().os_getpid()
+end
+
+return M
