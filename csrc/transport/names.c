@@ -17,6 +17,11 @@
  * and gives the connection up when nothing comes of those (NGTCP2_ERR_NO_VIABLE_PATH), though packets of the
  * client go on coming from there. Under another name it begins again.
  *
+ * A NAT does not wait for the end of the handshake. Until then the library ignores what comes from elsewhere,
+ * so that the client's last message would never arrive. It is told that everything comes by the first path,
+ * and goes on answering there: whoever could profit from that could have given the address as his own. The
+ * client's next packet is the one that moves it.
+ *
  * Names never collide: the number is mixed with a secret of the connection, since a client may have any
  * address it likes. The number itself stands where the library copies but does not look. */
 #include <string.h>
@@ -131,6 +136,13 @@ void es_names_in(struct es_conn *c, union es_addr *local, union es_addr *remote,
     struct es_names *n = &c->names;
     int here = es_addr_equal(remote, &n->remote) && es_addr_equal(local, &n->local);
 
+    n->strange = n->unmet = 0;
+    if (!c->established) {
+        *local = n->local;
+        *remote = n->remote;
+        set_name(c, remote, n->now);
+        return;
+    }
     if (!here) { /* unless the library went back to it meanwhile */
         (void)follow(c);
         here = es_addr_equal(remote, &n->remote) && es_addr_equal(local, &n->local);

@@ -266,3 +266,58 @@ TEST(a_client_whose_window_is_full_of_what_nobody_asks_for_goes_on)
         down();
     }
 }
+
+/* ---- before the handshake is over ---- */
+
+/* Of a client whose last handshake message was lost, and comes from another port or another address when it
+ * is sent again: until its first answer is there, in seconds. */
+static double first_answer(const char *to, int lost)
+{
+    struct rig_options o;
+    struct side *c;
+    union es_addr where;
+    uint64_t began;
+    double took;
+
+    rig_options(&o);
+    o.bind = "10.0.0.1:0";
+    o.client_bind = "10.0.0.2:0";
+    if (rig_open(&rig, &o) != 0) {
+        test_fail(__FILE__, __LINE__, "rig: %s", rig.err);
+        return 1e9;
+    }
+    path.delay = 50 * ES_MILLI;
+    es_sim_set_path(sim, NULL, NULL, &path);
+    c = rig_dial(&rig, &o);
+    turn(&rig); /* its first packet is under way */
+    lose(lost);
+    CHECK(UNTIL(&rig, 1, c->established));
+    CHECK_INT(rig.s[0].established, ==, 0);
+    began = es_poller_now(rig.p);
+    es_addr_parse(&where, to);
+    CHECK_INT(es_sim_move(sim, rig.client, &where), ==, 0);
+    path.loss = 0;
+    es_sim_set_path(sim, NULL, NULL, &path);
+    es_sim_set_path(sim, "10.0.0.2", NULL, &path);
+    CHECK_INT(es_link_open(c->link, ES_DIR_BIDI, NULL, &stream), ==, 0);
+    CHECK_INT(es_link_write(stream, "a", 1, 0), ==, 0);
+    UNTIL(&rig, 60, c->closed || c->received == 1);
+    took = (double)(es_poller_now(rig.p) - began) / 1e9;
+    CHECK_STR(c->info.reason, "");
+    if (!c->closed) {
+        UNTIL(&rig, 10, 0);
+        CHECK(say(c, 1));
+    }
+    down();
+    return took;
+}
+
+/* The library ignores what comes from elsewhere before the handshake is over: the server forgot the client
+ * after 10 s, and the client waited for it as long as it waits for anything. */
+TEST(a_nat_that_changes_between_the_two_ends_of_a_handshake_costs_some_round_trips)
+{
+    CHECK(first_answer("10.0.0.2:4001", 0) < 0.5);
+    CHECK(first_answer("10.0.0.3:4001", 0) < 0.5);
+    CHECK(first_answer("10.0.0.2:4001", 1) < 1);
+    CHECK(first_answer("10.0.0.3:4001", 1) < 1);
+}
