@@ -372,6 +372,10 @@ end
 function M.prometheus(...)
   local wanted = select("#", ...) > 0 and { ... } or M.hosts()
   for i, host in ipairs(wanted) do
+    if type(host) == "table" and type(host._real) == "table" then -- in a file that was loaded by server:load
+      host = host._real
+      wanted[i] = host
+    end
     if type(host) ~= "table" or type(rawget(host, "_host")) ~= "userdata" then
       error(("metrics.prometheus: wants servers and clients, got %s as number %d"):format(errors.show(host), i), 2)
     end

@@ -166,7 +166,7 @@ extra.every = timer("every", true)
 extra.after = timer("after", false)
 
 function extra.itself(entry)
-  return entry.real
+  return entry.real._real or entry.real -- which may be a stand-in for it, while a file is loaded
 end
 
 -- The host that remembers -------------------------------------------------------------------------------------

@@ -117,11 +117,15 @@ function M.new(server, before)
     _plugins = others(server._plugins, before.plugins),
     _inherited = { handlers = fresh.handlers, topics = before.topics, topic_options = {}, plugins = plugins },
     _host = recorder(server, fresh.handlers),
+    _real = server, -- for what has to have the server itself
   }
   return setmetatable(stage, {
     __name = "echostream.server",
     __index = server,
     __newindex = server,
+    __eq = function(a, b)
+      return rawequal(a._real or a, b._real or b)
+    end,
     __tostring = function()
       return tostring(server)
     end,

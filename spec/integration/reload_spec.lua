@@ -187,6 +187,37 @@ net.each(function(env)
       assert.same({ 2, 2, 1, "running" }, { client:request("count") })
     end)
 
+    env.it("is the server to whatever the file gives it to", function()
+      local server, client = serve [[
+        local server = ...
+        local echo = require "echostream"
+        local itself
+        server:plugin { name = "p", install = function(_, host) itself = host:itself() end }
+        local service = echo.service.new(server)
+        service:offer("chat", "1.0", function(stream) stream:send("hello") end)
+        server:add_rpc("same", function(session)
+          return itself == server, rawequal(itself, server), server:sessions()[1] == session, tostring(server) == tostring(itself),
+            #echo.metrics.prometheus(server) > 0
+        end)
+        server:add_rpc("later", function()
+          server:add_rpc("added", function() return server.address end)
+          server.context:broadcast("event", 1)
+        end)
+      ]]
+      for _ = 1, 2 do
+        assert.same({ true, false, true, true, true }, { client:request("same") })
+        assert.equal("hello", echo.service.new(client):open_stream(client.session, "chat/1.0"):recv(10).data)
+        assert(server:reload())
+      end
+      local event = echo.spawn(function() return client:wait_event("event", 10) end)
+      echo.sleep(0)
+      client:request("later")
+      assert.equal(1, (event:wait(10)))
+      assert.equal(server.address, client:request("added"))
+      assert(server:reload())
+      assert.equal(server.address, client:request("added"))
+    end)
+
     env.it("gets its middleware, hooks and auth anew, between those of others", function()
       local order = {}
       _G.reload_note = function(what) order[#order + 1] = what end
@@ -271,6 +302,50 @@ net.each(function(env)
       assert.same({ 1, 2 }, adopted)
       _G.reload_ticks, _G.reload_undone, _G.reload_adopted = nil, nil, nil
     end)
+
+    env.it("lets the plugins that come along keep what they hold", function()
+      local text = [[
+        local server = ...
+        local plugins = require "echostream".plugins
+        local presence = plugins.presence()
+        server:plugin(presence):plugin(plugins.rate_limit { rate = 0.001, burst = 2, only = { "rare" } })
+        server:add_rpc("rare", function() return presence:list "hall"[1].meta end)
+      ]]
+      local server, client = serve(text)
+      local here = echo.plugins.presence()
+      client:plugin(here)
+      env.eventually(function() return #server:sessions() == 1 end)
+      assert.truthy(client:request("presence.join", "hall", "ann"))
+      assert.equal("ann", client:request("rare"))
+      for _ = 1, 3 do assert(server:reload()) end
+      assert.equal("ann", client:request("rare"))
+      assert.equal("resource_exhausted", select(2, client:request("rare")).code)
+    end)
+
+    if env.kind == "quic" then
+      env.it("lets the endpoint of its metrics listen on", function()
+        local text = [[
+          local server = ...
+          local endpoint = require "echostream".plugins.metrics_endpoint { bind = "127.0.0.1:0" }
+          server:plugin(endpoint)
+          server:add_rpc("address", function() return endpoint.address end)
+        ]]
+        local server, client = serve(text)
+        local address = client:request("address")
+        assert(server:reload())
+        assert.equal(address, client:request("address"))
+        write("app.lua", text .. " error 'oops'")
+        assert.is_nil(server:reload())
+        assert.equal(1, server._unit.owned.plugins[1].plugin._endpoint.holders)
+        write("app.lua", text)
+        assert(server:reload())
+        assert.equal(address, client:request("address"))
+        write("app.lua", "")
+        local endpoint = server._unit.owned.plugins[1].plugin._endpoint
+        assert(server:reload())
+        assert.equal(0, endpoint.holders)
+      end)
+    end
 
     env.it("keeps the subscribers of its topics", function()
       local text = [[

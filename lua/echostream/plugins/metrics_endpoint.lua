@@ -21,19 +21,37 @@ local schema = {
 ---@class echostream.metrics_endpoint: echostream.plugin
 ---@field address string?  where it listens, with the real port; nil: it does not
 
+-- Who adopted the endpoint of another has it together with that one, until one of them goes.
 local function close(self)
-  if self._endpoint then
-    self._endpoint:close()
+  local endpoint = self._endpoint
+  if endpoint then
     self._endpoint, self.address = nil, nil
+    endpoint.holders = endpoint.holders - 1
+    if endpoint.holders == 0 then
+      endpoint:close()
+    end
+  end
+end
+
+-- The file that installs the plugin was loaded again: the port is in use, by us.
+local function adopt(self, old)
+  if old._endpoint and old._bind == self._bind and old._timeout == self._timeout and old._all == self._all then
+    self._adopted = old._endpoint
   end
 end
 
 local function install(self, host)
   local hosts = not self._all and { host:itself() } or nil
-  local endpoint, err = metrics.serve { bind = self._bind, timeout = self._timeout, hosts = hosts }
+  local endpoint = self._adopted
   if not endpoint then
-    return nil, err
+    local err
+    endpoint, err = metrics.serve { bind = self._bind, timeout = self._timeout, hosts = hosts }
+    if not endpoint then
+      return nil, err
+    end
+    endpoint.holders = 0
   end
+  endpoint.holders = endpoint.holders + 1
   self._endpoint, self.address = endpoint, endpoint.address
   host:on_stop(function()
     close(self)
@@ -46,7 +64,7 @@ end
 ---@return echostream.metrics_endpoint
 function M.metrics_endpoint(opts)
   local checked = options.check("plugins.metrics_endpoint", opts, schema)
-  return { name = "metrics_endpoint", install = install, uninstall = close, address = nil, _endpoint = nil, _bind = checked.bind,
+  return { name = "metrics_endpoint", install = install, uninstall = close, adopt = adopt, address = nil, _endpoint = nil, _bind = checked.bind,
     _timeout = checked.timeout, _all = checked.all }
 end
 

@@ -192,8 +192,8 @@ end
 ---@param opts? echostream.options.presence
 ---@return echostream.presence
 function M.presence(opts)
-  return setmetatable({ name = "presence", _options = options.check("plugins.presence", opts, schema), _listeners = {}, _rooms = {} },
-    Presence)
+  return setmetatable({ name = "presence", _options = options.check("plugins.presence", opts, schema), _listeners = {}, _rooms = {},
+    adopt = presence_server.adopt }, Presence)
 end
 
 return M

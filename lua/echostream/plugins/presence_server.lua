@@ -93,13 +93,21 @@ local function join(self, tell, session, name, meta)
   return room.seq, members_of(room)
 end
 
+--- The file that installs the plugin was loaded again: who is in the rooms stays there.
+---@param self echostream.presence
+---@param old echostream.presence
+function M.adopt(self, old)
+  self._adopted = old
+end
+
 --- Installs it: `tell` calls the listeners here.
 ---@param self echostream.presence
 ---@param host echostream.plugin.host
 ---@param tell fun(self: echostream.presence, room: string, change: string, member: echostream.presence.member)
 function M.install(self, host, tell)
-  self._high = 0
-  self._joined = setmetatable({}, { __mode = "k" }) -- session -> set of rooms
+  local old = self._adopted or { _rooms = {}, _high = 0, _joined = setmetatable({}, { __mode = "k" }) }
+  self._rooms, self._high = old._rooms, old._high
+  self._joined, self._adopted = old._joined, nil -- session -> set of rooms
   host:add_rpc("presence.join", function(session, name, meta)
     return join(self, tell, session, name, meta)
   end, { doc = "joins a room, or says something else of the member: room, meta -> number of the last change, members" })

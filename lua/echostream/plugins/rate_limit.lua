@@ -131,6 +131,11 @@ local function install(self, host)
   end, { direction = self._direction })
 end
 
+-- The file that installs the plugin was loaded again: nobody gets new tokens by that.
+local function adopt(self, old)
+  self._young, self._old, self._n_young = old._young, old._old, old._n_young
+end
+
 --- Makes the plugin. What is over the limit is refused with `resource_exhausted`, whose `retry_after` says in how many seconds there will be a
 --- token again; events are dropped. The handler does not run.
 ---@param opts echostream.options.rate_limit
@@ -151,6 +156,7 @@ function M.rate_limit(opts)
   return {
     name = checked.name,
     install = install,
+    adopt = adopt,
     passed = 0,
     refused = 0,
     _rate = checked.rate,
