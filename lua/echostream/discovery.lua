@@ -33,7 +33,7 @@ local M = {}
 ---@field type? string  of service: "chat" is "_chat._udp" (default: "_echostream._udp")
 ---@field subtypes? string[]  for browsing by them
 ---@field properties? table  strings, numbers and `true` by name; `pin = false` keeps the server's pin out of it
----@field interfaces? string[]  names of the only network interfaces (default: all; the loopback if there is no other)
+---@field interfaces? string[]  names of the only network interfaces (default: all, the loopback too)
 ---@field via? string  "mdns": our own responder; "avahi": avahi-daemon; "auto": avahi where it works (default: "auto")
 ---@field on_rename? function  `fn(name)`: somebody else had the name
 
@@ -94,6 +94,11 @@ local function by_mdns(service, interfaces, inner)
   local engine, err = mdns.shared(interfaces)
   if not engine then
     return nil, err
+  end
+  if not engine.responder:has_address(service) then
+    engine:release()
+    return nil, errors.new("failed_precondition", "no network interface that is used has the server's address" .. (service.ip
+      and ", " .. service.ip or ""))
   end
   inner.via = "mdns"
   return task.await(function(resume)
@@ -200,7 +205,8 @@ end
 ---@param opts echostream.options.advertise
 ---@param callback? fun(guard: echostream.discovery.guard?, err: echostream.error?)  instead of waiting
 ---@return echostream.discovery.guard|nil guard  withdraws the service when it is closed or collected: keep it
----@return echostream.error? err  `unavailable`: there is no multicast here; `failed_precondition`: avahi was asked for and does not do it
+---@return echostream.error? err  `unavailable`: there is no multicast here; `failed_precondition`: avahi was asked for and does not do
+--- it, or no interface has the server's address
 function M.advertise(opts, callback)
   opts = options.check("discovery.advertise", opts, advertise_schema)
   local ok, service = pcall(service_of, opts)
@@ -220,7 +226,7 @@ end
 ---@class echostream.options.browse  besides the callbacks
 ---@field type? string  of service: "chat" is "_chat._udp" (default: "_echostream._udp")
 ---@field subtype? string  only those that advertise it
----@field interfaces? string[]  names of the only network interfaces (default: all; the loopback if there is no other)
+---@field interfaces? string[]  names of the only network interfaces (default: all, the loopback too)
 
 local browse_schema = {
   type = { type = "string" },

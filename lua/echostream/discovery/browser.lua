@@ -16,7 +16,7 @@ local MAX_WAITING = 4096
 ---@class echostream.discovery.found
 ---@field name string
 ---@field address string        "10.0.0.1:5000": the best of `addresses`
----@field addresses string[]    IPv4 before IPv6, link-local last
+---@field addresses string[]    IPv4 before IPv6, then link-local ones, then the loopback's
 ---@field properties table<string, string|true>  names in lower case
 ---@field type? string
 ---@field host? string

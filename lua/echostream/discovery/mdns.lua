@@ -138,6 +138,7 @@ end
 
 function Engine:_rescan()
   self.scan = self:after(RESCAN, function()
+    self.responder:age()
     if self.network:rescan() then
       self.querier:links_changed()
       self.responder:links_changed()

@@ -55,20 +55,13 @@ local function shape_of(interface)
 end
 
 local function wanted(self)
-  local list, loopback = {}, {}
+  local list = {}
   for _, interface in ipairs(udp.interfaces()) do
-    if #interface.ip4 + #interface.ip6 == 0 then
-      goto continue
-    elseif self._only then
-      if self._only[interface.name] then
-        list[#list + 1] = interface
-      end
-    else
-      table.insert(interface.internal and loopback or list, interface)
+    if #interface.ip4 + #interface.ip6 > 0 and (not self._only or self._only[interface.name]) then
+      list[#list + 1] = interface
     end
-    ::continue::
   end
-  return #list > 0 and list or not self._only and loopback or list -- a machine without a network still finds its own
+  return list
 end
 
 local function open_link(self, interface, shape)

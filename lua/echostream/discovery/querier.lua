@@ -157,7 +157,7 @@ end
 -- Services ----------------------------------------------------------------------------------------------------
 
 local function order_of(ip)
-  return not ip:find ":" and 1 or ip:find "^[fF][eE]8" and 3 or 2
+  return (ip:find "^127%." or ip == "::1") and 4 or not ip:find ":" and 1 or ip:find "^fe8" and 3 or 2
 end
 
 -- The addresses under which a service is reached, best first.

@@ -47,7 +47,7 @@ end
 --- The half of an engine.
 ---@param engine echostream.discovery.engine
 function M.new(engine)
-  return setmetatable({ engine = engine, services = {}, former = {}, pending = setmetatable({}, { __mode = "k" }),
+  return setmetatable({ engine = engine, services = {}, former = {}, former_before = {}, pending = setmetatable({}, { __mode = "k" }),
     sent = setmetatable({}, { __mode = "k" }) }, Responder)
 end
 
@@ -177,6 +177,7 @@ end
 local function conflict(self, service, what)
   local wait = conflict_wait(service)
   if what == "host" then
+    self.former[service.host_key] = true
     service.host = new_host()
     name_records(service)
   elseif service.state == "probing" then
@@ -202,6 +203,25 @@ function Responder:add(fields)
   self.services[service] = true
   begin(self, service, uniform(0, PROBE_EVERY))
   return service
+end
+
+--- Whether somebody could reach the service, on some interface.
+---@param fields { ip?: string }
+---@return boolean
+---@package
+function Responder:has_address(fields)
+  for _, link in ipairs(self.engine.network.links) do
+    if #address_records({ ip = fields.ip, host = "x" }, link) > 0 then
+      return true
+    end
+  end
+  return false
+end
+
+--- Forgets the names of hosts that were given up some seconds ago.
+---@package
+function Responder:age()
+  self.former_before, self.former = self.former, {}
 end
 
 --- Takes a service back, with a goodbye to those who know it. It may be called from a finaliser: it starts no timer, and sockets
@@ -495,7 +515,8 @@ end
 local function takes(self, service, record)
   local key = message.key(record.name)
   if key == service.key and record.type == TYPE.SRV then
-    return record.rdata ~= service.unique[1].rdata and not self.former[message.key(record.target)] and "name" or nil
+    local host = message.key(record.target)
+    return record.rdata ~= service.unique[1].rdata and not self.former[host] and not self.former_before[host] and "name" or nil
   elseif key == service.host_key and (record.type == TYPE.A or record.type == TYPE.AAAA) then
     return not is_own_address(self, record) and "host" or nil
   end

@@ -1,15 +1,18 @@
 -- Finding servers: echo.discovery over the loopback's multicast, name servers made here, and lists. Names are of this run alone: others
 -- may run it at the same time, and hear us.
 
+local avahi = require "echostream.discovery.avahi"
 local busted = require "busted"
 local core = require "echostream.core"
 local echo = require "echostream"
 local log = require "echostream.log"
 local message = require "echostream.discovery.message"
+local multicast = require "echostream.discovery.multicast"
 local process = require "spec.support.process"
 local resolver = require "echostream.discovery.resolver"
 local socket = require "echostream.loop.socket"
 local srv = require "echostream.discovery.srv"
+local static = require "echostream.discovery.static"
 local udp = require "echostream.loop.udp"
 local describe, it, before_each, after_each, pending = busted.describe, busted.it, busted.before_each, busted.after_each, busted.pending
 
@@ -129,9 +132,13 @@ describe("discovery in the local network", function()
     assert.is_nil(found)
     assert.equal("unavailable", err.code)
     assert.is_nil((discovery.browse { interfaces = { "no such interface" } }))
+    assert.is_nil((multicast.open({ "no such interface" }, function() end)))
     local guard, problem = discovery.advertise { name = "x", port = 1, interfaces = { "no such interface" } }
     assert.is_nil(guard)
     assert.equal("unavailable", problem.code)
+    guard, problem = discovery.advertise { name = "x", server = { state = "running", address = "192.0.2.77:1" }, interfaces = LO }
+    assert.is_nil(guard)
+    assert.equal("failed_precondition", problem.code)
     echo.sim.run(function()
       assert.equal("unavailable", select(2, discovery.discover("x", 1)).code)
     end)
@@ -180,6 +187,20 @@ describe("discovery and avahi", function()
   end)
 end)
 
+describe("discovery through avahi", function()
+  it("is for services that avahi can publish", function()
+    local ok, reason = avahi.fits { strings = {}, ip = "127.0.0.1" }
+    assert.is_false(ok)
+    assert.matches("every interface", reason)
+    ok, reason = avahi.fits { strings = { "a=b", "c=\0" } }
+    assert.is_false(ok)
+    assert.matches("zero byte", reason)
+    local guard, err = discovery.advertise { name = "x", port = 1, interfaces = LO, via = "avahi" }
+    assert.is_nil(guard)
+    assert.equal("failed_precondition", err.code)
+  end)
+end)
+
 describe("discovery from a list", function()
   local list = { "10.0.0.1:5000", { name = "b", addresses = { "[::1]:6000", "10.0.0.2:6000" }, properties = { zone = "x" } },
     { name = "chat", address = "10.0.0.3:1", type = "_chat._udp" } }
@@ -224,6 +245,7 @@ describe("discovery from a list", function()
   it("refuses what is no address", function()
     for _, bad in ipairs { { "x" }, { {} }, { true }, { "10.0.0.1:0" } } do
       assert.has_error(function() discovery.static(bad) end)
+      assert.is_false((pcall(static.new, bad)))
     end
   end)
 end)
