@@ -5,9 +5,11 @@ local browser = require "echostream.discovery.browser"
 local dns_sd = require "echostream.discovery.dns_sd"
 local echo = require "echostream"
 local log = require "echostream.log"
+local mdns = require "echostream.discovery.mdns"
 local message = require "echostream.discovery.message"
 local multicast_hub = require "spec.support.multicast_hub"
 local querier = require "echostream.discovery.querier"
+local responder = require "echostream.discovery.responder"
 local describe, it, before_each, after_each = busted.describe, busted.it, busted.before_each, busted.after_each
 
 local TYPE = message.TYPE
@@ -133,6 +135,13 @@ describe("multicast DNS", function()
       here:close()
       there:close()
     end)
+  end)
+
+  it("needs a network", function()
+    assert.is_true(responder.new({}):is_idle() and querier.new({}):is_idle())
+    local engine, err = mdns.new(function() return nil, "no network" end)
+    assert.is_nil(engine)
+    assert.equal("no network", err)
   end)
 
   it("finds services of its own process", function()
