@@ -21,6 +21,9 @@ describe("plugins.tracing", function()
       'plugins.tracing: option "url" wants http:// and a numeric address, got "http://example.org/x"')
     assert.has_error(function() tracing { url = "https://127.0.0.1/x" } end)
     assert.equal(80, tracing({ url = "http://localhost" })._place.port)
+    assert.has_error(function() tracing { path = "x", resource = { "shop" } } end)
+    assert.has_error(function() tracing { path = "x", resource = { a = {} } } end)
+    assert.has_error(function() tracing { path = "x", service = "\255" } end)
   end)
 end)
 
@@ -28,9 +31,17 @@ describe("OTLP", function()
   it("is what collectors read", function()
     local span = { name = "add", kind = "rpc", direction = "in", trace_id = ("a"):rep(32), span_id = ("b"):rep(16), sampled = true,
       start = 1700000000.25, duration = 0.5, code = "not_found" }
-    local sent = assert(json.unpack(otlp.encode("shop", { span })))
+    local resource = otlp.resource("shop", { ["deployment.environment.name"] = "test", shard = 7, weight = 0.5, canary = true })
+    local sent = assert(json.unpack(otlp.encode(resource, { span })))
     local got = sent.resourceSpans[1].scopeSpans[1].spans[1]
-    assert.equal("shop", sent.resourceSpans[1].resource.attributes[1].value.stringValue)
+    local said = {}
+    for _, each in ipairs(sent.resourceSpans[1].resource.attributes) do said[each.key] = each.value end
+    assert.same({ stringValue = "shop" }, said["service.name"])
+    assert.same({ stringValue = "lua" }, said["telemetry.sdk.language"])
+    assert.same({ stringValue = "test" }, said["deployment.environment.name"])
+    assert.same({ { intValue = "7" }, { doubleValue = 0.5 }, { boolValue = true } }, { said.shard, said.weight, said.canary })
+    assert.same({ ("a"):rep(32), ("b"):rep(16) }, { got.traceId, got.spanId })
+    assert.is_nil(got.parentSpanId)
     assert.same({ "add", 2, "1700000000250000000", "1700000000750000000", 2, "not_found" },
       { got.name, got.kind, got.startTimeUnixNano, got.endTimeUnixNano, got.status.code, got.status.message })
     assert.equal("error.type", got.attributes[3].key)
@@ -70,7 +81,7 @@ net.each(function(env)
     env.it("counts what fails and what there is no room for", function()
       local go
       local plugin = tracing { export = function() echo.await(function(resume) go = resume end) error "no" end, batch = 1, max_queue = 2,
-        interval = 1000, timeout = 100 }
+        interval = 1000, timeout = 100, attempts = 1 }
       local _, client = pair(plugin)
       for _ = 1, 5 do client:request "hello" end
       till(function() return go ~= nil end)
@@ -116,28 +127,93 @@ net.only("quic", function(env)
       return listener, bodies
     end
 
+    local function traced(url, opts)
+      opts.url, opts.interval = url, 1000
+      local plugin = tracing(opts)
+      local _, client = env.pair(function(server)
+        server:plugin(plugin)
+        server:add_rpc("hello", function() return "hello" end)
+      end)
+      return plugin, function()
+        client:request "hello"
+        plugin:flush()
+        return plugin.exported, plugin.failed, plugin.retried
+      end
+    end
+
     env.it("sends them to a collector", function()
-      local listener, bodies = collector { "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", "HTTP/1.1 503 Busy\r\n\r\n", "what?" .. ("x"):rep(5000) }
-      local plugin = tracing { url = ("http://127.0.0.1:%d/v1/traces"):format(listener.port), interval = 1000 }
+      local listener, bodies = collector { "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", "HTTP/1.1 503 Busy\r\nRetry-After: 1\r\n\r\n",
+        "HTTP/1.1 202 Accepted\r\n\r\n", "HTTP/1.1 400 No\r\n\r\n" }
+      local _, export = traced(("http://127.0.0.1:%d/v1/traces"):format(listener.port), { service = "shop" })
+      assert.same({ 1, 0, 0 }, { export() })
+      assert.truthy(bodies[1].head:find("^POST /v1/traces HTTP/1.1\r\nHost: 127.0.0.1:" .. listener.port))
+      assert.equal("hello", json.unpack(bodies[1].body).resourceSpans[1].scopeSpans[1].spans[1].name)
+      local since = echo.now()
+      assert.same({ 2, 0, 1 }, { export() }) -- it was busy, and said when to come again
+      assert.is_true(echo.now() - since > 0.9)
+      assert.equal(bodies[2].body, bodies[3].body)
+      assert.same({ 2, 1, 1 }, { export() }) -- this must not be sent again
+      assert.truthy(env.logged "1 spans could not be exported: unavailable: the collector answered 400")
+      listener.close()
+    end)
+
+    env.it("gives up in the end", function()
+      local listener = collector { "what?" .. ("x"):rep(20000), "HTTP/1.1 503 Busy\r\n\r\n" }
+      local _, export = traced(("http://127.0.0.1:%d"):format(listener.port), { attempts = 1 })
+      assert.same({ 0, 1, 0 }, { export() })
+      assert.same({ 0, 2, 0 }, { export() })
+      listener.close()
+      assert.same({ 0, 3, 0 }, { export() })
+    end)
+  end)
+end)
+
+net.only("sim", function(env)
+  describe("the plugin tracing", function()
+    env.it("tries a batch again, after growing pauses, and counts it only when that is over", function()
+      local times, plugin = {}, nil
+      plugin = tracing { interval = 1, max_queue = 3, export = function(spans)
+        if #times == 4 then return end
+        times[#times + 1] = echo.now()
+        assert(plugin.failed == 0 and plugin.exported == 0)
+        if #times < 4 then return nil, echo.error("unavailable", "busy") end
+        assert(#spans == 1)
+      end }
       local _, client = env.pair(function(server)
         server:plugin(plugin)
         server:add_rpc("hello", function() return "hello" end)
       end)
       client:request "hello"
-      plugin:flush()
-      assert.same({ 1, 0 }, { plugin.exported, plugin.failed })
-      assert.truthy(bodies[1].head:find("^POST /v1/traces HTTP/1.1\r\nHost: 127.0.0.1:" .. listener.port))
-      assert.equal("hello", json.unpack(bodies[1].body).resourceSpans[1].scopeSpans[1].spans[1].name)
-      for failed = 1, 2 do
-        client:request "hello"
-        plugin:flush()
-        assert.equal(failed, plugin.failed)
+      till(function() return #times == 1 end)
+      for _ = 1, 5 do client:request "hello" end -- these wait behind it, as many as may
+      assert.equal(2, plugin.dropped)
+      till(function() return #times == 4 end)
+      for i, least in ipairs { 0.5, 1, 2 } do
+        local waited = times[i + 1] - times[i]
+        assert.is_true(waited > least * 0.99 and waited < least * 2.1, waited)
       end
-      assert.truthy(env.logged "the collector answered 503")
-      listener.close()
-      client:request "hello"
+      assert.equal(3, plugin.retried)
       plugin:flush()
-      assert.equal(3, plugin.failed)
+      assert.same({ 4, 0 }, { plugin.exported, plugin.failed })
+    end)
+
+    env.it("has one more attempt, at once, when its server stops", function()
+      local n = 0
+      local plugin = tracing { interval = 1, export = function()
+        n = n + 1
+        return nil, echo.error("unavailable", "never")
+      end }
+      local server, client = env.pair(function(server)
+        server:plugin(plugin)
+        server:add_rpc("hello", function() return "hello" end)
+      end)
+      client:request "hello"
+      till(function() return plugin.retried == 4 end) -- now it waits for long
+      local since = echo.now()
+      server:stop { grace = 0 }
+      assert.same({ 5, 1 }, { n, plugin.failed })
+      assert.is_true(echo.now() - since < 4)
+      assert.truthy(env.logged "1 spans could not be exported: unavailable: never")
     end)
   end)
 end)

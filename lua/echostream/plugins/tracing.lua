@@ -3,8 +3,9 @@
 ---     server:plugin(echo.plugins.tracing { url = "http://127.0.0.1:4318/v1/traces", service = "shop" })
 
 local address = require "echostream.address"
+local batches = require "echostream.plugins.batches"
+local core = require "echostream.core"
 local errors = require "echostream.errors"
-local log = require "echostream.log"
 local options = require "echostream.options"
 local otlp = require "echostream.plugins.otlp"
 local task = require "echostream.task"
@@ -17,40 +18,52 @@ local M = {}
 ---@field path? string  a file instead: a line of OTLP/JSON for each batch
 ---@field export? fun(spans: echostream.trace.span[]): any, any  a function instead, in a task: it may wait; it fails by raising, or by nil
 --- and an error
----@field service? string  the service's name (default: "echostream")
+---@field service? string  the service's name, `service.name` (default: the environment's OTEL_SERVICE_NAME, else "unknown_service:lua")
+---@field resource? table<string, string|number|boolean>  what else is said of where spans come from: `["deployment.environment.name"] = "test"`
 ---@field sample? number  share of the traces begun here that are recorded, 0 to 1; of those that come in their beginner decides (default: 1)
 ---@field interval? number  seconds after which spans are exported (default: 5)
 ---@field batch? integer  spans in one export at most, and from how many on it does not wait for `interval` (default: 512)
 ---@field max_queue? integer  spans that wait; more are dropped and counted (default: 4,096)
----@field timeout? number  seconds for one export (default: 10)
+---@field timeout? number  seconds for one attempt (default: 10)
+---@field attempts? integer  to export a batch, after growing pauses; what must not be sent again is not (default: 5)
 
 local schema = {
   url = { type = "string" },
   path = { type = "string" },
   export = { type = "function" },
-  service = { type = "string", default = "echostream" },
+  service = { type = "string" },
+  resource = { type = "table", default = {} },
   sample = { type = "number", min = 0, max = 1, default = 1 },
   interval = { type = "seconds", min = 0.001, max = 1e6, default = 5 },
   batch = { type = "integer", min = 1, max = 1 << 20, default = 512 },
   max_queue = { type = "integer", min = 1, max = 1 << 24, default = 4096 },
   timeout = { type = "seconds", min = 0.001, max = 1e6, default = 10 },
+  attempts = { type = "integer", min = 1, max = 100, default = 5 },
 }
 
 ---@class echostream.tracing: echostream.plugin
 ---@field exported integer  spans, so far
 ---@field dropped integer   that there was no room for
----@field failed integer    whose export failed; they are not sent again
+---@field failed integer    whose export failed, for good
+---@field retried integer   batches that were sent again, each time
 local Tracing = { __name = "echostream.tracing" }
-Tracing.__index = Tracing
+local counters = { exported = true, dropped = true, failed = true, retried = true }
+
+function Tracing.__index(self, key)
+  if counters[key] then
+    return self._batches[key]
+  end
+  return Tracing[key]
+end
 
 local exporters = {}
 
 function exporters.url(self, spans)
-  return otlp.post(self._place, otlp.encode(self._opts.service, spans), self._opts.timeout)
+  return otlp.post(self._place, otlp.encode(self._resource, spans), self._opts.timeout)
 end
 
 function exporters.path(self, spans)
-  if not self._file or not self._file:add(otlp.encode(self._opts.service, spans) .. "\n") then
+  if not self._file or not self._file:add(otlp.encode(self._resource, spans) .. "\n") then
     return nil, errors.new("resource_exhausted", "the disk is too slow")
   end
   return true
@@ -70,65 +83,10 @@ function exporters.export(self, spans)
   return true
 end
 
--- Exports what waits, batch after batch; one at a time.
-local function flush(self)
-  if self._busy then
-    return
-  end
-  self._busy = true
-  local _ <close> = setmetatable({}, {
-    __close = function()
-      self._busy = false
-    end,
-  })
-  while #self._queue > 0 do
-    local n = math.min(#self._queue, self._opts.batch)
-    local spans = table.move(self._queue, 1, n, 1, {})
-    self._queue = table.move(self._queue, n + 1, #self._queue, 1, {})
-    local ok, err = self._send(self, spans)
-    self.exported, self.failed = self.exported + (ok and n or 0), self.failed + (ok and 0 or n)
-    if not ok then
-      log.write("warn", "spans could not be exported: " .. tostring(err))
-    end
-  end
-end
-
-local function keep(self, span)
-  if not span.sampled then
-    return
-  elseif #self._queue >= self._opts.max_queue then
-    self.dropped = self.dropped + 1
-    return
-  end
-  self._queue[#self._queue + 1] = span
-  if self._busy then -- which goes on as long as there is something
-    return
-  elseif #self._queue >= self._opts.batch or self._over then
-    task.spawn(flush, self)
-  elseif not self._timer then -- only while something waits: it keeps the process alive
-    self._timer = task.spawn(function()
-      if task.sleep(self._opts.interval) then
-        self._timer = nil
-        flush(self)
-      end
-    end)
-  end
-end
-
--- Nothing waits from now on.
-local function finish(self)
-  self._over = true
-  flush(self)
-  if self._timer then
-    self._timer:cancel()
-    self._timer = nil
-  end
-end
-
---- Exports what waits now. Waits for it, unless an export is under way.
+--- Exports what waits now, and waits until that is done or has failed for good.
 ---@return self
 function Tracing:flush()
-  task.block(flush, self)
+  task.block(self._batches.flush, self._batches)
   return self
 end
 
@@ -143,18 +101,23 @@ function Tracing:install(host)
   host:middleware(trace.middleware {
     sample = self._opts.sample,
     on_span = function(span)
-      keep(self, span)
+      if span.sampled then
+        self._batches:add(span)
+      end
     end,
   })
-  self._over = false
+  self._batches:reopen()
+  host:on_start(function()
+    self._batches:reopen()
+  end)
   host:on_stop(function()
-    finish(self)
+    self._batches:finish()
   end)
 end
 
 function Tracing:uninstall()
   task.spawn(function()
-    finish(self)
+    self._batches:finish()
     if self._file then
       self._file:close()
       self._file = nil
@@ -173,7 +136,23 @@ local function place_of(url)
   return { ip = ip, port = port, host = host, path = path == "" and "/" or path }
 end
 
---- Makes the plugin. It has the trace middleware in it: do not install that too.
+-- What is said of where the spans come from.
+local function resource_of(opts)
+  for key, value in pairs(opts.resource) do
+    options.argument("plugins.tracing", ("option \"resource\", %s"):format(errors.show(key)), type(key) == "string" and value or key,
+      type(key) == "string" and { "string", "number", "boolean" } or "string", 4)
+  end
+  local service = opts.service or os.getenv "OTEL_SERVICE_NAME"
+  local resource = otlp.resource(service and service ~= "" and service or "unknown_service:lua", opts.resource)
+  local ok, err = core.codec.json.pack(resource)
+  if not ok then
+    error("plugins.tracing: the resource cannot be sent: " .. tostring(err), 3)
+  end
+  return resource
+end
+
+--- Makes the plugin. It has the trace middleware in it: do not install that too. While a batch is tried again the spans behind it wait, up to
+--- `max_queue`; a server that stops has one more attempt.
 ---@param opts echostream.options.tracing
 ---@return echostream.tracing
 function M.tracing(opts)
@@ -182,8 +161,13 @@ function M.tracing(opts)
   if (checked.url and 1 or 0) + (checked.path and 1 or 0) + (checked.export and 1 or 0) ~= 1 then
     error('plugins.tracing: wants one of "url", "path" and "export"', 2)
   end
-  return setmetatable({ name = "tracing", exported = 0, dropped = 0, failed = 0, _opts = checked, _send = exporters[way], _queue = {},
-    _busy = false, _over = false, _timer = nil, _file = nil, _place = checked.url and place_of(checked.url) }, Tracing)
+  local self = setmetatable({ name = "tracing", _opts = checked, _file = nil, _place = checked.url and place_of(checked.url),
+    _resource = resource_of(checked) }, Tracing)
+  self._batches = batches.new { what = "spans", batch = checked.batch, interval = checked.interval, max_queue = checked.max_queue,
+    attempts = checked.attempts, send = function(spans)
+      return exporters[way](self, spans)
+    end }
+  return self
 end
 
 return M
