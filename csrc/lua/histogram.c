@@ -28,8 +28,36 @@ static int core_histogram(lua_State *L)
 
 static int histogram_add(lua_State *L)
 {
-    es_histogram_add(check(L), check_value(L, 2));
+    struct es_histogram *h = check(L);
+    uint64_t v = check_value(L, 2);
+    lua_Integer n = luaL_optinteger(L, 3, 1);
+
+    luaL_argcheck(L, n >= 0, 3, "how often is no negative number");
+    if (n > 0) {
+        es_histogram_add(h, v);
+        h->bucket[es_histogram_index(v)] += (uint64_t)n - 1;
+        h->count += (uint64_t)n - 1;
+        h->sum += v * ((uint64_t)n - 1);
+    }
     return 0;
+}
+
+/* The buckets that are not empty: a list of the largest value and the count of each, in turns. */
+static int histogram_buckets(lua_State *L)
+{
+    const struct es_histogram *h = check(L);
+    lua_Integer at = 0;
+
+    lua_newtable(L);
+    for (unsigned i = 0; i < ES_HISTOGRAM_BUCKETS; i++) {
+        if (h->bucket[i] != 0) {
+            lua_pushinteger(L, (lua_Integer)es_histogram_upper(i));
+            lua_rawseti(L, -2, ++at);
+            lua_pushinteger(L, (lua_Integer)h->bucket[i]);
+            lua_rawseti(L, -2, ++at);
+        }
+    }
+    return 1;
 }
 
 /* count, sum, max */
@@ -74,9 +102,13 @@ void es_lua_push_histogram(lua_State *L, const struct es_histogram *h)
 
 void es_lua_open_histogram(lua_State *L, int core)
 {
-    static const luaL_Reg methods[] = {{"add", histogram_add},           {"totals", histogram_totals},
-                                       {"quantile", histogram_quantile}, {"at_most", histogram_at_most},
-                                       {"merge", histogram_merge},       {NULL, NULL}};
+    static const luaL_Reg methods[] = {{"add", histogram_add},
+                                       {"totals", histogram_totals},
+                                       {"quantile", histogram_quantile},
+                                       {"at_most", histogram_at_most},
+                                       {"merge", histogram_merge},
+                                       {"buckets", histogram_buckets},
+                                       {NULL, NULL}};
     es_lua_class(L, HISTOGRAM_MT, methods, NULL);
     lua_pushcfunction(L, core_histogram);
     lua_setfield(L, core, "histogram");

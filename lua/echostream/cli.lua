@@ -35,6 +35,7 @@ local order = {
   "emit",
   "stream",
   "describe",
+  "top",
   "bench",
   "cert",
   "doctor",

@@ -19,6 +19,7 @@ local path = require "echostream.path"
 local plugin = require "echostream.plugin"
 local services = require "echostream.services"
 local session = require "echostream.session"
+local top_figures = require "echostream.top_figures"
 local topic = require "echostream.topic"
 
 local M = {}
@@ -262,7 +263,9 @@ function M.init(self, opts, accepts)
   metrics.remember(self)
   event.init(self)
   handlers.init(self)
-  introspect.init(self, opts.introspection == nil and accepts or opts.introspection == true, handlers.offer)
+  local introspection = opts.introspection == nil and accepts or opts.introspection == true
+  introspect.init(self, introspection, handlers.offer)
+  top_figures.init(self, introspection, handlers.offer)
   services.init(self)
 end
 

@@ -176,6 +176,24 @@ describe("registering", function()
     assert.equal("9223372036854775807", text.number(math.maxinteger))
   end)
 
+  it("takes a histogram of the core apart, and puts it together again", function()
+    local core = require "echostream.core"
+    local a, b = core.histogram(), core.histogram()
+    for _, value in ipairs { 3, 3, 100, 1000000, 999999 } do
+      a:add(value)
+    end
+    local buckets = a:buckets()
+    assert.same({ 3, 2, 104, 1, 1048576, 2 }, buckets)
+    for i = 1, #buckets, 2 do
+      b:add(buckets[i], buckets[i + 1])
+    end
+    b:add(5, 0)
+    assert.same(buckets, b:buckets())
+    assert.same({ 5, 6 + 104 + 2 * 1048576, 1048576 }, { b:totals() })
+    assert.same({}, core.histogram():buckets())
+    assert.has_error(function() b:add(1, -1) end)
+  end)
+
   it("merges histograms of the core", function()
     local core = require "echostream.core"
     local a, b = core.histogram(), core.histogram()

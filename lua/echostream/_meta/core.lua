@@ -23,7 +23,11 @@ local histogram = {}
 ---@return echostream.core.histogram
 function core.histogram() end
 ---@param value number  below 0 counts as 0
-function histogram:add(value) end
+---@param n? integer    how often (default 1)
+function histogram:add(value, n) end
+--- The buckets that are not empty: the largest value that falls into one and how many did, in turns.
+---@return integer[]
+function histogram:buckets() end
 ---@return integer count, integer sum, integer max
 function histogram:totals() end
 ---@param share number  0 to 1

@@ -18,7 +18,7 @@
 ---@field compress? boolean|table  `true` or `{ threshold = 1024, level = 3 }`: payloads from so many bytes on are sent zstd-compressed, when the peer can read that and it helps. What is asked compressed is answered so too, unless this is said to be `false` (default: false)
 ---@field checksum? boolean  payloads are sent with a CRC-32C of their frame; one that was damaged ends its call or stream with `data_loss` (default: false)
 ---@field agent? string  text that peers see, for people
----@field introspection? boolean  `rpc.list`, `rpc.describe` and `rpc.health` are answered: what there is, to whoever may call. See [introspection](#introspection) (default: true on servers, false on clients)
+---@field introspection? boolean  `rpc.list`, `rpc.describe`, `rpc.health` and `rpc.stats` are answered: what there is, to whoever may call. See [introspection](#introspection) (default: true on servers, false on clients)
 ---@field heartbeat? number|boolean|echostream.options.heartbeat  seconds between questions to the peer of every session whether it still answers (PING); true: 10; or [how](#heartbeats) (default: false)
 ---@field watchdog? number|boolean  seconds after which a handler that held the loop is named in the log, once in 10 s each; false: never (default: 0.1)
 ---@field transport? echostream.options.transport  see [Transport options](#transport-options)

@@ -77,7 +77,8 @@ local function open_loop(load)
   local due = 0
   while true do
     local now = loop.now()
-    local wanted = math.floor((math.min(now, load.ends) - load.began) * load.rate)
+    local elapsed = now >= load.ends and load.duration or now - load.began
+    local wanted = math.floor(elapsed * load.rate + 1e-6)
     while due < wanted do
       due = due + 1
       if load.under_way >= load.concurrency then

@@ -153,44 +153,4 @@ function Sink:close()
   end
 end
 
---- Hands over each key press on standard input, where that is a terminal; what is typed does not show.
----@param take fun(key: string)
----@return fun()? restore  makes the terminal what it was; nil: there is no terminal
-function M.keys(take)
-  if not M.is_terminal(0) then
-    return nil
-  end
-  local uv = loop.luv()
-  local terminal = uv.new_tty(0, true)
-  terminal:set_mode(1)
-  terminal:read_start(function(_, data)
-    if data then
-      loop.guard("a key press", take)(data)
-    end
-  end)
-  terminal:unref()
-  return function()
-    if not terminal:is_closing() then
-      terminal:set_mode(0)
-      loop.close_handle(terminal)
-      uv.tty_reset_mode()
-    end
-  end
-end
-
---- The size of a terminal.
----@param fd integer
----@return integer columns, integer rows  80, 24 where it is none or does not say
-function M.size(fd)
-  if M.is_terminal(fd) then
-    local terminal = loop.luv().new_tty(fd, false)
-    local columns, rows = terminal:get_winsize()
-    loop.close_handle(terminal)
-    if math.type(columns) == "integer" and columns > 0 then
-      return columns, rows
-    end
-  end
-  return 80, 24
-end
-
 return M

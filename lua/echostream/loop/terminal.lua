@@ -67,6 +67,16 @@ function Terminal:columns()
   return math.tointeger(width) and width > 0 and width or 80
 end
 
+--- Rows of the window.
+---@return integer
+function Terminal:rows()
+  local height
+  if self._tty then
+    height = select(2, self._tty:get_winsize())
+  end
+  return math.tointeger(height) and height > 0 and height or 24
+end
+
 --- Keys one by one and without echo, or lines as always.
 ---@param on boolean
 function Terminal:raw(on)
