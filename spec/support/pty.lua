@@ -112,21 +112,6 @@ function Pty:expect(what, pattern)
   return before, text
 end
 
---- Gives all that comes, in pieces and once with "" at the beginning, to a function, until that gives something.
----@generic T
----@param fn fun(bytes: string): T?
----@return T?  nil: it ended, or its time went by
-function Pty:watch(fn)
-  local found
-  run_until(self, function()
-    local bytes = self.rest
-    self.rest = ""
-    found = fn(bytes)
-    return found or self.ended and self.rest == ""
-  end)
-  return found
-end
-
 --- Waits until it ends by itself.
 ---@return integer code
 function Pty:wait()

@@ -135,6 +135,13 @@ function M.run(options, words)
       io.stderr:write("echostream: ", require("echostream.pretty").safe(text, true), "\n")
     end
   end)
+  if client and front.interactive then
+    client:on_disconnect(function(_, err)
+      if not front.over then
+        engine:write(engine:paint("disconnected: " .. require("echostream.pretty").safe(err.message), "dim") .. "\n")
+      end
+    end)
+  end
   greet(front, engine, server, client)
   code = front:run(engine)
   engine:close()
