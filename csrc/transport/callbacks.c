@@ -70,16 +70,10 @@ static int on_encrypt(uint8_t *dest, const ngtcp2_crypto_aead *aead, const ngtcp
 /* The library answers it and tells nobody. */
 static void on_stop_sending(void *user, int64_t id, uint64_t code)
 {
-    struct es_conn *c = self(user);
+    struct es_qstream *s = es_qstream_find(self(user), id);
 
-    for (struct es_list *l = c->streams.next; l != &c->streams; l = l->next) {
-        struct es_qstream *s = es_container_of(l, struct es_qstream, all);
-        if (s->s.id == id) {
-            if (!s->fin_sent && !(s->uni && s->remote)) {
-                es_qstream_stopped(s, code);
-            }
-            return;
-        }
+    if (s != NULL && !s->fin_sent && !(s->uni && s->remote)) {
+        es_qstream_stopped(s, code);
     }
 }
 

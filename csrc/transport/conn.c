@@ -65,6 +65,7 @@ static void free_streams(struct es_conn *c)
         es_qstream_retire(es_container_of(it, struct es_qstream, all));
     }
     es_qstream_sweep(c);
+    es_qstream_forget_ids(c);
     while ((k = c->dgram_head) != NULL) {
         c->dgram_head = k->next;
         es_chunk_put(c->ep, k);

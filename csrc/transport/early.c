@@ -188,6 +188,7 @@ int es_early_settle(struct es_conn *c)
         return NGTCP2_ERR_CALLBACK_FAILURE;
     }
     c->early = ES_EARLY_REJECTED;
+    es_qstream_forget_ids(c);
     es_list_foreach(it, &c->streams)
     {
         again(c, es_container_of(it, struct es_qstream, all));

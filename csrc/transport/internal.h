@@ -181,6 +181,7 @@ struct es_conn {
     struct es_list ready[ES_PRIO_LAST + 1];
     struct es_list streams, dead, ops;
     size_t n_streams;
+    struct es_idmap by_id;                    /* streams by id once `indexed`; values borrowed */
     uint64_t conn_credit;                     /* bytes arrived whose connection credit is still to be given */
     size_t credit_bidi, credit_uni;           /* new streams the peer may open, still to be given */
     size_t uni_left;                          /* one-way streams of the peer that ngtcp2 still keeps */
@@ -222,6 +223,7 @@ struct es_conn {
     uint64_t bytes_in, bytes_out, packets_in, packets_out;
 
     unsigned established : 1;
+    unsigned indexed : 1;         /* by_id has every stream */
     unsigned half_open : 1;       /* server: counted in ep->half_open */
     unsigned proven : 1;          /* server: the client showed a token of ours for its address */
     unsigned counted : 1;         /* server: in ep->half_open_each */
@@ -361,6 +363,8 @@ struct es_endpoint {
 struct es_qstream *es_qstream_new(struct es_conn *c, int64_t id, int remote);
 void es_qstream_retire(struct es_qstream *s); /* out of every list; memory back at the end of the flush */
 void es_qstream_sweep(struct es_conn *c);     /* frees the retired ones */
+struct es_qstream *es_qstream_find(struct es_conn *c, int64_t id); /* NULL: there is none */
+void es_qstream_forget_ids(struct es_conn *c); /* they are about to change, or there will be none any more */
 int es_qstream_write(struct es_qstream *s, const void *data, size_t n, int fin);
 int es_qstream_write_ref(struct es_qstream *s, const void *data, size_t n, int fin, void (*release)(void *),
                          void *arg);

@@ -5,6 +5,7 @@
 #include "internal.h"
 
 #define FREE_CHUNKS_MAX 256 /* idle 4 KiB chunks kept by an endpoint */
+#define INDEX_FROM      16  /* streams: fewer are looked through when one is looked for by its id */
 
 /* ---- memory ---- */
 
@@ -92,7 +93,57 @@ struct es_qstream *es_qstream_new(struct es_conn *c, int64_t id, int remote)
     es_list_push(&c->streams, &s->all);
     c->n_streams++;
     c->n_bidi += !s->uni;
+    if (c->indexed && es_idmap_put(&c->by_id, (uint64_t)id, s) != 0) {
+        es_qstream_forget_ids(c);
+    }
     return s;
+}
+
+void es_qstream_forget_ids(struct es_conn *c)
+{
+    if (c->indexed) {
+        es_idmap_free(&c->by_id);
+        c->indexed = 0;
+    }
+}
+
+/* The library hands over our stream with everything but what it does not tell at all. That is rare in most
+ * connections and common in some, so the index is made by the first who looks for one among many, and kept
+ * from then on. */
+static void index_ids(struct es_conn *c)
+{
+    struct es_poller *p = c->ep->p;
+    uint64_t seed;
+
+    p->io.rand(p->io.ctx, (uint8_t *)&seed, sizeof seed);
+    es_idmap_init(&c->by_id, seed);
+    c->indexed = 1;
+    es_list_foreach(it, &c->streams)
+    {
+        struct es_qstream *s = es_container_of(it, struct es_qstream, all);
+        if (es_idmap_put(&c->by_id, (uint64_t)s->s.id, s) != 0) {
+            es_qstream_forget_ids(c); /* no memory: they are looked through */
+            return;
+        }
+    }
+}
+
+struct es_qstream *es_qstream_find(struct es_conn *c, int64_t id)
+{
+    if (!c->indexed && c->n_streams >= INDEX_FROM) {
+        index_ids(c);
+    }
+    if (c->indexed) {
+        return es_idmap_get(&c->by_id, (uint64_t)id);
+    }
+    es_list_foreach(it, &c->streams)
+    {
+        struct es_qstream *s = es_container_of(it, struct es_qstream, all);
+        if (s->s.id == id) {
+            return s;
+        }
+    }
+    return NULL;
 }
 
 static void drop_chunks(struct es_qstream *s)
@@ -122,6 +173,9 @@ void es_qstream_retire(struct es_qstream *s)
     es_list_push(&c->dead, &s->all);
     c->n_streams--;
     c->n_bidi -= !s->uni;
+    if (c->indexed) {
+        es_idmap_remove(&c->by_id, (uint64_t)s->s.id);
+    }
 }
 
 void es_qstream_sweep(struct es_conn *c)

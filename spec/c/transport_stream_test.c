@@ -346,6 +346,51 @@ TEST(stop_sending_ends_the_peers_writing)
     rig_close(&r);
 }
 
+/* Each stream is stopped with a code that tells which one it is. */
+static void stop_with_its_id(struct side *s, struct es_link_stream *st, const uint8_t *p, size_t n, int fin)
+{
+    es_link_stop(st, 0x100 + (uint64_t)st->id);
+    es_link_write(st, "", 0, 1);
+    es_link_stream_done(st);
+}
+
+static void count_wrong(struct side *s, struct es_link_stream *st, uint64_t code)
+{
+    *(int *)s->user += code != 0x100 + (uint64_t)st->id;
+}
+
+TEST(each_of_many_streams_learns_that_it_was_stopped_however_many_came_and_went)
+{
+    enum { CROWD = 300, ROUNDS = 3 };
+    struct rig r;
+    struct rig_options o;
+    struct side *c;
+    struct es_link_stream *st, *stays;
+    int wrong = 0;
+
+    rig_options(&o);
+    c = up(&r, &o);
+    REQUIRE(c != NULL);
+    c->user = &wrong;
+    c->on_stopped = count_wrong;
+    REQUIRE(es_link_open(c->link, ES_DIR_BIDI, c, &stays) == 0);
+    es_link_write(stays, "x", 1, 0);
+    CHECK(UNTIL(&r, 5, r.s[0].received == 1));
+    r.s[0].on_data = stop_with_its_id;
+    for (int round = 1; round <= ROUNDS; round++) {
+        for (int i = 0; i < CROWD; i++) {
+            REQUIRE(es_link_open(c->link, ES_DIR_BIDI, c, &st) == 0);
+            es_link_write(st, "x", 1, 0);
+        }
+        CHECK(UNTIL(&r, 10, c->stops == round * CROWD && c->stream_closed == round * CROWD));
+    }
+    es_link_write(stays, "y", 1, 0); /* it was there before the first of them */
+    CHECK(UNTIL(&r, 5, c->stops == ROUNDS * CROWD + 1 && c->stream_closed == ROUNDS * CROWD + 1));
+    CHECK_INT(wrong, ==, 0);
+    CHECK_INT(c->link->held, ==, 0);
+    rig_close(&r);
+}
+
 TEST(one_way_streams_flow_in_one_direction_only)
 {
     struct rig r;

@@ -32,6 +32,7 @@ struct side {
     uint8_t last_datagram[2048];
     size_t last_datagram_len;
     void (*on_data)(struct side *, struct es_link_stream *, const uint8_t *, size_t, int fin);
+    void (*on_stopped)(struct side *, struct es_link_stream *, uint64_t);
     void (*on_stream_closed)(struct side *, struct es_link_stream *);
     void *user;
 };
@@ -98,8 +99,13 @@ static void s_reset(void *u, struct es_link_stream *st, uint64_t code)
 }
 static void s_stopped(void *u, struct es_link_stream *st, uint64_t code)
 {
-    ((struct side *)u)->stops++;
-    ((struct side *)u)->stop_code = code;
+    struct side *s = u;
+
+    s->stops++;
+    s->stop_code = code;
+    if (s->on_stopped != NULL) {
+        s->on_stopped(s, st, code);
+    }
 }
 static void s_writable(void *u, struct es_link_stream *st)
 {
