@@ -1,5 +1,5 @@
 -- Servers that are found without an address.  lua5.4 examples/discovery.lua serve NAME [INTERFACE…]
---                                             lua5.4 examples/discovery.lua find [INTERFACE…]      the first that answers
+--                                             lua5.4 examples/discovery.lua find NAME [INTERFACE…]
 --                                             lua5.4 examples/discovery.lua watch [INTERFACE…]     until Ctrl-C
 -- Without interfaces: all networks that this machine is in.
 
@@ -24,7 +24,8 @@ function roles.serve()
 end
 
 function roles.find()
-  local found = assert(echo.discovery.discover({ type = "greeter", interfaces = interfaces(2) }, 10))
+  local name = assert(arg[2], "say whom to find")
+  local found = assert(echo.discovery.discover({ name = name, type = "greeter", interfaces = interfaces(3) }, 30))
   print(("found %s at %s"):format(found.name, found.address))
   -- The pin came from the network, too: it says that this is the server that was found, not whose it is.
   local client = assert(echo.connect(found))
@@ -42,7 +43,7 @@ end
 
 local role = roles[arg[1] or ""]
 if not role then
-  io.stderr:write("usage: discovery.lua serve NAME [INTERFACE…] | find [INTERFACE…] | watch [INTERFACE…]\n")
+  io.stderr:write("usage: discovery.lua serve NAME [INTERFACE…] | find NAME [INTERFACE…] | watch [INTERFACE…]\n")
   os.exit(2)
 end
 role()
