@@ -107,11 +107,12 @@ struct es_link_stats {
     uint64_t ecn_received, ecn_ce_received; /* the peer's that arrived with ECT, with CE */
     uint64_t migrations;                    /* changes of either address that were validated */
     uint64_t mtu_reductions;                /* times the packets' size fell because full ones vanished */
-    uint64_t held;                          /* bytes counted against the cap now */
-    uint64_t handshake_time;                /* ns from the first packet to completion; 0: not complete */
-    uint64_t idle_timeout;                  /* ns, the negotiated value; 0: none */
-    uint32_t path_mtu;                      /* bytes of UDP payload */
-    uint32_t max_datagram; /* largest datagram payload that may be sent now; 0: the peer takes none */
+    uint64_t credit;         /* bytes that the peer lets us send now, on all streams together */
+    uint64_t held;           /* bytes counted against the cap now */
+    uint64_t handshake_time; /* ns from the first packet to completion; 0: not complete */
+    uint64_t idle_timeout;   /* ns, the negotiated value; 0: none */
+    uint32_t path_mtu;       /* bytes of UDP payload */
+    uint32_t max_datagram;   /* largest datagram payload that may be sent now; 0: the peer takes none */
     uint32_t streams_bidi_left, streams_uni_left; /* that we may still open now */
     int resumed;                                  /* the handshake went on from an earlier session */
     enum es_link_early early_data;
@@ -139,6 +140,7 @@ struct es_link_ops {
     void (*stats)(struct es_link *, struct es_link_stats *out);
     /* "127.0.0.1:5000" or "[::1]:5000" into buf; the peer's current address */
     void (*peer_addr)(struct es_link *, char *buf, size_t n);
+    uint64_t (*allowed)(const struct es_link_stream *); /* may be NULL */
 };
 
 /* What the protocol is told. Every member must be set. */
@@ -234,6 +236,13 @@ static inline int es_link_write_ref(struct es_link_stream *s, const void *data, 
 static inline size_t es_link_queued(const struct es_link_stream *s)
 {
     return s->link->ops->queued(s);
+}
+
+/* Bytes that the peer lets us send on this stream now, what is queued included; UINT64_MAX: the carrier
+ * cannot tell. */
+static inline uint64_t es_link_allowed(const struct es_link_stream *s)
+{
+    return s->link->ops->allowed != NULL ? s->link->ops->allowed(s) : UINT64_MAX;
 }
 
 /* The carrier's: the bytes queued on a link rise or fall. */

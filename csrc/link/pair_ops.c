@@ -246,6 +246,7 @@ static void pair_stats(struct es_link *l, struct es_link_stats *out)
     out->bytes_sent = side->bytes_out;
     out->bytes_received = side->bytes_in;
     out->held = l->held;
+    out->credit = UINT64_MAX;
     if (!side->pair->established)
         return;
     out->handshake_time = 1;
@@ -262,5 +263,5 @@ static void pair_peer_addr(struct es_link *l, char *buf, size_t n)
 const struct es_link_ops es_pair_ops = {
     pair_open,        pair_write,       pair_write_ref, pair_queued,    pair_priority, pair_credit,
     pair_stream_done, pair_stream_keep, pair_allow,     pair_stop,      pair_reset,    pair_hold,
-    pair_datagram,    pair_close,       pair_stats,     pair_peer_addr,
+    pair_datagram,    pair_close,       pair_stats,     pair_peer_addr, NULL,
 };

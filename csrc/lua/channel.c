@@ -439,7 +439,11 @@ static int channel_stats(lua_State *L)
         return closed(L);
     struct es_channel_stats st;
     es_channel_stats_get(lc->c, &st);
-    lua_createtable(L, 0, 18);
+    lua_createtable(L, 0, 20);
+    if (st.credit <= INT64_MAX) {
+        lua_pushinteger(L, (lua_Integer)st.credit);
+        lua_setfield(L, -2, "credit");
+    }
 #define NUMBER(name) (lua_pushinteger(L, (lua_Integer)st.name), lua_setfield(L, -2, #name))
 #define FLAG(name)   (lua_pushboolean(L, st.name), lua_setfield(L, -2, #name))
     NUMBER(messages_in);

@@ -34,6 +34,8 @@ void es_lua_push_link_stats(lua_State *L, struct es_link *link)
     NUMBER(migrations);
     NUMBER(mtu_reductions);
     NUMBER(held);
+    st.credit = st.credit <= INT64_MAX ? st.credit : INT64_MAX;
+    NUMBER(credit);
     NUMBER(path_mtu);
     NUMBER(max_datagram);
     NUMBER(streams_bidi_left);

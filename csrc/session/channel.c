@@ -629,6 +629,7 @@ void es_channel_stats_get(const struct es_channel *c, struct es_channel_stats *o
     out->waited = c->waited + (c->blocked ? session_now(c->st.session) - c->blocked_at : 0);
     out->high = c->st.ls != NULL ? c->st.ls->high : 0;
     out->low = c->st.ls != NULL ? c->st.ls->low : 0;
+    out->credit = c->st.ls != NULL && !c->send_over ? es_link_allowed(c->st.ls) : UINT64_MAX;
     out->failed = c->failed;
     out->open = !c->send_over || !c->recv_over;
 }

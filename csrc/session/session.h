@@ -455,6 +455,7 @@ struct es_channel_stats {
     uint64_t idle;          /* ns since a message was sent or came last, or since the opening */
     uint64_t waits, waited; /* times that es_channel_send said AGAIN, and ns until it would not again */
     uint64_t high, low;     /* marks of the send queue */
+    uint64_t credit;        /* bytes that the peer lets us send on it now; UINT64_MAX: not known */
     int finished, peer_finished, open, failed;
 };
 /* Other marks for this stream's send queue than the host's. */

@@ -56,6 +56,13 @@ static size_t op_queued(const struct es_link_stream *ls)
     return es_qstream_of(ls)->unsent;
 }
 
+static uint64_t op_allowed(const struct es_link_stream *ls)
+{
+    struct es_conn *c = es_conn_of(ls->link);
+
+    return c->nc != NULL && ls->id >= 0 ? ngtcp2_conn_get_max_stream_data_left(c->nc, ls->id) : UINT64_MAX;
+}
+
 static void op_priority(struct es_link_stream *ls, int prio)
 {
     struct es_qstream *s = es_qstream_of(ls);
@@ -279,6 +286,7 @@ const struct es_link_ops es_conn_link_ops = {
     .write = op_write,
     .write_ref = op_write_ref,
     .queued = op_queued,
+    .allowed = op_allowed,
     .priority = op_priority,
     .credit = op_credit,
     .stream_done = op_stream_done,

@@ -63,6 +63,7 @@ void es_conn_stats(struct es_link *l, struct es_link_stats *out)
     out->rtt_min = info.min_rtt == UINT64_MAX ? 0 : info.min_rtt;
     out->rtt_smoothed = info.smoothed_rtt;
     out->cwnd = info.cwnd;
+    out->credit = ngtcp2_conn_get_max_data_left(c->nc);
     out->bytes_in_flight = info.bytes_in_flight;
     out->path_mtu = (uint32_t)es_path_mtu(c);
     out->max_datagram = (uint32_t)es_conn_max_datagram(c);

@@ -3,6 +3,7 @@
 local batch = require "echostream.batch"
 local clock = require "echostream.clock"
 local context = require "echostream.context"
+local diagnose = require "echostream.diagnose"
 local errors = require "echostream.errors"
 local event = require "echostream.event"
 local heartbeat = require "echostream.heartbeat"
@@ -68,7 +69,7 @@ end
 
 -- The calls that sessions and clients share. `self._ud` is the core's session, `self._rec` the loop, `self._calls` nil or
 -- the options that every call of this object has.
-local shared = { ping = heartbeat.shared.ping, clock = clock.shared.clock }
+local shared = { ping = heartbeat.shared.ping, clock = clock.shared.clock, diagnose = diagnose.shared.diagnose }
 M.shared = shared
 shared.subscribe = subscription.methods.subscribe
 for name, method in pairs(introspect.shared) do

@@ -65,6 +65,13 @@ function M.new(channel, session, name, codec, opts)
     _when_full = nil, _outbox = nil, _finish_due = nil,
   }, Stream)
   flow.configure(self, opts)
+  local peer = session.session or session
+  local all = peer._streams
+  if not all then
+    all = setmetatable({}, { __mode = "k" }) -- for those who look into the session
+    peer._streams = all
+  end
+  all[self] = true
   return self
 end
 

@@ -184,6 +184,7 @@
 ---@field idle_timeout number  seconds, as negotiated; 0: none
 ---@field cwnd integer  bytes that may be under way
 ---@field bytes_in_flight integer  bytes that are
+---@field credit integer  bytes that the peer lets us send now, on all streams together
 ---@field bytes_sent integer  of UDP payload
 ---@field bytes_received integer
 ---@field packets_sent integer
@@ -232,6 +233,7 @@
 ---@field waits integer  times that the queue was full when something was sent: `send` waited, or `when_full` decided
 ---@field waited number  seconds that it waited, together
 ---@field unread integer  bytes that came and were not read
+---@field credit? integer  bytes that the other side lets us send on it now; nil: this side finished
 ---@field idle number  seconds since a message came or went
 ---@field missing integer  numbered messages that did not come
 ---@field duplicates integer  numbered messages that came again, or behind later ones
