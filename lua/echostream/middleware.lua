@@ -269,11 +269,14 @@ end
 
 --- Refuses the call: whoever made it gets this error. Return what it returns. Before `next`, the error's `processed` is "no": the
 --- handler certainly did not run, so the caller may try again. `retry_after` of the response's `err` says when, and goes with it.
----@param code string      as in echo.error
+---@param code string|echostream.error  as in echo.error; or an error object, and nothing else
 ---@param message? string
 ---@param details? any
 ---@return echostream.middleware.response
 function methods:reject(code, message, details)
+  if is_error(code) then
+    return failed(self, code)
+  end
   local err = errors.new(code, message, details)
   if not has_begun(self) then
     err.processed = "no"

@@ -75,8 +75,26 @@ net.each(function(env)
       client:request "fail"
       assert.equal(1, #lines)
       local entry = assert(echo.codec.json.unpack(lines[1]))
-      assert.same({ "rpc", "add", "ok", "?", 3, 2 }, { entry.kind, entry.name, entry.code, entry.who, entry.bytes_in, entry.bytes_out })
+      assert.same({ "rpc", "add", "ok", "\\xff", 3, 2 }, { entry.kind, entry.name, entry.code, entry.who, entry.bytes_in, entry.bytes_out })
       assert.truthy(entry.trace_id:find "^%x+$")
+    end)
+
+    env.it("says nothing that begins a line or talks to a terminal, and keeps it short", function()
+      local server, lines = up { sessions = false }
+      local user = "eve\r\n2026 forged\27[2J\194\155m \"x\" \\x0a \255" .. ("y"):rep(5000)
+      env.connect(server, { metadata = { user = user } }):request("add", 1, 2)
+      assert.equal("eve\\x0d\\x0a2026\\x20forged\\x1b[2J\\xc2\\x9bm\\x20\\x22x\\x22\\x20\\x5cx0a\\x20",
+        lines[1]:match "^%S+ %S+ (.-)\\xff", lines[1])
+      assert.is_true(#lines[1] < 600)
+      assert.is_nil(lines[1]:find "[%c\127-\255]")
+    end)
+
+    env.it("lets no call fail because its line does", function()
+      local server = up { format = function() error "cannot write this" end }
+      local client = env.connect(server)
+      assert.equal(3, (client:request("add", 1, 2)))
+      client:close()
+      till(function() return env.logged "access_log: " end)
     end)
 
     env.it("takes samples of what went well and was fast", function()

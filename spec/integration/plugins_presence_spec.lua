@@ -107,6 +107,47 @@ net.each(function(env)
       assert.equal("ann bob", names(ann))
     end)
 
+    env.it("bounds what the members of a room say together, and how much each means in memory", function()
+      local server = up { max_bytes = 300, max_meta = 200 }
+      local ann = join(server, "ann")
+      local function code(...) return select(2, ann:join(...)).code end
+      local tables = {}
+      for i = 1, 100 do tables[i] = {} end -- a byte each on the wire
+      assert.equal("invalid_argument", code("lobby", tables))
+      assert(ann:join("lobby", { name = ("a"):rep(150) }))
+      local bob = join(server, "bob")
+      assert.equal("the room is full: its members say too much", select(2, bob:join("lobby", { name = ("b"):rep(150) })).message)
+      assert.equal("bob", bob:list("lobby")[2].meta.name) -- as before
+      assert(ann:join("lobby", { name = "ann" }))
+      assert(bob:join("lobby", { name = ("b"):rep(150) }))
+      assert(bob:leave "lobby")
+      assert(ann:join("lobby", { name = ("a"):rep(180) }))
+    end)
+
+    env.it("bears a server that says something else", function()
+      local answer
+      local server = env.server({}, function(server)
+        server:add_rpc("presence.join", function() return table.unpack(answer) end)
+      end)
+      local who, client = presence(), env.client(server)
+      client:plugin(who)
+      assert(client:connect(server.address))
+      for _, bad in ipairs { { "7", {} }, { 7, "none" }, { 7.5, {} } } do
+        answer = bad
+        assert.equal("protocol", select(2, who:join "lobby").code)
+      end
+      answer = { 7, { 1, { id = "x" }, { id = {} }, { id = 3, meta = "ok" } } }
+      assert(who:join "lobby")
+      assert.same({ { id = 3, meta = "ok" } }, who:list "lobby")
+      till(function() return server:sessions()[1] end)
+      for _, bad in ipairs { {}, { "lobby" }, { "lobby", "8", "join", 4 }, { "lobby", 8, "join", {} }, { "lobby", 8, "dance", 4 } } do
+        server:broadcast("presence.change", table.unpack(bad))
+      end
+      server:broadcast("presence.change", "lobby", 8, "join", 4, "fine")
+      till(function() return #who:list "lobby" == 2 end)
+      assert.equal("fine", who:list("lobby")[2].meta)
+    end)
+
     env.it("leaves nothing behind", function()
       local server = up()
       local ann, client = join(server, "ann")

@@ -78,6 +78,27 @@ net.only("sim", function(env)
       end))
     end)
 
+    env.it("has a bucket for each address of anonymous peers, and none for whole messages", function()
+      local server, plugin = up({ rate = 0.001, burst = 1, per = "identity" }, function(server)
+        server:plugin(echo.plugins.auth { tokens = { secret = "ann" }, anonymous = true })
+      end)
+      local function as(token) return env.connect(server, { metadata = token and { authorization = "Bearer " .. token } }) end
+      well(as(), 2)
+      well(as(), 2) -- each has an address of its own
+      well(as "secret", 2)
+      well(as "secret", 2)
+      assert.equal(3, plugin.passed)
+
+      local other, long = up { rate = 0.001, burst = 1, per = function(call) return call.args[1] end }
+      local client = env.connect(other)
+      for i = 1, 3 do client:request("a", ("x"):rep(100000) .. i) end -- a bucket
+      assert.equal(1, long.passed)
+      for key in pairs(long._young) do assert.is_true(#key < 600) end
+      local _, err = client:request("a", { "a table" })
+      assert.same({ "unknown", "no" }, { err.code, err.processed })
+      env.logs = {}
+    end)
+
     env.it("limits some names and kinds only, and drops events", function()
       local server = up { rate = 0.001, burst = 1, only = { "a", "note*" } }
       local heard = {}

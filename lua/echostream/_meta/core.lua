@@ -237,6 +237,11 @@ function core.cert_issue(options) end
 function core.cert_inspect(pem) end
 ---@return string n unpredictable bytes
 function core.random(n) end
+--- Whether two texts are the same, in a time that depends on the length of the first alone.
+---@param given string
+---@param secret string
+---@return boolean
+function core.same(given, secret) end
 
 -- Endpoints -------------------------------------------------------------------------------------------------
 

@@ -4,9 +4,11 @@
 
 local core = require "echostream.core"
 local errors = require "echostream.errors"
+local log = require "echostream.log"
 local loop = require "echostream.loop"
 local options = require "echostream.options"
 local parts = require "echostream.plugins.parts"
+local text_of = require "echostream.metrics_text"
 local trace = require "echostream.trace"
 
 local M = {}
@@ -22,7 +24,7 @@ local M = {}
 ---@field bytes? boolean  says how long arguments and results are, which costs an encoding of both (default: false)
 ---@field max_queue? integer  bytes that may wait for the disk; more are dropped and counted (default: 1 MiB)
 
----@class echostream.access_log.entry
+---@class echostream.access_log.entry  as it came: `who` may be any text. The formats "text" and "json" escape and cut it
 ---@field time number       seconds since 1970, at its beginning
 ---@field kind "rpc"|"event"|"stream"|"session"
 ---@field name string       of a session: its number here
@@ -51,18 +53,11 @@ local function stamp(time)
   return os.date("!%Y-%m-%dT%H:%M:%S", math.floor(time)) .. (".%03dZ"):format(math.floor(time % 1 * 1000))
 end
 
--- Nothing that a peer says begins a line of its own.
-local function plain(text)
-  return (tostring(text):gsub("[%c\127\"\\ ]", function(c)
-    return ("\\x%02x"):format(c:byte())
-  end))
-end
-
 local formats = {}
 
 function formats.text(entry)
-  local line = ("%s %s %s %s %s %s %.3fms"):format(stamp(entry.time), plain(entry.peer), entry.who and plain(entry.who) or "-", entry.kind,
-    entry.name, entry.code, entry.duration * 1000)
+  local line = ("%s %s %s %s %s %s %.3fms"):format(stamp(entry.time), parts.word(entry.peer), entry.who and parts.word(entry.who) or "-",
+    entry.kind, parts.word(entry.name), parts.word(entry.code), entry.duration * 1000)
   for _, key in ipairs { "bytes_in", "bytes_out", "id", "trace_id" } do
     if entry[key] then
       line = ("%s %s=%s"):format(line, key, entry[key])
@@ -74,15 +69,10 @@ end
 function formats.json(entry)
   local out = core.map {}
   for key, value in pairs(entry) do
-    out[key] = value
+    out[key] = type(value) == "string" and text_of.utf8(value, 256) or value
   end
   out.time = stamp(entry.time)
-  local line = core.codec.json.pack(out)
-  if not line then -- an identity that is no UTF-8
-    out.who = plain(entry.who):gsub("[\128-\255]", "?")
-    line = core.codec.json.pack(out)
-  end
-  return line
+  return core.codec.json.pack(out)
 end
 
 local function length(values, n)
@@ -118,6 +108,16 @@ local function put(self, entry)
   end
 end
 
+-- A call does not fail because its line did.
+local function try(self, make, ...)
+  local ok, err = pcall(function(...)
+    put(self, make(self, ...))
+  end, ...)
+  if not ok then
+    log.write("error", "access_log: " .. errors.from(err).message)
+  end
+end
+
 local function wall()
   return loop.current().core:wall()
 end
@@ -142,6 +142,11 @@ local function entry_of(self, call, response, began, since)
   return entry
 end
 
+local function entry_of_session(_, session, err)
+  return { time = session.created_at, kind = "session", name = tostring(session.id), peer = session.peer_addr, who = parts.who(session),
+    code = err and err.code or "ok", duration = math.max(wall() - session.created_at, 0) }
+end
+
 local function install(self, host)
   if self._path then
     local file, err = require("echostream.loop.appender").open(self._path, self._max_queue)
@@ -156,13 +161,12 @@ local function install(self, host)
     end
     local began, since = wall(), loop.now()
     local response = next(call)
-    put(self, entry_of(self, call, response, began, since))
+    try(self, entry_of, call, response, began, since)
     return response
   end, { direction = "in" })
   if self._sessions then
     host:on_disconnect(function(session, err)
-      put(self, { time = session.created_at, kind = "session", name = tostring(session.id), peer = session.peer_addr,
-        who = parts.who(session), code = err and err.code or "ok", duration = math.max(wall() - session.created_at, 0) })
+      try(self, entry_of_session, session, err)
     end)
   end
 end

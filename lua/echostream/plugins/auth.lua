@@ -19,7 +19,8 @@ local M = {}
 --- who has which client certificate, by its pin ("sha256:…") or by a name in it. Names count only on a server whose `ca` checked them
 ---@field allow? table<string, string[]|boolean>  roles that may use a method, event or stream, by its name or by a beginning and "*": the whole
 --- name goes first, then the longest beginning. true: everybody; false or {}: nobody. What no pattern fits is for everybody who was let in
----@field anonymous? boolean  true: peers that show neither token nor certificate are let in, as "anonymous" without roles (default: false)
+---@field anonymous? boolean  true: peers that show neither token nor certificate are let in, as "anonymous" without roles, and with
+--- `session:get "auth.anonymous"` (default: false)
 ---@field timeout? number  seconds that the functions may take (default: 10)
 
 ---@class echostream.auth.who
@@ -136,7 +137,7 @@ local function identify(self, session, credentials)
   elseif session.peer_cert and self._certificates then
     return by_certificate(self, session)
   elseif self._anonymous then
-    return { name = "anonymous", roles = {} }
+    return { name = "anonymous", roles = {}, anonymous = true }
   end
   return nil, errors.new("unauthenticated", self._tokens and "no token was shown: metadata = { authorization = \"Bearer …\" }"
     or "no certificate was shown")
@@ -154,6 +155,7 @@ local function install(self, host)
     end
     roles_of[session] = who.roles
     session:set("auth.roles", who.roles)
+    session:set("auth.anonymous", who.anonymous)
     return who.name
   end, { timeout = self._timeout })
   if not self._rule then

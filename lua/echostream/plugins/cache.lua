@@ -3,7 +3,6 @@
 ---     local cache = echo.plugins.cache { ttl = 30, methods = { "user.get", "price.*" }, on_event = { ["user.changed"] = { "user.*" } } }
 ---     client:plugin(cache)
 
-local errors = require "echostream.errors"
 local loop = require "echostream.loop"
 local middleware = require "echostream.middleware"
 local lru = require "echostream.plugins.lru"
@@ -97,9 +96,7 @@ local function follow(self, call, proceed, flight)
   if outcome and outcome.packed then
     return call:reply(values.unpack(outcome.packed)) -- tables of its own
   elseif err and not (outcome and personal[err.code]) then
-    local response = call:reject(err.code, err.message, err.details)
-    response.err.processed, response.err.retry_after = err.processed, err.retry_after
-    return response
+    return call:reject(values.copy_error(err))
   end
   return proceed(call)
 end
@@ -186,13 +183,8 @@ end
 function M.cache(opts)
   local checked = options.check("plugins.cache", opts, schema)
   parts.check_patterns("plugins.cache", "after", checked.after or {}, 2)
-  for _, option in ipairs { "after", "on_event" } do
-    for name, action in pairs(checked[option] or {}) do
-      local where = ("option \"%s\", %s"):format(option, errors.show(name))
-      options.argument("plugins.cache", where, option == "after" and "" or name, "string")
-      options.argument("plugins.cache", where, action, { "table", "function" })
-    end
-  end
+  parts.check_values("plugins.cache", "after", checked.after or {}, { "table", "function" }, 2)
+  parts.check_values("plugins.cache", "on_event", checked.on_event or {}, { "table", "function" }, 2)
   return setmetatable({
     name = "cache", hits = 0, misses = 0, joined = 0, _ttl_of = ttl_of(checked.ttl, checked.methods), _vary = checked.vary,
     _after = parts.matcher(checked.after or {}), _events = checked.on_event, _flights = {},

@@ -1,6 +1,9 @@
 --- What several plugins need: patterns of names, and who somebody is.
 
+local core = require "echostream.core"
 local errors = require "echostream.errors"
+local options = require "echostream.options"
+local text_of = require "echostream.metrics_text"
 
 local M = {}
 
@@ -52,15 +55,28 @@ function M.set(list)
 end
 
 --- Whether two texts are the same. Takes the same time wherever they differ: it depends on the length of what was given alone.
----@param given string   by a peer
----@param secret string  not empty
----@return boolean
-function M.same(given, secret)
-  local different = #given ~ #secret
-  for i = 1, #given do
-    different = different | (given:byte(i) ~ (secret:byte((i - 1) % #secret + 1)))
+---@type fun(given: string, secret: string): boolean
+M.same = core.same
+
+local MAX_WORD <const> = 256
+
+local function hex(c)
+  return (c:gsub(".", function(byte)
+    return ("\\x%02x"):format(byte:byte())
+  end))
+end
+
+--- A value as one word of a line: UTF-8, cut after 256 bytes, without control characters, spaces, quotes and backslashes, which become \xNN.
+--- So nothing that a peer says begins a line or a field of its own, or talks to a terminal.
+---@param value any
+---@return string
+function M.word(value)
+  local ok, text = pcall(tostring, value)
+  if not ok then
+    return "?"
   end
-  return different == 0
+  text = text:sub(1, MAX_WORD + 1):gsub("[%c\127\"\\ ]", hex):gsub("\194[\128-\159]", hex)
+  return text_of.utf8(text, MAX_WORD)
 end
 
 --- Raises unless the keys of a table of patterns are names or beginnings with a "*".
@@ -74,6 +90,20 @@ function M.check_patterns(where, option, patterns, level)
       error(("%s: option \"%s\" wants names, or beginnings with a \"*\" at the end, got %s"):format(where, option,
         errors.show(pattern)), level + 1)
     end
+  end
+end
+
+--- Raises unless a table has values of these kinds by name.
+---@param where string
+---@param option string
+---@param given table
+---@param wanted string|string[]  as for options.argument
+---@param level integer  as for error()
+function M.check_values(where, option, given, wanted, level)
+  for name, value in pairs(given) do
+    local what = ("option \"%s\", %s"):format(option, errors.show(name))
+    options.argument(where, what, name, "string", level + 1)
+    options.argument(where, what, value, wanted, level + 1)
   end
 end
 

@@ -5,27 +5,46 @@ local errors = require "echostream.errors"
 
 local M = {}
 
--- Room: { members = { [session id] = { id =, meta = } }, sessions = { [session] = true }, n =, seq = } of the last change. A room that
--- comes again after it was empty goes on counting above all numbers there were (`_high`).
+-- Room: { members = { [session id] = { id =, meta = } }, sessions = { [session] = bytes }, n =, bytes =, seq = }: what each said, how many they
+-- are, what all said together, and the number of the last change. A room that comes again after it was empty goes on counting above all
+-- numbers there were (`_high`).
+
+local OVERHEAD <const> = 16 -- bytes that a member is on the wire beside what it says
 
 local function refuse(code, message)
   return nil, errors.new(code, message)
 end
 
+-- How many values there are in one, up to `most`: in memory each is worth many bytes of the wire.
+local function count(value, most)
+  if type(value) ~= "table" then
+    return 1
+  end
+  local n = 1
+  for _, each in pairs(value) do
+    n = n + 1 + count(each, most - n)
+    if n > most then
+      break
+    end
+  end
+  return n
+end
+
+-- The bytes of what it says of itself, or nil and an error.
 local function check(self, session, name, meta)
   if type(name) ~= "string" or name == "" or #name > 256 then
     return refuse("invalid_argument", "a room has a name of 1 to 256 bytes")
   end
-  local bytes = core.codec.msgpack.pack(meta)
-  if not bytes or #bytes > self._options.max_meta then
-    return refuse("invalid_argument", ("too much is said of a member: %d bytes are the most"):format(self._options.max_meta))
+  local bytes, most = core.codec.msgpack.pack(meta), self._options.max_meta
+  if not bytes or #bytes > most or count(meta, most // 16 + 8) > most // 16 + 8 then
+    return refuse("invalid_argument", ("too much is said of a member: %d bytes are the most"):format(most))
   elseif self._options.admit then
     local may, err = self._options.admit(session, name, meta)
     if not may then
       return nil, err or errors.new("permission_denied", "the room is not for you")
     end
   end
-  return true
+  return #bytes + OVERHEAD
 end
 
 local function members_of(room)
@@ -56,6 +75,7 @@ local function leave(self, tell, session, name)
   if not member then
     return false
   end
+  room.bytes = room.bytes - room.sessions[session]
   room.members[session.id], room.sessions[session], room.n = nil, nil, room.n - 1
   self._joined[session][name] = nil
   announce(self, tell, name, room, "leave", member)
@@ -66,13 +86,14 @@ local function leave(self, tell, session, name)
 end
 
 local function join(self, tell, session, name, meta)
-  local ok, err = check(self, session, name, meta)
-  if not ok then
+  local bytes, err = check(self, session, name, meta)
+  if not bytes then
     return nil, err
   elseif session.closed_by then -- while `admit` took its time
     return nil, session.closed_by
   end
-  local room = self._rooms[name] or { members = {}, sessions = {}, n = 0, seq = self._high }
+  local room = self._rooms[name] or { members = {}, sessions = {}, n = 0, bytes = 0, seq = self._high }
+  local more = bytes - (room.sessions[session] or 0)
   local known, joined = room.members[session.id], self._joined[session] or {}
   if not known then
     local rooms = 0
@@ -84,11 +105,14 @@ local function join(self, tell, session, name, meta)
     elseif room.n >= self._options.max_members then
       return refuse("resource_exhausted", "the room is full")
     end
-    room.n = room.n + 1
   end
+  if room.bytes + more > self._options.max_bytes then
+    return refuse("resource_exhausted", "the room is full: its members say too much")
+  end
+  room.n, room.bytes = room.n + (known and 0 or 1), room.bytes + more
   local member = { id = session.id, meta = meta }
   self._rooms[name], self._joined[session] = room, joined
-  room.members[session.id], room.sessions[session], joined[name] = member, true, true
+  room.members[session.id], room.sessions[session], joined[name] = member, bytes, true
   announce(self, tell, name, room, known and "update" or "join", member, session)
   return room.seq, members_of(room)
 end

@@ -13,8 +13,8 @@ local M = {}
 ---@field rate number  tokens a second, in the long run; a call, an event or a stream takes one when it begins
 ---@field burst? number  tokens in a bucket at most, and in the beginning (default: `rate`, at least 1)
 ---@field per? string|string[]|fun(call: echostream.middleware.call): any  who shares a bucket: "session", "address" (IPv6: the /64),
---- "identity" (of those without one: the address), "method", "all"; a list: who has all of them in common; or a function that
---- returns a string, number or boolean, and nil for no limit (default: "session")
+--- "identity" (of those without one, and anonymous ones: the address), "method", "all"; a list: who has all of them in common; or a function that
+--- returns a string (512 bytes of it count), number or boolean, and nil for no limit (default: "session")
 ---@field only? string[]  names of what is limited, or beginnings and "*" (default: everything)
 ---@field kinds? string[]  of "rpc", "event" and "stream" (default: all three)
 ---@field direction? "in"|"out"  "out": our own calls (default: "in")
@@ -33,6 +33,8 @@ local schema = {
   name = { type = "string", default = "rate_limit" },
 }
 
+local MAX_KEY <const> = 512 -- bytes of a key that count: peers may choose it
+
 local keys = {}
 
 function keys.session(call)
@@ -45,7 +47,10 @@ end
 
 function keys.identity(call)
   local who = parts.who(call.session)
-  return who and "=" .. who or parts.address(call.session) -- no address begins so
+  if not who or call.session:get "auth.anonymous" then
+    return parts.address(call.session)
+  end
+  return "=" .. who -- no address begins so
 end
 
 function keys.method(call)
@@ -72,9 +77,10 @@ local function key_of(per)
   return function(call)
     local words = {}
     for i, make in ipairs(makers) do
-      words[i] = tostring(make(call))
+      local word = tostring(make(call))
+      words[i] = ("%d:%s"):format(#word, word) -- nobody's name is two words
     end
-    return table.concat(words, "\0")
+    return table.concat(words)
   end
 end
 
@@ -118,6 +124,10 @@ local function install(self, host)
     local key = self._key(call)
     if key == nil or key ~= key then
       return next(call)
+    elseif type(key) == "string" and #key > MAX_KEY then
+      key = key:sub(1, MAX_KEY) .. #key
+    elseif type(key) == "table" or type(key) == "function" then
+      error("plugins.rate_limit: function \"per\" returned no string, number or boolean", 0)
     end
     local ok, wait = take(self, key)
     if ok then

@@ -5,6 +5,7 @@
 
 local log = require "echostream.log"
 local options = require "echostream.options"
+local parts = require "echostream.plugins.parts"
 local reconnect = require "echostream.reconnect"
 local resubscribe = require "echostream.plugins.resubscribe"
 
@@ -57,22 +58,16 @@ local function install(self, host)
   host:plugin(again)
 end
 
-local function check(option, given, wanted)
-  for name, value in pairs(given) do
-    options.argument("plugins.reconnect", ("option \"%s\", %s"):format(option, tostring(name)), value, wanted, 4)
-  end
-end
-
 --- Makes the plugin, to be installed before `connect` or after it. Taken away, it leaves a client that does, when the connection is lost, what it
 --- did before: a client without the option `reconnect` that is reconnecting just then gives up.
 ---@param opts? echostream.options.reconnect_plugin
 ---@return echostream.plugin
 function M.reconnect(opts)
   local checked = options.check("plugins.reconnect", opts, schema)
-  check("subscribe", checked.subscribe, "function")
-  check("streams", checked.streams, "function")
-  check("register", checked.register, "table")
+  parts.check_values("plugins.reconnect", "subscribe", checked.subscribe, "function", 2)
+  parts.check_values("plugins.reconnect", "streams", checked.streams, "function", 2)
   for _, call in ipairs(checked.register) do
+    options.argument("plugins.reconnect", "option \"register\", a call", call, "table")
     options.argument("plugins.reconnect", "option \"register\", the method", call[1], "string")
   end
   return { name = "reconnect", install = install, _opts = checked }

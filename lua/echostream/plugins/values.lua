@@ -55,6 +55,21 @@ function M.text_of(name, n, args)
   return table.concat(words, ",")
 end
 
+--- An error object of one's own, like this one.
+---@param err echostream.error
+---@return echostream.error
+function M.copy_error(err)
+  local copy = setmetatable({}, getmetatable(err))
+  for key, value in next, err do
+    copy[key] = value
+  end
+  if type(copy.details) == "table" then
+    local bytes = core.codec.msgpack.pack(copy.details)
+    copy.details = bytes and (core.codec.msgpack.unpack(bytes)) or nil
+  end
+  return copy
+end
+
 --- Results as bytes; nil when they cannot be packed.
 ---@param response echostream.middleware.response
 ---@return string?
