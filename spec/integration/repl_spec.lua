@@ -50,13 +50,15 @@ describe("echostream repl", function()
       local p <close> = start()
       p:expect "\n> "
       type_line(p, "1 + 1")
-      p:expect "2\r\n> "
+      p:expect "2\r\n"
+      p:expect "> "
       type_line(p, "function twice(n)")
       p:expect ">> "
       type_line(p, "return 2 * n end")
       p:expect "> "
       type_line(p, "twice(21)")
-      p:expect "42\r\n> "
+      p:expect "42\r\n"
+      p:expect "> "
       p:send "\27[A" -- up
       p:expect "twice(21)"
       p:send "\1x = \5\r" -- at its beginning
@@ -82,22 +84,33 @@ describe("echostream repl", function()
     p:expect "20 +"
     local emitted = process.run(("%s emit %s say '\"hello\"' --pin %s"):format(process.echostream, address, pin))
     assert.equal("", emitted.err)
-    p:expect "heard hello\r\n> 20 +"
+    p:expect "heard hello\r\n"
+    p:expect "> 20 +"
     p:send " 22\r"
-    p:expect "42\r\n> "
+    p:expect "42\r\n"
+    p:expect "> "
     type_line(p, ("client = echo.connect(%q, { pin = %q })"):format(address, pin))
     p:expect "> "
     type_line(p, "client:request('math.add', 1, 2)")
-    p:expect "3\r\n> "
+    p:expect "3\r\n"
+    p:expect "> "
     p:send "client:request('ma\t"
     p:expect "client:request('math.add'"
     p:send ", 3, 4)\r"
-    p:expect "7\r\n> "
+    p:expect "7\r\n"
+    p:expect "> "
     p:send "server:add_r\t"
     p:expect "add_rpc("
     p:send "\21"
     type_line(p, ".methods client")
     p:expect "math.add  rpc    Adds."
+    p:expect "> "
+    process.write(file, (SERVER:gsub("a %+ b", "a * b")))
+    type_line(p, "server:reload()")
+    p:expect "version = 2"
+    p:expect "> "
+    type_line(p, "client:request('math.add', 3, 4)")
+    p:expect "12\r\n"
     leave(p)
   end)
 
@@ -107,10 +120,12 @@ describe("echostream repl", function()
     local p <close> = start(address .. " --pin " .. pin)
     p:expect "\n> "
     type_line(p, "client:request('math.add', 1, 2)")
-    p:expect "3\r\n> "
+    p:expect "3\r\n"
+    p:expect "> "
     type_line(p, "client:emit('say', 'hi')")
     p:expect "true\r\n"
-    server:expect "heard hi\r\n> "
+    server:expect "heard hi\r\n"
+    server:expect "> "
     leave(p)
     server:send "\4"
     assert.equal(0, server:wait())
@@ -129,13 +144,17 @@ describe("echostream repl", function()
     type_line(p, "print 'computing' while true do end")
     p:expect "computing\r\n"
     p:send "\3"
-    p:expect "error: interrupted\r\n> "
+    p:expect "error: interrupted\r\n"
+    p:expect "> "
     p:send "half a line\3"
-    p:expect "^C\r\n> "
+    p:expect "^C\r\n"
+    p:expect "> "
     p:send "\3"
-    p:expect "(Ctrl-D or .exit leaves)\r\n> "
+    p:expect "(Ctrl-D or .exit leaves)\r\n"
+    p:expect "> "
     type_line(p, "client:request('math.add', 1, 2)")
-    p:expect "3\r\n> "
+    p:expect "3\r\n"
+    p:expect "> "
     type_line(p, ".exit")
     assert.equal(0, p:wait())
   end)
@@ -144,7 +163,8 @@ describe("echostream repl", function()
     local p <close> = start("", { term = "dumb" })
     p:expect "> "
     p:send "1 + 1\n"
-    p:expect "2\r\n> "
+    p:expect "2\r\n"
+    p:expect "> "
     p:send "\4"
     assert.equal(0, p:wait())
     local q <close> = pty.spawn(("sh -c '%s repl; stty -a'"):format(process.echostream:gsub("'", "")), { env = { XDG_STATE_HOME = dir } })

@@ -13,7 +13,7 @@ appears above the line that you are typing. Expressions are printed; Tab complet
 Ctrl-C cancels what runs; .help lists the commands; Ctrl-D leaves.
 
 With ADDR, `client` is connected to it (say how it is trusted). With FILE, the file is called as `echostream serve` does it,
-and `server` runs; --bind, --cert and --key are the server's then.
+and `server` runs (server:reload() takes the file again); --bind, --cert and --key are the server's then.
 
 When standard input is no terminal its lines are run one after another, without a prompt; the exit status is 1 when one failed.
 
@@ -35,13 +35,9 @@ local function is_file(word)
   return word:find("%.lua$") ~= nil
 end
 
-local function place(raised)
-  return type(raised) == "string" and debug.traceback(raised, 2) or raised
-end
-
 local function serve(path, options)
-  local chunk, problem = loadfile(path, "t")
-  if not chunk then
+  local problem = select(2, loadfile(path, "t"))
+  if problem then
     cli.complain("%s", problem)
     return nil, cli.USAGE
   end
@@ -50,14 +46,10 @@ local function serve(path, options)
   if not made then
     return nil, cli.misused(M, (tostring(server):gsub("^[^:%s]*:%d+: ", "")))
   end
-  local ok, own = xpcall(chunk, place, server)
-  if not ok then
-    cli.complain("%s: %s", path, tostring(own))
-    return nil, cli.FAILED
-  end
-  server = own or server
-  if type(server) ~= "table" or type(server.start) ~= "function" then
-    cli.complain("%s: returns a %s; it may return a server, or nothing", path, type(server))
+  local failure
+  server, failure = require("echostream.reload").open(path, { server = server, arguments = { n = 0 } })
+  if not server then
+    cli.complain("%s%s", failure.message, failure.traceback and "\n" .. failure.traceback or "")
     return nil, cli.FAILED
   elseif server.state == "new" then
     local started, err = server:start()
@@ -128,6 +120,9 @@ function M.run(options, words)
   }
   _G.echo, _G.server, _G.client = echo, server, client -- luacheck: ignore 111
   echo.set_log(function(record)
+    if record.message:find("^the task held the loop") or record.message:find("^the task at %S*echostream/repl%.lua:") then
+      return -- what is typed may compute: whoever typed it knows
+    end
     local text = (record.level .. ": " .. record.message .. (record.traceback and "\n" .. record.traceback or ""))
     if front.interactive then
       engine:write(engine:paint(require("echostream.pretty").safe(text, true), "dim") .. "\n")

@@ -101,8 +101,10 @@ function M.run(options, words)
   end
   local watching, attachable = options.watch, not options["no-attach"]
   options.watch, options["no-attach"] = nil, nil -- what is left is the server's
+  local point
   local set_up, failure = require("echostream.reload").open(path, { server = server, arguments = table.pack(table.unpack(words, 2)), text = text,
     loaded = function(loaded)
+      point = attachable and attach_point(path, loaded)
       if not text then
         reload_by_itself(loaded, watching)
       end
@@ -124,7 +126,6 @@ function M.run(options, words)
       return cli.FAILED
     end
   end
-  local point = attachable and attach_point(path, server)
   -- Said by the running loop: who reads it may send a signal at once, and from here on that stops the server gracefully.
   echo.spawn(function()
     io.stdout:write(("listening on %s\npin %s\n"):format(server.address, server.pin))
