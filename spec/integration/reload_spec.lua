@@ -3,6 +3,7 @@
 local echo = require "echostream"
 local net = require "spec.support.net"
 local process = require "spec.support.process"
+local pty = require "spec.support.pty"
 
 local dir
 
@@ -549,6 +550,26 @@ describe("echostream serve", function()
     started:expect "reloaded served.lua: v2 %(1 handler changed, 0 new, 0 gone%)"
     local result = process.run(("%s call %s --pin %s version"):format(process.echostream, address, pin))
     assert.equal("2\n", result.out, result.err)
+  end)
+
+  it("stops when its terminal is closed", function()
+    started = process.start("true")
+    if not pty.available() then pending "script(1) or stty(1) is missing" end
+    write("served.lua", ([[
+      local server = ...
+      server:on_stop(function() io.open("DIR/stopped", "w"):close() end)
+    ]]):gsub("DIR", dir))
+    local terminal <close> = pty.spawn(("%s serve --bind 127.0.0.1:0 %s/served.lua"):format(process.echostream, dir),
+      { env = { XDG_STATE_HOME = dir }, seconds = 120 })
+    terminal:expect "listening on"
+    terminal:close()
+    local ends = echo.now() + 30
+    local file
+    repeat
+      file = io.open(dir .. "/stopped")
+      echo.sleep(0.02)
+    until file or echo.now() > ends
+    assert(file, "it did not stop"):close()
   end)
 
   it("cannot watch standard input", function()

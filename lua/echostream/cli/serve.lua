@@ -16,7 +16,8 @@ The server is then started, and runs until Ctrl-C or SIGTERM; both let the calls
 of its own makes its own server and returns it; --bind and the other options must not be given then.
 
 With --watch the file is run again whenever it, or a module of its directory that it requires, has changed; on SIGHUP in any
-case. New calls get the new code, calls under way end with theirs; a file that fails changes nothing, and the log says why.]]
+case (but one that comes because the terminal was closed stops the server). New calls get the new code, calls under way end
+with theirs; a file that fails changes nothing, and the log says why.]]
 M.options = {
   bind = { value = "ADDR", help = "where to listen (default 127.0.0.1:5000; port 0 takes any)" },
   cert = { value = "FILE", help = "PEM certificate (chain); without it one is made and its pin printed" },
@@ -33,6 +34,11 @@ local function read_file(path)
     return text, select(2, load(text, "=stdin", "t"))
   end
   return nil, select(2, loadfile(path, "t"))
+end
+
+local function has_terminal()
+  local terminal = io.open("/dev/tty")
+  return terminal ~= nil and terminal:close()
 end
 
 -- Loads the file again when it, or a module of its directory, changed (--watch), and on SIGHUP. What came of it is in the log.
@@ -61,7 +67,14 @@ local function reload_by_itself(server, watching)
   if watching then
     watcher = require("echostream.loop.watch").files(unit:files(), reload)
   end
-  require("echostream.loop.signal").on("sighup", reload)
+  local before = has_terminal()
+  require("echostream.loop.signal").on("sighup", function()
+    if before and not has_terminal() then -- its window was closed
+      echo.spawn(server.stop, server)
+    else
+      reload()
+    end
+  end)
 end
 
 -- A prompt inside the server, for this user only: `echostream attach`.
