@@ -16,6 +16,9 @@ ip netns add here && ip -n here link set lo up || cannot "no namespace within th
 ip link add v0 type veth peer name v1 netns here || cannot "no veth pair"
 ip addr add 10.77.0.1/24 dev v0 && ip link set v0 up
 ip -n here addr add 10.77.0.2/24 dev v1 && ip -n here link set v1 up
+# a second network, which the command joins when it likes to: v3 has no address and is down
+ip link add v2 type veth peer name v3 netns here || cannot "no second veth pair"
+ip addr add 10.78.0.1/24 dev v2 && ip link set v2 up
 
 cat >/run/bus.conf <<'CONF'
 <!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-BUS Bus Configuration 1.0//EN" "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
