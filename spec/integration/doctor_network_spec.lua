@@ -58,14 +58,14 @@ describe("the doctor on a network", function()
   end)
 
   -- Findings about the server as the client sees it; of several of one check the worst. The fault is there meanwhile.
-  local function examine(fault, arguments, timeout)
-    if fault then
-      assert.equal(0, shell(fault .. " add " .. arguments).code)
+  local function examine(plant, remove, timeout)
+    if plant then
+      assert.equal(0, shell(plant).code)
     end
     local result = process.run(("ip netns exec %sa %s doctor %s:5000 --pin %s --timeout %g --json"):format(prefix, process.echostream,
       TARGET, pin, timeout or 20))
-    if fault then
-      assert.equal(0, shell(fault .. " del " .. arguments).code)
+    if remove then
+      assert.equal(0, shell(remove).code)
     end
     local report = assert(core.codec.json.unpack(result.out), result.err)
     local rank, worst = { skipped = 0, ok = 1, warn = 2, fail = 3 }, {}
@@ -99,7 +99,7 @@ describe("the doctor on a network", function()
 
   it("finds the router behind which packets vanish", function()
     if not here() then return end
-    local found, code = examine("ip -n {c} route", "blackhole " .. TARGET, 1)
+    local found, code = examine("ip -n {c} route add blackhole " .. TARGET, "ip -n {c} route del blackhole " .. TARGET, 1)
     assert.equal(3, code)
     assert.equal("warn", found.udp.status)
     assert.equal("fail", found.route.status, found.route.detail)
@@ -109,19 +109,27 @@ describe("the doctor on a network", function()
 
   it("finds the router that refuses packets", function()
     if not here() then return end
-    local found, code = examine("ip -n {c} route", "prohibit " .. TARGET)
+    local found, code = examine("ip -n {c} route add prohibit " .. TARGET, "ip -n {c} route del prohibit " .. TARGET)
     assert.equal(3, code)
     assert.equal("fail", found.udp.status, found.udp.detail)
     assert.matches("a packet filter refuses UDP to 10.213.3.2 port 5000 (says 10.213.2.2)", found.udp.detail, 1, true)
     assert.equal("skipped", found.handshake.status)
   end)
 
+  it("finds a link that is too narrow for QUIC", function()
+    if not here() then return end
+    local found, code = examine("ip -n {b} link set eth1 mtu 1200", "ip -n {b} link set eth1 mtu 1400")
+    assert.equal(3, code)
+    assert.equal("fail", found.udp.status, found.udp.detail)
+    assert.matches("do not fit through the way to 10.213.3.2, whose MTU is 1200 (says 10.213.1.2)", found.udp.detail, 1, true)
+  end)
+
   it("finds that there is no route", function()
     if not here() then return end
-    local found = examine("ip -n {a} route", "unreachable " .. TARGET)
+    local found = examine("ip -n {a} route add unreachable " .. TARGET, "ip -n {a} route del unreachable " .. TARGET)
     assert.equal("fail", found.udp.status)
     assert.matches("this machine has no way to 10.213.3.2", found.udp.detail, 1, true)
-    found = examine("ip -n {b} route", "unreachable " .. TARGET)
+    found = examine("ip -n {b} route add unreachable " .. TARGET, "ip -n {b} route del unreachable " .. TARGET)
     assert.equal("fail", found.udp.status)
     assert.matches("there is no way to 10.213.3.2", found.udp.detail, 1, true)
     assert.matches("(says 10.213.1.2)", found.udp.detail, 1, true)

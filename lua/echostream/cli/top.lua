@@ -143,9 +143,14 @@ local function run(given, calls)
   local left = false
   local drawn = not given.json and not given.once and screen(function()
     left = true
-    watching:cancel()
+    if watching then
+      watching:cancel()
+    end
   end) or nil
   local ok, err = pcall(task.block, function()
+    if left then
+      return
+    end
     watching = task.spawn(watch, given, calls, drawn and drawn.show or function(view)
       show_plain(given, view)
     end)

@@ -53,9 +53,9 @@ end
 ---@field versions? integer[]  what it speaks
 ---@field error? table         what the system or ICMP said: { name, text, icmp?, type?, code?, from? }
 
--- Errors about single packets that pass by: a hop limit of ours, a packet that was too large.
-local function is_final(err)
-  return not (err.icmp == 4 and err.type == 11 or err.icmp == 6 and err.type == 3) and err.name ~= "EMSGSIZE"
+-- Whether a router says that the packet had gone as many hops as it might.
+local function is_expiry(err)
+  return err.icmp == 4 and err.type == 11 or err.icmp == 6 and err.type == 3
 end
 
 --- Asks whether a QUIC server is there. Waits until it answers or ICMP says why not.
@@ -76,15 +76,16 @@ function M.ask(ip, port, patience)
     if not over and (not sent or now - sent >= resend) then
       resend, sent = sent and resend * 2 or resend, now
       local ok, problem = probe:send(data)
-      if not ok and is_final(problem) and problem.name ~= "ECONNREFUSED" then
-        return { error = problem }
+      if not ok then -- perhaps because of what ICMP said meanwhile, of which the queue knows more
+        local _, queued = probe:recv()
+        return { error = queued or problem }
       end
     end
     local answer, problem = probe:recv()
     local versions = answer and versions_of(answer, dcid, scid)
     if versions then
       return { answered = true, rtt = loop.now() - sent, versions = versions }
-    elseif problem and is_final(problem) then
+    elseif problem then
       return { error = problem }
     elseif not answer and not problem then
       over = not wait_a_little(began) or over
@@ -139,7 +140,7 @@ function M.trace(ip, port, most, patience)
         hop = { ttl = ttl, from = ip, reason = "answered" }
       elseif problem and problem.from then
         hop = { ttl = ttl, from = problem.from, icmp = problem.icmp, code = problem.code,
-          reason = is_final(problem) and "unreachable" or "expired" }
+          reason = is_expiry(problem) and "expired" or "unreachable" }
       end
       if hop then
         hops[#hops + 1] = hop

@@ -42,6 +42,11 @@ local function unreachable(case, ip, err)
   if err.name == "ECONNREFUSED" then
     return ("nothing listens on UDP port %d of %s%s"):format(case.port, ip, from),
       "start the server there, or correct the port; a server on 127.0.0.1 hears its own machine only (bind it to 0.0.0.0)"
+  elseif err.name == "EMSGSIZE" then
+    return ("packets of %d bytes do not fit through the way to %s%s%s"):format(reach.SMALLEST, ip, err.mtu
+      and (", whose MTU is %d"):format(err.mtu) or "", from), "QUIC needs an MTU of 1280: raise that of the link or tunnel"
+  elseif err.icmp and (err.icmp == 4 and err.type == 11 or err.icmp == 6 and err.type == 3) then
+    return ("packets to %s go in a circle%s"):format(ip, from), "correct the routes there"
   elseif err.icmp == 4 and (err.code == 9 or err.code == 10 or err.code == 13) or err.icmp == 6 and err.code == 1 then
     return ("a packet filter refuses UDP to %s port %d%s"):format(ip, case.port, from),
       ("allow UDP to port %d there"):format(case.port)
