@@ -43,7 +43,8 @@ function M.spawn(command, opts)
   if os.getenv "ASAN_OPTIONS" then
     words[#words + 1] = "ASAN_OPTIONS=" .. process.quote(os.getenv "ASAN_OPTIONS" .. ":detect_leaks=0")
   end
-  local inside = ("stty cols %d rows %d; cd %s; exec %s timeout --foreground -k 5 300 %s"):format(opts.columns or 200, opts.rows or 50,
+  -- Nothing stands between the terminal and the program: timeout(1) would pass Ctrl-C on, which then came twice.
+  local inside = ("ulimit -t 300; stty cols %d rows %d; cd %s; exec %s %s"):format(opts.columns or 200, opts.rows or 50,
     process.quote(opts.cwd or process.root), table.concat(words, " "), command)
   local input, output = uv.new_pipe(false), uv.new_pipe(false)
   local self = setmetatable({ input = input, output = output, screen = "", rest = "", seconds = opts.seconds or M.SECONDS }, Pty)
