@@ -152,7 +152,7 @@ end
 --- A probe was answered.
 ---@param rtt number     seconds
 ---@param offset number  seconds that the peer's clock seemed to be ahead
-function Clock:observe(rtt, offset)
+function Clock:_observe(rtt, offset)
   local now = loop.now()
   local probes = self._probes
   probes[#probes + 1] = { now, offset, rtt }

@@ -63,7 +63,7 @@ local function note(peer, rtt, clock)
     seen.answered, seen.silent = seen.answered + 1, 0
     round_trips:observe(rtt)
     if peer._clock then
-      peer._clock:observe(rtt, clock)
+      peer._clock:_observe(rtt, clock)
     end
   else
     seen.missed, seen.silent = seen.missed + 1, seen.silent + 1

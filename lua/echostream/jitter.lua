@@ -40,6 +40,8 @@ M.schema = {
 local BEGINNING <const>, LOOK <const>, SHRINK <const> = 0.1, 8, 0.1
 -- The fastest frame counts for one to two of these, in seconds: clocks drift.
 local FASTEST <const> = 10
+-- Seconds: no time is that far away.
+local MOST <const> = 1e12
 -- Numbers that are remembered as lost, and a step back of the numbers that is a new beginning of the sender.
 local REMEMBERED <const>, ANEW <const> = 1024, 1000
 
@@ -185,8 +187,14 @@ end
 function JitterBuffer:push(frame)
   options.argument("buffer:push", "frame", frame, "table")
   options.argument("buffer:push", "frame.wall_time", frame.wall_time, "number")
+  if not (math.abs(frame.wall_time) < MOST) then
+    error(("buffer:push: frame.wall_time wants seconds since 1970, got %s"):format(errors.show(frame.wall_time)), 2)
+  end
   if frame.seq ~= nil then
     options.argument("buffer:push", "frame.seq", frame.seq, "integer")
+    if frame.seq < 0 or frame.seq >= 1 << 62 then
+      error(("buffer:push: frame.seq wants a number from 0 to 2^62 - 1, got %d"):format(frame.seq), 2)
+    end
   end
   if self._over then
     return false
@@ -228,6 +236,9 @@ end
 --- No more frames come; those that are here still come out at their time.
 ---@param err? echostream.error  why, if that is not the end of what was sent: `pop` returns it when all are out
 function JitterBuffer:finish(err)
+  if err ~= nil and not errors.is_error(err) then
+    error("buffer:finish: wants an error object or nothing, got " .. errors.show(err), 2)
+  end
   self._over, self.error = true, self.error or err
   wake(self)
 end

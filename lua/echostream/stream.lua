@@ -287,6 +287,9 @@ end
 ---@param opts? echostream.options.jitter
 ---@return echostream.jitter_buffer
 function Stream:buffered(opts)
+  if getmetatable(self) ~= Stream then
+    error("stream:buffered: wants a stream, got " .. errors.show(self), 2)
+  end
   return require("echostream.jitter").of(self, opts)
 end
 

@@ -29,6 +29,7 @@ local schema = {
   name = { type = "string", default = "server" },
 }
 
+---@package
 --- A stream as the connection that attach.lua wants: everything by callback.
 ---@param stream echostream.stream
 ---@return table connection
