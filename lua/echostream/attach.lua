@@ -29,6 +29,7 @@
 local core = require "echostream.core"
 local directory = require "echostream.loop.directory"
 local identity = require "echostream.identity"
+local errors = require "echostream.errors"
 local options = require "echostream.options"
 local repl = require "echostream.repl"
 local socket = require "echostream.loop.socket"
@@ -40,6 +41,7 @@ local QUEUED = 1 << 20
 
 -- Messages ----------------------------------------------------------------------------------------------------
 
+---@package
 --- One message.
 ---@param kind string
 ---@param body? string
@@ -48,6 +50,7 @@ function M.encode(kind, body)
   return ("%s %d\n%s"):format(kind, #(body or ""), body or "")
 end
 
+---@package
 --- Takes messages out of bytes as they come.
 ---@param take fun(kind: string, body: string)
 ---@return fun(bytes: string): boolean feed  false: that is not the protocol
@@ -292,8 +295,11 @@ end
 
 --- The socket of a server by its name, its process id or its path; without a word: of the only one.
 ---@param word? string
----@return string? path, string? problem
+---@return string? path, echostream.error? err  `not_found`; `failed_precondition`: several fit
 function M.find(word)
+  if word ~= nil then
+    options.argument("attach.find", "word", word, "string")
+  end
   if word and word:find("/", 1, true) then
     return word
   end
@@ -306,13 +312,14 @@ function M.find(word)
   if #fits == 1 then
     return fits[1].path
   elseif #fits == 0 then
-    return nil, word and ("no server of the name or process id %s runs here"):format(word) or "no server that can be attached to runs here"
+    return nil, errors.new("not_found", word and ("no server of the name or process id %s runs here"):format(word)
+      or "no server that can be attached to runs here")
   end
   local names = {}
   for i, entry in ipairs(fits) do
     names[i] = ("%s (%d)"):format(entry.name, entry.pid)
   end
-  return nil, "several run here; say which by its process id: " .. table.concat(names, ", ")
+  return nil, errors.new("failed_precondition", "several run here; say which by its process id: " .. table.concat(names, ", "))
 end
 
 ---@class echostream.options.attach
@@ -334,7 +341,7 @@ local schema = {
 --- Opens the socket on which this user can attach to this process. It does not keep the process alive.
 ---@param opts? echostream.options.attach
 ---@return echostream.attach.point|nil point
----@return string? problem
+---@return echostream.error? err  `failed_precondition`: the directory is not this user's alone, or none is known; `io`
 function M.open(opts)
   local checked = options.check("attach.open", opts, schema)
   local path = checked.path
@@ -342,13 +349,13 @@ function M.open(opts)
   if not path then
     local dir = place()
     if not dir then
-      return nil, "neither XDG_RUNTIME_DIR nor HOME says where the socket could lie"
+      return nil, errors.new("failed_precondition", "neither XDG_RUNTIME_DIR nor HOME says where the socket could lie")
     end
     path = ("%s/%s.%d.sock"):format(dir, name, directory.own_pid())
   end
   local ok, problem = directory.make_private(path:match("^(.*)/[^/]*$") or ".")
   if not ok then
-    return nil, problem
+    return nil, errors.new("failed_precondition", tostring(problem))
   end
   if not checked.path then
     M.list() -- which removes what dead ones left
@@ -364,7 +371,7 @@ function M.open(opts)
     return M.serve(connection, about)
   end)
   if not listener then
-    return nil, ("%s: %s"):format(path, tostring(err))
+    return nil, errors.new("io", ("%s: %s"):format(path, tostring(err)))
   end
   return {
     path = path,

@@ -187,7 +187,8 @@ end
 function JitterBuffer:push(frame)
   options.argument("buffer:push", "frame", frame, "table")
   options.argument("buffer:push", "frame.wall_time", frame.wall_time, "number")
-  if not (math.abs(frame.wall_time) < MOST) then
+  local possible = math.abs(frame.wall_time) < MOST -- NaN is not
+  if not possible then
     error(("buffer:push: frame.wall_time wants seconds since 1970, got %s"):format(errors.show(frame.wall_time)), 2)
   end
   if frame.seq ~= nil then

@@ -83,6 +83,7 @@ end
 ---@param lines? boolean  newlines and tabs stay
 ---@return string
 function M.safe(text, lines)
+  options.argument("pretty.safe", "text", text, "string")
   text = text:gsub(lines and "[^\n\t\x20-\x7e\x80-\xff]" or "[^\x20-\x7e\x80-\xff]", escape_byte)
   if text:find("[\x80-\xff]") then
     text = text:gsub("[\x80-\xff]+", escape_high)
@@ -168,7 +169,7 @@ end
 ---@param text string
 ---@return boolean
 function M.is_name(text)
-  return text:find("^[%a_][%w_]*$") ~= nil and not reserved[text]
+  return type(text) == "string" and text:find("^[%a_][%w_]*$") ~= nil and not reserved[text]
 end
 
 local ranks = { number = 1, string = 2, boolean = 3 }

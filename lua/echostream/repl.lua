@@ -75,6 +75,7 @@ end
 --- Writes text as output of the prompt.
 ---@param text string  ends with a newline
 function Repl:write(text)
+  options.argument("prompt:write", "text", text, "string")
   if not self._closed then
     self._opts.write(text)
   end
@@ -252,6 +253,7 @@ end
 --- Takes a line. It must not come before `ready` was called for it.
 ---@param text string
 function Repl:line(text)
+  options.argument("prompt:line", "text", text, "string")
   if self._task then
     error("repl:line: the input before is still running", 2)
   elseif self._lines then
@@ -272,6 +274,7 @@ end
 --- Runs a whole function as if it were an input.
 ---@param fn function
 function Repl:run(fn, ...)
+  options.argument("prompt:run", "fn", fn, "function")
   begin(self, fn, ...)
 end
 
@@ -309,6 +312,8 @@ end
 ---@param before string  the line up to the cursor
 ---@param done fun(from: integer, words: string[])  called once, perhaps later
 function Repl:complete(before, done)
+  options.argument("prompt:complete", "before", before, "string")
+  options.argument("prompt:complete", "done", done, "function")
   require("echostream.repl.complete").words(self, before, done)
 end
 

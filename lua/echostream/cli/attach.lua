@@ -53,7 +53,7 @@ local function attach_here(word, options)
   local attach = require "echostream.attach"
   local path, problem = attach.find(word)
   if not path then
-    cli.complain("%s", problem)
+    cli.complain("%s", problem.message)
     return cli.NO_CONNECTION
   end
   local socket = require "echostream.loop.socket"

@@ -82,7 +82,7 @@ local function attach_point(path, server)
   local name = path:match("([^/]*)$"):gsub("%.lua$", "")
   local point, problem = require("echostream.attach").open { name = name == "-" and "stdin" or name, server = server }
   if not point then
-    cli.complain("nobody can attach: %s", problem)
+    cli.complain("nobody can attach: %s", problem.message)
   end
   return point
 end
