@@ -33,6 +33,7 @@ local prefixes = {
   Guard = "guard", Source = "source", Browser = "browser",
 }
 local modules = { -- whose functions users call, and how
+  introspect = "echo.introspect", schema = "echo.schema",
   jitter = "echo.jitter",
   backoff = "echo.backoff", retry = "echo.retry", breaker = "echo.breaker",
   quic = "echo.quic", session_cache = "echo.session_cache", sim = "echo.sim", codec = "echo.codec", frame = "echo.frame", init = "echo",
