@@ -40,6 +40,8 @@ struct es_link_stream {
     void *user;           /* the protocol's object; borrowed */
     size_t high, low;     /* marks of the send queue, in unsent bytes; the protocol may set its own */
     size_t wake;          /* kept by the carrier: writable() is owed when the queue is below; 0: not owed */
+    uint64_t stop_code; /* kept by the carrier: of the peer's STOP_SENDING, before stream_stopped() tells it;
+                           0: none came */
 };
 
 enum { ES_DIR_BIDI = 0, ES_DIR_UNI = 1 };

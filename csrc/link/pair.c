@@ -70,6 +70,7 @@ static int pump_stop(struct pair_end *e)
     if (to->fin_out || to->reset || to->send_over)
         return 1;
     end_announce(to);
+    to->base.stop_code = e->stop_code;
     UP(to, stream_stopped, &to->base, e->stop_code);
     es_link_reset(&to->base, e->stop_code);
     return 1;

@@ -249,8 +249,9 @@ static int stream_write(lua_State *L)
     if (n > 0 && es_link_queued(s->s) > ES_LINK_HIGH)
         return again(L);
     int rc = n >= ES_ANCHOR_BYTES ? write_anchored(L, s, data, n, fin) : es_link_write(s->s, data, n, fin);
-    if (rc == ES_ERR_CLOSED) /* stopped before we had the stream: the code was not kept */
-        return cancelled(L, "the peer wants no more", "stop", s->stop_code);
+    if (rc == ES_ERR_CLOSED) /* the event that tells it still waits its turn; before we had the stream: no
+                                code was kept */
+        return cancelled(L, "the peer wants no more", "stop", s->s->stop_code);
     if (rc != 0)
         return es_lua_fail(L, rc, "stream");
     if (fin) {

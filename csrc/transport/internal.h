@@ -77,7 +77,6 @@ struct es_qstream {
     uint64_t round;         /* bytes consumed since round_at */
     uint64_t round_at;      /* ns */
     uint64_t reset_code, stop_code;
-    uint64_t stopped_code; /* the peer's STOP_SENDING */
     uint8_t prio;
     unsigned fin : 1; /* FIN is queued */
     unsigned fin_sent : 1;

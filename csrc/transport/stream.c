@@ -448,7 +448,7 @@ void es_qstream_stopped(struct es_qstream *s, uint64_t code)
     if (!s->shut) {
         s->shut = 1;
         s->want_stopped = 1;
-        s->stopped_code = code;
+        s->s.stop_code = code;
         es_qstream_op(s);
     }
 }

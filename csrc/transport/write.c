@@ -400,7 +400,7 @@ static void deliver_due(struct es_conn *c)
             c->ep->p->again = 1;
         }
         if (stopped && !c->refused) {
-            c->link.events->stream_stopped(c->link.user, &s->s, s->stopped_code);
+            c->link.events->stream_stopped(c->link.user, &s->s, s->s.stop_code);
         } else if (writable && !s->shut && !c->refused) {
             c->link.events->writable(c->link.user, &s->s);
         }
