@@ -477,7 +477,7 @@ int es_conn_input(struct es_conn *c, const union es_addr *local, const union es_
                   const uint8_t *data, size_t len)
 {
     ngtcp2_path path = {{0}, {0}, NULL};
-    union es_addr here, name;
+    union es_addr name;
     ngtcp2_pkt_info pi;
     int rv;
 
@@ -498,10 +498,8 @@ int es_conn_input(struct es_conn *c, const union es_addr *local, const union es_
             local = &c->alias;
         }
     } else {
-        here = *local;
         name = *remote;
-        es_names_in(c, &here, &name, data, len);
-        local = &here;
+        es_names_in(c, &local, &name, data, len);
         remote = &name;
     }
     path.local = es_nt_addr(local);

@@ -502,8 +502,9 @@ void es_conn_end_if_stalled(struct es_conn *c);
 
 /* names.c: servers only */
 void es_names_begin(struct es_conn *c, const union es_addr *local, union es_addr *remote);
-/* A datagram from `remote` goes into the library: puts the name there, and says where it came to. */
-void es_names_in(struct es_conn *c, union es_addr *local, union es_addr *remote, const uint8_t *data,
+/* A datagram from `remote` goes into the library: puts the name there, and says where it came to: where it
+ * did, or a borrowed address. */
+void es_names_in(struct es_conn *c, const union es_addr **local, union es_addr *remote, const uint8_t *data,
                  size_t len);
 /* A packet of it, of a strange one, is genuine: 0: the library had better not see it. */
 int es_names_let(struct es_conn *c, const uint8_t *p, size_t n, const uint8_t *head, size_t head_n);

@@ -130,30 +130,23 @@ static int is_unmet(const struct es_names *n, const uint8_t *data, size_t len)
            memcmp(data + 1, n->dcid, ES_CID_LEN) != 0;
 }
 
-void es_names_in(struct es_conn *c, union es_addr *local, union es_addr *remote, const uint8_t *data,
+void es_names_in(struct es_conn *c, const union es_addr **local, union es_addr *remote, const uint8_t *data,
                  size_t len)
 {
     struct es_names *n = &c->names;
-    int here = es_addr_equal(remote, &n->remote) && es_addr_equal(local, &n->local);
+    int here = es_addr_equal(remote, &n->remote) && es_addr_equal(*local, &n->local);
 
-    n->strange = n->unmet = 0;
-    if (!c->established) {
-        *local = n->local;
-        *remote = n->remote;
-        set_name(c, remote, n->now);
-        return;
-    }
-    if (!here) { /* unless the library went back to it meanwhile */
+    if (!here && c->established) { /* unless the library went back to it meanwhile */
         (void)follow(c);
-        here = es_addr_equal(remote, &n->remote) && es_addr_equal(local, &n->local);
+        here = es_addr_equal(remote, &n->remote) && es_addr_equal(*local, &n->local);
     }
     n->unmet = is_unmet(n, data, len);
-    n->strange = (!here || n->renew) && !n->unmet;
-    if (n->unmet) {
-        *local = n->local;
-        *remote = n->remote;
-    } else if (n->strange) {
+    n->strange = (!here || n->renew) && !n->unmet && c->established;
+    if (n->strange) {
         n->answered = *ngtcp2_conn_get_dcid(c->nc);
+    } else {
+        *local = &n->local;
+        *remote = n->remote;
     }
     set_name(c, remote, n->strange ? n->next : n->now);
 }
