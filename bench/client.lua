@@ -1,5 +1,6 @@
 --- The client side of the benches; one mode per process.
 --- usage: lua5.4 bench/client.lua MODE ADDRESS PIN SERVER_PID [N] [IN_FLIGHT] [KEY=VALUE …]     prints key=value words
+--- environment: BENCH_EXTRA=… (any of bench/extras.lua)
 --- keys: middleware=yes (one that only passes on), connections=1, bytes=32, active=…, rate=… (mode paced)
 local echo = require "echostream"
 local uv = require "luv"
@@ -11,7 +12,8 @@ local extra = proc.parse(table.concat(arg, " ", math.min(7, #arg + 1)))
 
 local function connect()
   local client = echo.client { pin = pin }
-  if extra.middleware then client:middleware(function(call, next) return next(call) end) end
+  if extra.middleware then require("extras").middleware(client) end
+  if os.getenv "BENCH_EXTRA" then require("extras")[os.getenv "BENCH_EXTRA"](client) end
   assert(client:connect(address))
   return client
 end

@@ -1,12 +1,14 @@
 --- How many instructions one call costs each side, by library and function: callgrind counts them, so the figures repeat
 --- to a percent where the clock's are 10 % apart. The encryption is dearer here than on the CPU (valgrind has no VAES).
---- usage: LUA_PATH="bench/?.lua;lua/?.lua;lua/?/init.lua;;" LUA_CPATH="lua/?.so;;" lua5.4 bench/instructions.lua [IN_FLIGHT] [LINES] [middleware]
+--- usage: LUA_PATH="bench/?.lua;lua/?.lua;lua/?/init.lua;;" LUA_CPATH="lua/?.so;;" lua5.4 \
+---   bench/instructions.lua [IN_FLIGHT] [LINES] [middleware] [SIDE]
 --- Two runs of different length are subtracted, so start and handshake are not in it.
 local proc = require "proc"
 
 local in_flight = tonumber(arg[1]) or 128
 local lines = tonumber(arg[2]) or 40
-local extra = arg[3] -- "middleware": one that only passes on, on the side that is counted
+local extra = arg[3] ~= "" and arg[3] or nil -- of bench/extras.lua, on the side that is counted
+local only = arg[4]
 local lua = os.getenv("LUA") or "lua5.4"
 -- Long enough that the collector has run some times: what it costs is part of a call.
 local short, long = 3000, tonumber(os.getenv("BENCH_CALLS")) or 15000
@@ -49,6 +51,7 @@ end
 local function run(side, calls)
   local out = ("%s/callgrind.%s.%d"):format(proc.dir, side, calls)
   local valgrind = { "valgrind", "-q", "--tool=callgrind", "--callgrind-out-file=" .. out }
+  local counted = table.move(valgrind, 1, #valgrind, extra and 3 or 1, extra and { "env", "BENCH_EXTRA=" .. extra } or {})
   local function with(list, ...)
     local argv = table.move(list or {}, 1, #(list or {}), 1, {})
     for _, word in ipairs { ... } do argv[#argv + 1] = tostring(word) end
@@ -61,8 +64,8 @@ local function run(side, calls)
     proc.stop(server)
     error(address, 0)
   end
-  local _, ok = proc.run(with(side == "client" and valgrind or nil, lua, "bench/client.lua", "small", address, pin, server.pid,
-    calls, in_flight, side == "client" and extra and extra .. "=yes" or nil))
+  local _, ok = proc.run(with(side == "client" and counted or nil, lua, "bench/client.lua", "small", address, pin, server.pid,
+    calls, in_flight))
   proc.stop(server)
   assert(ok, "the client failed")
   return read_costs(out)
@@ -93,5 +96,6 @@ local function show(side)
 end
 
 os.execute("mkdir -p " .. proc.quote(proc.dir))
-show("server")
-show("client")
+for _, side in ipairs { "server", "client" } do
+  if not only or only == side then show(side) end
+end

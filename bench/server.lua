@@ -1,11 +1,11 @@
 --- The server side of the benches: plain Lua handlers, default options.
---- usage: lua5.4 bench/server.lua [ADDRESS] [middleware]     prints "ready ADDRESS PIN"
+--- usage: lua5.4 bench/server.lua [ADDRESS] [middleware]     what else instead of middleware: bench/extras.lua; prints "ready ADDRESS PIN"
 local echo = require "echostream"
 local blocks = require "blocks"
 
 local server = echo.server { bind = arg[1] or "127.0.0.1:0" }
 
-if arg[2] == "middleware" then server:middleware(function(call, next) return next(call) end) end
+if arg[2] then require("extras")[arg[2]](server) end
 
 server:add_rpc("bench.echo", function(_, payload) return payload end)
 

@@ -78,6 +78,7 @@ struct es_task {
     uint64_t event_seq, event_gap; /* EVENT */
     int cancel_fns_ref;            /* table of functions for call_on_cancel, LUA_NOREF */
     int keep_ref;           /* function: is told instead when the caller is lost (again.c), LUA_NOREF */
+    uint32_t payload_len;   /* CALL, EVENT: of the arguments, as they came */
     uint64_t fingerprint;   /* CALL: of the arguments' bytes, when the host wants it */
     int meta_ref;           /* table: metadata of an EVENT, or what middleware made of it; LUA_NOREF */
     int trailers_ref;       /* table: what goes with the answer to the call it serves; LUA_NOREF */

@@ -106,6 +106,7 @@ static void on_request(lua_State *L, struct es_lloop *lp, struct es_ev_message *
     t->call = call;
     t->method = m->method;
     t->codec = m->codec;
+    t->payload_len = m->payload_len;
     t->session = m->h.owner;
     es_session_ref(t->session);
     es_call_set_user(call, t);
@@ -142,6 +143,7 @@ static void on_event(lua_State *L, struct es_lloop *lp, struct es_ev_message *m)
     es_session_ref(s);
     t->method = m->method;
     t->lane = m->lane;
+    t->payload_len = m->payload_len;
     t->event_seq = m->seq;
     t->event_gap = m->gap;
     if (m->metadata_len) { /* the record is gone when somebody asks */

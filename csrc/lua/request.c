@@ -408,6 +408,24 @@ static int core_call_info(lua_State *L)
     return 1;
 }
 
+/* call_bytes() -> in, out: payloads of the incoming call that the running task serves, as they are on the
+ * wire; of a stream's messages until now. What a call or event answers is not known yet: nil. */
+static int core_call_bytes(lua_State *L)
+{
+    struct es_task *t = serving(L);
+    struct es_channel_stats st;
+    if (!t || (t->job == ES_JOB_CHANNEL && !t->channel->c))
+        return 0;
+    if (t->job != ES_JOB_CHANNEL) {
+        lua_pushinteger(L, (lua_Integer)t->payload_len);
+        return 1;
+    }
+    es_channel_stats_get(t->channel->c, &st);
+    lua_pushinteger(L, (lua_Integer)st.bytes_in);
+    lua_pushinteger(L, (lua_Integer)st.bytes_out);
+    return 2;
+}
+
 /* What middleware made of the metadata: call_info shows it from now on. */
 static int core_set_call_metadata(lua_State *L)
 {
@@ -491,6 +509,7 @@ static int core_call_on_cancel(lua_State *L)
 void es_lua_open_request(lua_State *L, int core)
 {
     static const luaL_Reg functions[] = {{"call_info", core_call_info},
+                                         {"call_bytes", core_call_bytes},
                                          {"set_call_metadata", core_set_call_metadata},
                                          {"call_cancelled", core_call_cancelled},
                                          {"set_elsewhere", core_set_elsewhere},

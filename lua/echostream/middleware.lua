@@ -48,6 +48,8 @@ end
 ---@field deadline number?                seconds left; nil: no deadline. May be set for outgoing calls
 ---@field trailers table<string, string>  what goes with the answer; may be changed. Outgoing, after `next`: what came with it
 ---@field id integer                      of an incoming request
+---@field bytes_in integer?               incoming: of the arguments as they came, without their frame; of a stream's messages until now
+---@field bytes_out integer?              incoming streams: of the messages that were sent until now
 ---@field attempt integer                 of a request: 1, 2 … for retries; of an incoming one 2 for every retry
 
 local methods = {
@@ -72,7 +74,10 @@ end
 -- The table, if there is one.
 local function opened(call)
   local state = get(call, STATE)
-  return is_body(state) and state or nil
+  if state == nil or state == true or getmetatable(state) == Response then -- is_body, which costs a call
+    return nil
+  end
+  return state
 end
 
 -- The table. From now on the core leaves this call to the functions below.
@@ -165,6 +170,14 @@ function lazy.id(call)
   return info and info.id or 0
 end
 
+function lazy.bytes_in(call)
+  return call.direction == "in" and core.call_bytes() or nil
+end
+
+function lazy.bytes_out(call)
+  return call.direction == "in" and select(2, core.call_bytes()) or nil
+end
+
 function lazy.attempt(call)
   if call.direction == "out" then
     local body = opened(call)
@@ -172,21 +185,6 @@ function lazy.attempt(call)
   end
   local info = core.call_info()
   return info and info.attempt or 1
-end
-
--- Fields that are always there.
-local fixed = {}
-
-function fixed.name(call)
-  return (get(call, NAME))
-end
-
-function fixed.session(call)
-  local owner = get(call, OWNER)
-  if call.direction == "in" or owner.server_ctx then
-    return owner
-  end
-  return owner.session -- a client's; nil while it is not connected
 end
 
 local function call_tostring(call)
@@ -197,6 +195,7 @@ end
 local is_call, metatables = {}, { ["in"] = {}, out = {} }
 
 local function make_class(direction, kind)
+  local incoming = direction == "in"
   local class = setmetatable({ kind = kind, direction = direction }, { __index = methods })
   local mt = { __name = "echostream.middleware.call", __tostring = call_tostring }
   function mt.__index(call, key)
@@ -204,9 +203,14 @@ local function make_class(direction, kind)
     if value ~= nil then
       return value
     end
-    local make = fixed[key]
-    if make then
-      return make(call)
+    if key == "name" then
+      return (get(call, NAME))
+    elseif key == "session" then
+      local owner = get(call, OWNER)
+      if incoming or owner.server_ctx then
+        return owner
+      end
+      return owner.session -- a client's; nil while it is not connected
     end
     local body = opened(call)
     value = body and body[key]
@@ -216,7 +220,7 @@ local function make_class(direction, kind)
       end
       return value
     end
-    make = lazy[key]
+    local make = lazy[key]
     return make and make(call)
   end
   function mt.__newindex(call, key, value)

@@ -77,6 +77,15 @@ net.each(function(env)
       local entry = assert(echo.codec.json.unpack(lines[1]))
       assert.same({ "rpc", "add", "ok", "\\xff", 3, 2 }, { entry.kind, entry.name, entry.code, entry.who, entry.bytes_in, entry.bytes_out })
       assert.truthy(entry.trace_id:find "^%x+$")
+      local other, _, entries = up { bytes = true, sessions = false, only = { "feed", "note", "fail" } }
+      client = env.connect(other)
+      client:create_stream("feed"):recv()
+      client:emit("note", "12345")
+      client:request("fail", ("x"):rep(1000))
+      till(function() return #entries == 3 end)
+      local bytes = {}
+      for _, each in ipairs(entries) do bytes[each.name] = { each.bytes_in, each.bytes_out } end
+      assert.same({ feed = { 0, 1 }, note = { 7 }, fail = { 1004 } }, bytes)
     end)
 
     env.it("says nothing that begins a line or talks to a terminal, and keeps it short", function()

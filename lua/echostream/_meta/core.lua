@@ -388,6 +388,9 @@ function core.keep_call(fn) end
 --- The incoming call that the running task serves: nil outside handlers.
 ---@return { id: integer, kind: string, name: string, session: table|nil, metadata: table<string,string>, deadline: number|nil, attempt: integer }|nil info deadline on loop:now()'s clock
 function core.call_info() end
+--- Bytes of its payload on the wire; of a stream, of the messages that came and went until now. What a call answers is not known yet.
+---@return integer|nil came, integer|nil went
+function core.call_bytes() end
 --- Replaces the metadata that call_info shows in the running handler.
 ---@param metadata table<string,string>
 function core.set_call_metadata(metadata) end

@@ -21,7 +21,7 @@ local M = {}
 ---@field slow? number  seconds from which on it counts as slow (default: none)
 ---@field only? string[]  names that are logged, or beginnings and "*" (default: everything)
 ---@field sessions? boolean  a line for each session that ended (default: true)
----@field bytes? boolean  says how long arguments and results are, which costs an encoding of both (default: false)
+---@field bytes? boolean  says how long arguments, results and the messages of streams are; results are encoded once more for it (default: false)
 ---@field max_queue? integer  bytes that may wait for the disk; more are dropped and counted (default: 1 MiB)
 
 ---@class echostream.access_log.entry  as it came: `who` may be any text. The formats "text" and "json" escape and cut it
@@ -75,12 +75,9 @@ function formats.json(entry)
   return core.codec.json.pack(out)
 end
 
-local function length(values, n)
-  local list = core.array {}
-  for i = 1, n do
-    list[i] = values[i] == nil and core.null or values[i]
-  end
-  local bytes = core.codec.msgpack.pack(list)
+-- Of the results, which are encoded after us.
+local function length(response)
+  local bytes = response.ok and core.codec.msgpack.encode(table.unpack(response, 1, response.n))
   return bytes and #bytes or nil
 end
 
@@ -136,8 +133,8 @@ local function entry_of(self, call, response, began, since)
     trace_id = context and context.trace_id,
   }
   if self._bytes then
-    entry.bytes_in = length(call.args, call.args.n or #call.args)
-    entry.bytes_out = length(response, response.n)
+    entry.bytes_in = call.bytes_in
+    entry.bytes_out = call.kind ~= "event" and (call.bytes_out or length(response)) or nil
   end
   return entry
 end
@@ -156,7 +153,7 @@ local function install(self, host)
     self._file = file
   end
   host:middleware(function(call, next)
-    if not self._only(call.name) then
+    if self._only and not self._only(call.name) then
       return next(call)
     end
     local began, since = wall(), loop.now()
@@ -192,7 +189,7 @@ function M.access_log(opts)
   return {
     name = "access_log", install = install, uninstall = uninstall, lines = 0, dropped = 0, _path = checked.path, _file = nil,
     _write = checked.write, _format = format, _sample = checked.sample, _slow = checked.slow or math.huge,
-    _only = parts.one_of(checked.only), _sessions = checked.sessions, _bytes = checked.bytes, _max_queue = checked.max_queue,
+    _only = checked.only and parts.one_of(checked.only), _sessions = checked.sessions, _bytes = checked.bytes, _max_queue = checked.max_queue,
   }
 end
 

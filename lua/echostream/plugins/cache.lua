@@ -61,25 +61,32 @@ function Cache:invalidate(name, ...)
   end)
 end
 
--- Asks, and tells those who wait. `flight` is no longer the key's when the answer was invalidated before it came.
+-- What is being asked for: `name`, `text`, `key`, whose it is, who waits, and then how it ended. It is told when it is closed, which happens
+-- also when the task ends in the middle.
+local Flight = {}
+
+function Flight.__close(flight)
+  local flights = flight.cache._flights
+  if flights[flight.key] == flight then
+    flights[flight.key] = nil
+  end
+  for resume in pairs(flight.waiting or {}) do
+    resume(flight)
+  end
+end
+
+-- Asks. `flight` is no longer the key's when the answer was invalidated before it came.
 local function lead(self, call, proceed, key, flight, ttl)
-  local outcome = {}
-  local _ <close> = setmetatable({}, { -- also when the task ends in the middle
-    __close = function()
-      if self._flights[key] == flight then
-        self._flights[key] = nil
-      end
-      for resume in pairs(flight.waiting) do
-        resume(outcome)
-      end
-    end,
-  })
+  local _ <close> = flight
   local response = proceed(call)
-  outcome.packed = response.ok and values.pack(response) or nil
-  outcome.err = not response.ok and response.err or nil
-  if outcome.packed and self._flights[key] == flight then
-    self._answers:put(key, { name = flight.name, text = flight.text, packed = outcome.packed, expires = loop.now() + ttl },
-      #key + #outcome.packed)
+  if response.ok then
+    flight.packed = values.pack(response)
+    if flight.packed and self._flights[key] == flight then
+      self._answers:put(key, { name = flight.name, text = flight.text, packed = flight.packed, expires = loop.now() + ttl },
+        #key + #flight.packed)
+    end
+  else
+    flight.err = response.err
   end
   return response
 end
@@ -87,6 +94,7 @@ end
 local function follow(self, call, proceed, flight)
   self.joined = self.joined + 1
   local outcome, err = task.await(function(resume)
+    flight.waiting = flight.waiting or {}
     flight.waiting[resume] = true
     return function()
       flight.waiting[resume] = nil
@@ -120,7 +128,7 @@ local function serve(self, call, proceed)
     return follow(self, call, proceed, flight)
   end
   self.misses = self.misses + 1
-  flight = { name = call.name, text = text, waiting = {} }
+  flight = setmetatable({ cache = self, key = key, name = call.name, text = text, waiting = false, packed = false, err = false }, Flight)
   self._flights[key] = flight
   return lead(self, call, proceed, key, flight, ttl)
 end

@@ -48,7 +48,7 @@ function Lru:put(key, value, bytes)
   if self._by_key[key] then
     drop(self, self._by_key[key])
   end
-  local node = { key = key, value = value, size = bytes + ENTRY }
+  local node = { key = key, value = value, size = bytes + ENTRY, before = false, behind = false }
   if node.size > self._max_bytes then
     return
   end

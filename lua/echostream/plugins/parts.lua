@@ -40,7 +40,12 @@ end
 ---@param list string[]?
 ---@return fun(name: string): boolean?
 function M.one_of(list)
-  return M.matcher(M.set(list or { "*" }))
+  if not list then
+    return function()
+      return true
+    end
+  end
+  return M.matcher(M.set(list))
 end
 
 --- A list as a set.

@@ -38,7 +38,8 @@ local MAX_KEY <const> = 512 -- bytes of a key that count: peers may choose it
 local keys = {}
 
 function keys.session(call)
-  return call.session and call.session.id or 0
+  local session = call.session
+  return session and session.id or 0
 end
 
 function keys.address(call)
@@ -46,9 +47,10 @@ function keys.address(call)
 end
 
 function keys.identity(call)
-  local who = parts.who(call.session)
-  if not who or call.session:get "auth.anonymous" then
-    return parts.address(call.session)
+  local session = call.session
+  local who = parts.who(session)
+  if not who or session:get "auth.anonymous" then
+    return parts.address(session)
   end
   return "=" .. who -- no address begins so
 end
@@ -118,7 +120,7 @@ end
 
 local function install(self, host)
   host:middleware(function(call, next)
-    if not self._kinds[call.kind] or not self._only(call.name) then
+    if not self._kinds[call.kind] or self._only and not self._only(call.name) then
       return next(call)
     end
     local key = self._key(call)
@@ -172,7 +174,7 @@ function M.rate_limit(opts)
     _rate = checked.rate,
     _burst = checked.burst or math.max(checked.rate, 1),
     _key = key,
-    _only = parts.one_of(checked.only),
+    _only = checked.only and parts.one_of(checked.only),
     _kinds = kinds,
     _direction = checked.direction,
     _max = checked.max_buckets,

@@ -44,6 +44,10 @@ end
 ---@param args any[]
 ---@return string?
 function M.text_of(name, n, args)
+  if n == 1 then
+    local word = canonical(args[1], 1)
+    return word and name .. "," .. word or nil
+  end
   local words = { name }
   for i = 1, n do
     local word = canonical(args[i], 1)
