@@ -153,6 +153,30 @@ describe("echostream top", function()
     end
   end)
 
+  it("shows a server of this user on this machine, which needs no certificate and no introspection", function()
+    local dir = process.directory()
+    process.write(dir .. "/desk.lua", [[
+      local server = ...
+      server:add_rpc("greet", function() return "hello" end)
+    ]])
+    local env = { XDG_RUNTIME_DIR = dir, XDG_STATE_HOME = dir, HOME = dir }
+    assert.equal(3, command.run("top --attach --once", { env = env }).code)
+    local serving = process.start(("%s serve --bind 127.0.0.1:0 %s/desk.lua"):format(process.echostream, dir), { env = env })
+    serving:expect "^listening on "
+    for _, arguments in ipairs { "--attach --once --json --interval 0.1", "desk --attach --once --json --interval 0.1" } do
+      local result = command.run("top " .. arguments, { env = env })
+      assert.equal(0, result.code, result.err)
+      local view = assert(core.codec.json.unpack(result.out))
+      assert.equal("greet", view.methods[1].name)
+      assert.equal(0, view.sessions)
+    end
+    local result = command.run("top nobody --attach --once --json", { env = env })
+    assert.equal(3, result.code)
+    assert.matches('"code":"not_found"', result.out)
+    serving:stop()
+    process.remove(dir)
+  end)
+
   it("fails with 1 where the server does not tell", function()
     local result = silent:run("top", "--once")
     assert.equal(1, result.code)

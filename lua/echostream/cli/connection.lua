@@ -181,8 +181,11 @@ function M.report(given, err)
   return cli.FAILED
 end
 
--- What stands in the way of a connection: said, and the exit code.
-local function not_connected(given, err)
+--- Says what stood in the way of a connection.
+---@param given table
+---@param err echostream.error
+---@return integer exit code 3
+function M.failed(given, err)
   if given.json then
     M.print_json { error = plain(err) }
   else
@@ -198,7 +201,7 @@ end
 function M.another(given, address)
   local client, err = require "echostream".connect(address, M.settings(given))
   if not client then
-    return nil, not_connected(given, err)
+    return nil, M.failed(given, err)
   end
   return client
 end
@@ -228,7 +231,7 @@ function M.run(cmd, given, address, own, body)
   if not made then
     return client
   elseif not client then
-    return not_connected(given, err)
+    return M.failed(given, err)
   end
   local ok, code = xpcall(body, cli.traceback, client, client:with(call_options), call_options)
   client:close()

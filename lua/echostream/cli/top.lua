@@ -9,21 +9,24 @@ local top_figures = require "echostream.top_figures"
 
 local M = {}
 
-M.usage = "echostream top ADDR [--once] [--interval SECONDS] (--pin PIN | --ca FILE | --insecure) [options]"
+M.usage = "echostream top (ADDR (--pin PIN | --ca FILE | --insecure) | --attach [NAME|PID|SOCKET]) [options]"
 M.summary = "watch what a server does: methods, rates, errors, percentiles"
 M.help = [[
 Asks the server each second what it has counted, and shows what happened since: how often each method was called, how often that
 failed, how many are running, and how long they took. On a terminal the table is drawn anew; q or Ctrl-C leaves. Elsewhere one
 table follows another. --once shows one and ends; --json writes each as a line of JSON, with times in seconds.
 
-The server answers that unless it has it turned off (introspection = false). Nothing is measured for it that was not before.
+The server answers that unless it has it turned off (introspection = false). Nothing is measured for it that was not before. With
+--attach it is a server of this user on this machine, as `echostream attach` finds it: by its name, its process id or its socket,
+or without a word the only one that runs.
 
 ]] .. connection.help
 M.options = connection.options {
+  attach = { help = "a server on this machine, instead of one at ADDR" },
   once = { help = "one table, over one interval" },
   interval = { value = "SECONDS", help = "between two looks (default 1)", number = true },
 }
-M.min, M.max = 1, 1
+M.min, M.max = 0, 1
 
 local function size_of(bytes)
   local units = { "B", "kB", "MB", "GB" }
@@ -118,14 +121,14 @@ local function show_plain(given, view)
 end
 
 -- Until it is over: nil, or the error that ended it.
-local function watch(given, calls, show)
-  local before, err = calls:request("rpc.stats")
+local function watch(given, ask, show)
+  local before, err = ask()
   while before do
     if not task.sleep(given.interval or 1) then
       return nil
     end
     local after
-    after, err = calls:request("rpc.stats")
+    after, err = ask()
     if not after then
       break
     end
@@ -138,7 +141,7 @@ local function watch(given, calls, show)
   return err
 end
 
-local function run(given, calls)
+local function run(given, ask)
   local watching
   local left = false
   local drawn = not given.json and not given.once and screen(function()
@@ -151,7 +154,7 @@ local function run(given, calls)
     if left then
       return
     end
-    watching = task.spawn(watch, given, calls, drawn and drawn.show or function(view)
+    watching = task.spawn(watch, given, ask, drawn and drawn.show or function(view)
       show_plain(given, view)
     end)
     return watching:wait()
@@ -170,12 +173,31 @@ local function run(given, calls)
   return connection.report(given, err)
 end
 
+local function attached(given, word)
+  local server, err = task.block(require("echostream.cli.attached").open, word, given.timeout or 10)
+  if not server then
+    return connection.failed(given, err)
+  end
+  local code = run(given, function()
+    return server:ask()
+  end)
+  server:close()
+  return code
+end
+
 function M.run(given, words)
   if given.interval and (given.interval < 0.1 or given.interval > 3600) then
     return cli.misused(M, "--interval wants 0.1 to 3600 seconds")
   end
+  if given.attach then
+    return attached(given, words[1])
+  elseif not words[1] then
+    return cli.misused(M, "which server? ADDR, or --attach")
+  end
   return connection.run(M, given, words[1], nil, function(_, calls)
-    return run(given, calls)
+    return run(given, function()
+      return calls:request("rpc.stats")
+    end)
   end)
 end
 
