@@ -1,10 +1,12 @@
 -- `echostream top`: its figures in the simulator, where time is exact, and the command in a process of its own.
 
+local attached = require "echostream.cli.attached"
 local command = require "spec.support.command"
 local core = require "echostream.core"
 local echo = require "echostream"
 local process = require "spec.support.process"
 local pty = require "spec.support.pty"
+local task = require "echostream.task"
 local top_figures = require "echostream.top_figures"
 
 describe("the figures of echostream top", function()
@@ -173,7 +175,21 @@ describe("echostream top", function()
     local result = command.run("top nobody --attach --once --json", { env = env })
     assert.equal(3, result.code)
     assert.matches('"code":"not_found"', result.out)
+
+    local path = process.run(("ls %s/echostream/*.sock"):format(dir)).out:match "^%S+"
+    local here = task.block(function()
+      local server = assert(attached.open(path, 20))
+      assert.equal(0, assert(server:ask()).sessions)
+      assert(server:ask())
+      return server
+    end)
     serving:stop()
+    task.block(function()
+      local snapshot, err = here:ask()
+      assert.is_nil(snapshot)
+      assert.equal("connection_closed", err.code)
+    end)
+    here:close()
     process.remove(dir)
   end)
 

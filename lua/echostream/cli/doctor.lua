@@ -14,7 +14,7 @@ Looks at this machine: the libraries and their known holes, UDP buffers and offl
 With ADDR also at the way there: the name, whether UDP arrives and where it stops when not, the path's MTU, the handshake, the
 protocol, the certificate and whether it is the right one. Everything that is not as it should be comes with what to do about it.
 
-Exit status: 0 nothing is broken (warnings are), 1 something is, 2 wrong usage, 3 the server cannot be reached, 130 interrupted.]]
+Exit status: 0 nothing is broken (there may be warnings), 1 something is, 2 wrong usage, 3 the server cannot be reached, 130 interrupted.]]
 M.options = {
   pin = connection.fields.pin,
   ca = connection.fields.ca,
