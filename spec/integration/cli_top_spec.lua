@@ -178,10 +178,10 @@ describe("echostream top", function()
 
     local path = process.run(("ls %s/echostream/*.sock"):format(dir)).out:match "^%S+"
     local here = task.block(function()
-      local server = assert(attached.open(path, 20))
-      assert.equal(0, assert(server:ask()).sessions)
-      assert(server:ask())
-      return server
+      local it_there = assert(attached.open(path, 20))
+      assert.equal(0, assert(it_there:ask()).sessions)
+      assert(it_there:ask())
+      return it_there
     end)
     serving:stop()
     task.block(function()

@@ -61,7 +61,7 @@ end
 function M.open(word, timeout)
   local path, problem = attach.find(word)
   if not path then
-    return nil, errors.new("not_found", problem)
+    return nil, problem
   end
   local self = setmetatable({ _timeout = timeout, _out = {}, _over = false, _waiting = nil, _connection = nil }, Attached)
   local made, err = task.await(function(resume)

@@ -8,7 +8,7 @@ local handles = {}
 
 --- Calls `fn()` whenever the process gets a signal; nil: no longer, and the system does what it does by itself. Does not keep the
 --- loop running.
----@param name "sighup"|"sigusr1"|"sigusr2"|"sigwinch"
+---@param name "sighup"|"sigusr1"|"sigusr2"|"sigwinch"|"sigpipe"
 ---@param fn function?
 function M.on(name, fn)
   local handle = handles[name]
@@ -23,6 +23,17 @@ function M.on(name, fn)
     end))
   elseif handle then
     handle:stop()
+  end
+end
+
+local function nothing()
+end
+
+--- From now on writing to somebody who went away is an error of that write, and not the end of the process. A handler does that rather
+--- than ignoring the signal, which programs that we start would inherit. Everything that writes to pipes or stream sockets calls this.
+function M.survive_broken_pipes()
+  if not handles.sigpipe then
+    M.on("sigpipe", nothing)
   end
 end
 

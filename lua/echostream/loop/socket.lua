@@ -9,6 +9,7 @@
 
 local log = require "echostream.log"
 local loop = require "echostream.loop"
+local signal = require "echostream.loop.signal"
 
 local M = {}
 
@@ -105,6 +106,7 @@ local function begin(handle, place, accept)
 end
 
 local function new_handle(place)
+  signal.survive_broken_pipes()
   local uv = loop.luv()
   if place.path then
     return uv.new_pipe(false)

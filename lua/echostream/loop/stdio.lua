@@ -2,6 +2,7 @@
 --- terminal can do. Everything is by callback and nothing here waits, so a reader that is slow stops nothing else.
 
 local loop = require "echostream.loop"
+local signal = require "echostream.loop.signal"
 
 local M = {}
 
@@ -92,17 +93,6 @@ end
 local Sink = {}
 Sink.__index = Sink
 
--- A reader that went away is an error of the write, not the end of the process: there is a server to say goodbye to.
-local pipe_signal
-
-local function survive_broken_pipes()
-  if not pipe_signal then
-    pipe_signal = loop.luv().new_signal()
-    pipe_signal:unref()
-    pipe_signal:start("sigpipe", function() end)
-  end
-end
-
 --- Makes a sink into a descriptor.
 ---@param fd integer  1 or 2
 ---@return echostream.stdio.sink|nil sink, string? err
@@ -115,7 +105,7 @@ function M.sink(fd)
   if err then
     return nil, err
   end
-  survive_broken_pipes()
+  signal.survive_broken_pipes() -- there is a server to say goodbye to
   return setmetatable({ _file = file, _handle = handle }, Sink)
 end
 
