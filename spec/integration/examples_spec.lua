@@ -1,6 +1,7 @@
 -- Every file in examples/ is executed here.
 
 local process = require "spec.support.process"
+local uv = require "luv"
 
 local function example(name, arguments)
   return ".ci/env lua5.4 examples/" .. name .. " " .. (arguments or "")
@@ -36,20 +37,38 @@ describe_example({ "demo_server.lua", "demo_client.lua" }, function()
 end)
 
 describe_example({ "chat.lua" }, function()
+  -- Somebody who joins and says what we tell them to.
+  local function person(dir, name, address, pin)
+    local path = dir .. "/" .. name
+    assert(os.execute("mkfifo " .. process.quote(path)))
+    local keyboard = assert(uv.fs_open(path, "r+", 384)) -- opened both ways it waits for nobody
+    local they = process.start(("sh -c 'exec %s <%s'"):format(example("chat.lua", ("join %s %s %s"):format(address, pin, name)), path),
+      { seconds = 60 })
+    return they, function(line)
+      if line then assert(uv.fs_write(keyboard, line .. "\n")) else uv.fs_close(keyboard) end
+    end
+  end
+
   it("lets two people talk", function()
+    local dir = process.directory()
+    finally(function() process.remove(dir) end)
     local server, address, pin = served("chat.lua", "serve 127.0.0.1:0")
-    local ann = process.start(("sh -c '(sleep 3; echo hello from ann; sleep 1) | %s'")
-      :format(example("chat.lua", ("join %s %s ann"):format(address, pin))), { seconds = 30 })
-    ann:expect "in the room: ann"
-    local bob = process.run(("(sleep 1; echo hello from bob; sleep 4) | %s")
-      :format(example("chat.lua", ("join %s %s bob"):format(address, pin))), { seconds = 30 })
-    assert.equal(0, bob.code, bob.err .. bob.out)
-    assert.matches("in the room: ann, bob", bob.out)
-    assert.matches("bob: hello from bob", bob.out)
-    assert.matches("ann: hello from ann", bob.out)
+    local ann, ann_types = person(dir, "ann", address, pin)
+    ann:expect "in the room: ann$"
+    local bob, bob_types = person(dir, "bob", address, pin)
+    bob:expect "in the room: ann, bob$"
     ann:expect "bob is here"
-    ann:expect "bob: hello from bob"
-    ann:stop()
+    bob_types "hello from bob"
+    ann:expect "^bob: hello from bob$"
+    bob:expect "^bob: hello from bob$"
+    ann_types "hello from ann"
+    bob:expect "^ann: hello from ann$"
+    bob_types "" -- leaves
+    assert.equal(0, (bob:wait()))
+    ann:expect "bob has left"
+    ann_types(nil) -- Ctrl-D leaves too
+    assert.equal(0, (ann:wait()))
+    bob_types(nil)
     assert.equal(0, (server:stop()))
   end)
 
