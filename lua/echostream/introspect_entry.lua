@@ -69,12 +69,12 @@ local function values_of(where, option, given)
   end
   local list = {}
   for key in pairs(given) do
-    if math.type(key) ~= "integer" or key < 1 or key > #given then
+    if math.type(key) ~= "integer" or key < 1 or key > rawlen(given) then
       misuse('%s: option "%s" wants a list, and has a field %s', where, option, errors.show(key))
     end
   end
-  for i, each in ipairs(given) do
-    list[i] = from_entry(where, option, i, each)
+  for i = 1, rawlen(given) do -- raw: a metatable may have something under every key, without an end
+    list[i] = from_entry(where, option, i, rawget(given, i))
     if list[i].schema and list[i].schema._optional then
       list[i].optional = true
     end
@@ -93,11 +93,12 @@ local function public(list)
 end
 
 local function examples_of(where, given)
-  if type(given) == "string" or given.arguments or given.results or given.doc then
+  if type(given) == "string" or rawget(given, "arguments") or rawget(given, "results") or rawget(given, "doc") then
     given = { given }
   end
   local list = {}
-  for i, each in ipairs(given) do
+  for i = 1, rawlen(given) do
+    local each = rawget(given, i)
     if type(each) == "string" then
       each = { doc = each }
     elseif type(each) ~= "table" then

@@ -23,8 +23,13 @@ local function text(value)
   return tostring(value)
 end
 
+-- A copy, because a table may have a metatable that has something under every key.
 local function list_of(value)
-  return type(value) == "table" and value or {}
+  local list = {}
+  for key, item in next, type(value) == "table" and value or list do
+    list[key] = item
+  end
+  return list
 end
 
 -- "string that is one line": nothing may leave its line in Markdown.
@@ -139,7 +144,7 @@ local function markdown(title)
   end
   function out.values(name, values)
     add("\n| ", name, " | type | |\n|---|---|---|")
-    for i, value in ipairs(values) do
+    for i, value in ipairs(list_of(values)) do
       value = list_of(value)
       add("| ", md(value.name or tostring(i)), value.optional and " (optional)" or "", " | ", md(value.type or ""), " | ",
         md(value.doc or ""), " |")
@@ -206,7 +211,7 @@ local function page(title)
   end
   function out.values(name, values)
     add("<table>\n<tr><th>", name, "</th><th>type</th><th></th></tr>")
-    for i, value in ipairs(values) do
+    for i, value in ipairs(list_of(values)) do
       value = list_of(value)
       add("<tr><td>", html(value.name or i), value.optional and " (optional)" or "", "</td><td>",
         value.type and "<code>" .. html(value.type) .. "</code>" or "", "</td><td>", html(value.doc or ""), "</td></tr>")

@@ -78,6 +78,15 @@ local function inside(problem, key)
   return problem
 end
 
+-- The items of a list, whatever a metatable of its own has under other keys.
+local function items(list)
+  local out = {}
+  for i = 1, rawlen(list) do
+    out[i] = rawget(list, i)
+  end
+  return out
+end
+
 -- A table inside an object may be written without its constructor.
 local function schema_of(where, value)
   if M.is_schema(value) then
@@ -212,6 +221,7 @@ end
 ---@return echostream.schema
 function M.enum(values)
   options.argument("schema.enum", "values", values, "table")
+  values = items(values)
   local known, shown = {}, {}
   for i, value in ipairs(values) do
     if type(value) ~= "string" and type(value) ~= "number" and type(value) ~= "boolean" then
@@ -259,7 +269,7 @@ end
 function M.union(schemas)
   options.argument("schema.union", "schemas", schemas, "table")
   local list, names, wants = {}, {}, {}
-  for i, each in ipairs(schemas) do
+  for i, each in ipairs(items(schemas)) do
     list[i] = schema_of("schema.union", each)
     names[i], wants[i] = list[i].name, list[i].wants
   end
