@@ -99,7 +99,7 @@ describe("the doctor on a network", function()
 
   it("finds the router behind which packets vanish", function()
     if not here() then return end
-    local found, code = examine("ip -n {c} route add blackhole " .. TARGET, "ip -n {c} route del blackhole " .. TARGET, 1)
+    local found, code = examine("ip -n {c} route add blackhole " .. TARGET, "ip -n {c} route del blackhole " .. TARGET, 0.6)
     assert.equal(3, code)
     assert.equal("warn", found.udp.status)
     assert.equal("fail", found.route.status, found.route.detail)

@@ -59,7 +59,7 @@ describe("the doctor at a server", function()
   it("finds nothing where all is well", function()
     local address, pin = serve(certs.issue(authority, { names = { "127.0.0.1" } }))
     local found = examine(address, { pin = pin })
-    for _, check in ipairs { "name", "udp", "path_mtu", "handshake", "certificate", "trust" } do
+    for _, check in ipairs { "name", "udp", "path_mtu", "handshake", "certificate", "trust", "session" } do
       assert.equal("ok", found[check].status, found[check].detail)
     end
     assert.is_nil(found.route)
@@ -126,6 +126,27 @@ describe("the doctor at a server", function()
     assert.equal("fail", found.handshake.status)
     assert.matches("does not speak echostream/1; it speaks h3", found.handshake.detail, 1, true)
     assert.equal("skipped", found.certificate.status)
+  end)
+
+  it("finds a server that wants to know who comes", function()
+    local issued = certs.issue(authority, { names = { "127.0.0.1" } })
+    local server = echo.server { bind = "127.0.0.1:0", quiet = true, cert = issued.cert, key = issued.key }
+    server:on_connect(function() return nil, echo.error("unauthenticated", "who are you?") end)
+    started[1] = assert(server:start())
+    local found = examine(server.address, { pin = server.pin })
+    assert.equal("ok", found.handshake.status)
+    assert.equal("warn", found.session.status)
+    assert.matches("who are you?", found.session.detail, 1, true)
+  end)
+
+  it("finds clocks that are far apart", function()
+    local judge = require "echostream.doctor.server".judge_clock
+    assert.equal("ok", judge({ offset = 0.2, error = 0.1 }).status)
+    assert.equal("ok", judge({ offset = -20, error = 19 }).status) -- which may be the way's fault
+    local finding = judge { offset = 90, error = 0.1 }
+    assert.equal("warn", finding.status)
+    assert.matches("90.0 s ahead of ours", finding.detail, 1, true)
+    assert.matches("behind ours", judge({ offset = -90, error = 0.1 }).detail, 1, true)
   end)
 
   it("finds a port where nobody listens, by ICMP, at once", function()

@@ -211,7 +211,7 @@ local function handshake(case)
   end
   local conn, err = dial(case, "echostream/1")
   if conn then
-    case.answered = case.answered or conn:peer_addr():match "^%[?(.-)%]?:%d+$"
+    case.answered = case.answered or case.addresses[1]
     case.peer_cert = conn:peer_cert()
     local took = conn:stats().handshake_time
     conn:close()
@@ -306,6 +306,52 @@ local function trust(case)
   return one("fail", message, issuer_fix(case, message))
 end
 
+-- Clocks further apart than this (seconds) make dates of certificates, tokens and logs disagree.
+local APART = 5
+
+--- What there is to say about the clocks of both sides.
+---@param clock { offset: number, error: number }  as of session:clock
+---@return echostream.doctor.finding
+function M.judge_clock(clock)
+  local offset = clock.offset
+  if math.abs(offset) - clock.error > APART then
+    return {
+      status = "warn",
+      detail = ("the server's clock is %.1f s %s ours"):format(math.abs(offset), offset > 0 and "ahead of" or "behind"),
+      fix = "set the clock right of the machine where it is wrong (timedatectl set-ntp true)",
+    }
+  end
+  return { status = "ok", detail = ("the server's clock and ours agree to %.3g s"):format(math.abs(offset) + clock.error) }
+end
+
+-- A whole session, without credentials: whether the server lets us in, and what its clock says.
+local function session(case)
+  if not case.peer_cert then
+    return one("skipped", "no certificate was seen")
+  end
+  local client, err = require("echostream.client").new({
+    skip_verification = true, timeout = case.timeout, cert = case.cert, key = case.key,
+    server_name = case.server_name or not address.literal(case.name) and case.name or nil,
+  }):connect(address.join(case.answered, case.port))
+  -- A client is connected before the server has looked at it: a refusal comes a little later, at the latest instead of the answers.
+  local peer, clock = client and client.session, nil
+  if peer then
+    clock, err = peer:clock { timeout = case.timeout }
+    err = peer.closed_by or err
+  end
+  local is_in = peer and not peer.closed_by
+  if client then
+    client:close()
+  end
+  if not is_in then
+    return one("warn", "the server lets nobody in who says no more than that: " .. tostring(err or "it closed the connection"),
+      "if it wants credentials (--credential of `echostream call`) or a certificate (--cert, --key), that is as it should be")
+  end
+  local found = one("ok", "the server lets us in")
+  found[2] = clock and M.judge_clock(clock) or nil
+  return found
+end
+
 ---@type table[]
 M.checks = {
   { "name", name },
@@ -315,6 +361,7 @@ M.checks = {
   { "handshake", handshake },
   { "certificate", check_certificate },
   { "trust", trust },
+  { "session", session },
 }
 
 return M
