@@ -3,6 +3,7 @@
 local command = require "spec.support.command"
 local core = require "echostream.core"
 local process = require "spec.support.process"
+local pty = require "spec.support.pty"
 
 describe("echostream describe", function()
   local server, silent
@@ -38,6 +39,20 @@ describe("echostream describe", function()
     assert.matches("note +event +Keeps %?%[31ma note%.\n", result.out)
     assert.matches("audio +stream +%(deprecated%)", result.out)
     assert.not_matches("\27", result.out)
+  end)
+
+  it("uses colours on a terminal, and never where NO_COLOR is set", function()
+    if not pty.available() then
+      pending "script(1) is not installed"
+      return
+    end
+    for no_colour, wanted in pairs { ["1"] = "\nnote ", [""] = "\27[1mnote\27[0m " } do
+      local p <close> = pty.spawn(("%s describe %s --pin %s"):format(process.echostream, server.address, server.pin),
+        { env = { NO_COLOR = no_colour } })
+      p:expect(wanted)
+      assert.equal(0, p:wait())
+      assert.equal(no_colour == "", p.screen:find("\27[", 1, true) ~= nil)
+    end
   end)
 
   it("describes one of them", function()
