@@ -1,51 +1,66 @@
---- What each plugin costs a call, as the table of docs/PLUGINS.md: instructions more on the side that has it, counted by callgrind, which
---- repeats to a percent where clocks are 10 % apart. And what an answer from the cache takes, by the clock.
---- usage: LUA_PATH="bench/?.lua;lua/?.lua;lua/?/init.lua;;" LUA_CPATH="lua/?.so;;" lua5.4 bench/plugins.lua [IN_FLIGHT]
+--- What each plugin costs a call, as the table of docs/PLUGINS.md: CPU time of both sides together, which live in this process, 64 calls in
+--- flight, every call with arguments of its own. All rows take turns; the first round is thrown away, and the median of the others is shown,
+--- with the least and the most. bench/instructions.lua counts instructions instead: its third argument is a name of bench/extras.lua.
+--- usage: LUA_PATH="bench/?.lua;lua/?.lua;lua/?/init.lua;;" LUA_CPATH="lua/?.so;;" lua5.4 bench/plugins.lua [CALLS] [ROUNDS]
 local echo = require "echostream"
-local proc = require "proc"
+local extras = require "extras"
 
-local in_flight = tonumber(arg[1]) or 128
+local calls, rounds = tonumber(arg[1]) or 20000, tonumber(arg[2]) or 9
+local IN_FLIGHT <const> = 64
+
 local rows = {
-  server = { "middleware", "auth", "rate_limit", "access_log", "access_log, other names", "tracing", "tracing, not sampled", "presence",
-    "metrics_endpoint" },
-  client = { "middleware", "cache", "rate_limit of our own calls", "tracing", "reconnect" },
+  { "nothing" }, { "server", "middleware" }, { "server", "auth" }, { "server", "rate_limit" }, { "server", "access_log" },
+  { "server", "access_log, other names" }, { "server", "tracing" }, { "server", "tracing, not sampled" }, { "server", "presence" },
+  { "server", "metrics_endpoint" }, { "client", "middleware" }, { "client", "rate_limit of our own calls" }, { "client", "tracing" },
+  { "client", "reconnect" }, { "client", "cache" }, { "client", "cache", hit = true },
 }
 
-local function count(side, name)
-  local command = ("lua5.4 bench/instructions.lua %d 0 %s %s"):format(in_flight, proc.quote(name), side)
-  local pipe <close> = assert(io.popen(command .. " 2>/dev/null"))
-  return tonumber(pipe:read("a"):match "== %a+: (%d+)" or error(command .. ": failed"))
-end
+local n = 0 -- of all calls, so that no two have the same arguments
 
-for _, side in ipairs { "server", "client" } do
-  local plain = count(side, "")
-  print(("\n| on the %s | instructions of a call | more |\n|---|---|---|\n| nothing | %d | |"):format(side, plain))
-  for _, name in ipairs(rows[side]) do
-    local with = count(side, name)
-    print(("| %s | %d | %d |"):format(name, with, with - plain))
+-- µs of CPU for one call.
+local function turn(row)
+  local server = echo.server { bind = "127.0.0.1:0", quiet = true }
+  server:add_rpc("bench.echo", function(_, payload) return payload end)
+  if row[1] == "server" then extras[row[2]](server) end
+  assert(server:start())
+  local client = echo.client { pin = server.pin }
+  if row[1] == "client" then extras[row[2]](client) end
+  assert(client:connect(server.address))
+  local function run(count)
+    local left, tasks = count, {}
+    for i = 1, IN_FLIGHT do
+      tasks[i] = echo.spawn(function()
+        while left > 0 do
+          left, n = left - 1, n + 1
+          assert(client:request("bench.echo", row.hit and "the same" or ("payload %020d"):format(n)))
+        end
+      end)
+    end
+    for i = 1, IN_FLIGHT do tasks[i]:wait() end
   end
-end
-
---- Seconds of one call, the least and the most of five turns after the first.
-local function time(client, n)
-  local least, most = math.huge, 0
-  for turn = 0, 5 do
-    local since = echo.now()
-    for _ = 1, n do assert(client:request("answer", 7) == 42) end
-    local each = (echo.now() - since) / n
-    if turn > 0 then least, most = math.min(least, each), math.max(most, each) end
-  end
-  return least * 1e6, most * 1e6
+  run(calls // 10)
+  collectgarbage()
+  local since = os.clock()
+  run(calls)
+  local each = (os.clock() - since) / calls * 1e6
+  client:close()
+  server:stop { grace = 0 }
+  return each
 end
 
 echo.spawn(function()
-  local server = echo.server { bind = "127.0.0.1:0", quiet = true }
-  server:add_rpc("answer", function() return 42 end)
-  assert(server:start())
-  local client = assert(echo.connect(server.address, { pin = server.pin }))
-  print(("\nanswered by the server, one after another: %.2f to %.2f µs"):format(time(client, 2000)))
-  client:plugin(echo.plugins.cache { methods = { "answer" } })
-  print(("answered from the cache: %.2f to %.2f µs"):format(time(client, 100000)))
-  client:close()
-  server:stop()
+  for round = 0, rounds do
+    for _, row in ipairs(rows) do
+      row.times = round > 0 and row.times or {}
+      local each = turn(row)
+      if round > 0 then table.insert(row.times, each) end
+    end
+  end
+  print "| on the | with | µs a call | more | least to most |\n|---|---|---|---|---|"
+  for _, row in ipairs(rows) do
+    table.sort(row.times)
+    row.median = row.times[(#row.times + 1) // 2]
+    print(("| %s | %s | %.1f | %.1f | %.1f to %.1f |"):format(row[2] and row[1] or "", row[2] and row[2] .. (row.hit and ", answered from it" or "")
+      or row[1], row.median, row.median - rows[1].median, row.times[1], row.times[#row.times]))
+  end
 end):wait()

@@ -38,12 +38,13 @@ local M = {}
 local contexts = setmetatable({}, { __mode = "k" })
 local root -- the context of code that is in no task (set by `with`)
 
+local id_forms = { [8] = { "%016x", "<i8" }, [16] = { "%016x%016x", "<i8i8" } }
+
 local function random_id(bytes)
+  local digits, numbers = id_forms[bytes][1], id_forms[bytes][2]
   local id
   repeat
-    id = core.random(bytes):gsub(".", function(c)
-      return ("%02x"):format(c:byte())
-    end)
+    id = digits:format(numbers:unpack(core.random(bytes)))
   until id:find "[^0]"
   return id
 end

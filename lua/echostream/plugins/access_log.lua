@@ -49,16 +49,22 @@ local schema = {
   max_queue = { type = "integer", min = 1, max = 1 << 30, default = 1 << 20 },
 }
 
+local last_second, last_text -- many lines have the same
+
 local function stamp(time)
-  return os.date("!%Y-%m-%dT%H:%M:%S", math.floor(time)) .. (".%03dZ"):format(math.floor(time % 1 * 1000))
+  local second = math.floor(time)
+  if second ~= last_second then
+    last_second, last_text = second, os.date("!%Y-%m-%dT%H:%M:%S", second)
+  end
+  return ("%s.%03dZ"):format(last_text, math.floor(time % 1 * 1000))
 end
 
-local formats = {}
+local formats, more = {}, { "bytes_in", "bytes_out", "id", "trace_id" }
 
 function formats.text(entry)
   local line = ("%s %s %s %s %s %s %.3fms"):format(stamp(entry.time), parts.word(entry.peer), entry.who and parts.word(entry.who) or "-",
     entry.kind, parts.word(entry.name), parts.word(entry.code), entry.duration * 1000)
-  for _, key in ipairs { "bytes_in", "bytes_out", "id", "trace_id" } do
+  for _, key in ipairs(more) do
     if entry[key] then
       line = ("%s %s=%s"):format(line, key, entry[key])
     end
@@ -106,10 +112,8 @@ local function put(self, entry)
 end
 
 -- A call does not fail because its line did.
-local function try(self, make, ...)
-  local ok, err = pcall(function(...)
-    put(self, make(self, ...))
-  end, ...)
+local function try(self, fn, ...)
+  local ok, err = pcall(fn, self, ...)
   if not ok then
     log.write("error", "access_log: " .. errors.from(err).message)
   end
@@ -119,29 +123,29 @@ local function wall()
   return loop.current().core:wall()
 end
 
-local function entry_of(self, call, response, began, since)
-  local context = trace.parse(call.metadata.traceparent)
+local function put_call(self, call, response, began, since)
+  local context, id, session = trace.parse(call.metadata.traceparent), call.id, call.session
   local entry = {
     time = began,
     kind = call.kind,
     name = call.name,
-    peer = call.session.peer_addr,
-    who = parts.who(call.session),
+    peer = session.peer_addr,
+    who = parts.who(session),
     code = response.ok and "ok" or response.err and response.err.code or "unknown",
     duration = loop.now() - since,
-    id = call.id ~= 0 and call.id or nil,
+    id = id ~= 0 and id or nil,
     trace_id = context and context.trace_id,
   }
   if self._bytes then
     entry.bytes_in = call.bytes_in
     entry.bytes_out = call.kind ~= "event" and (call.bytes_out or length(response)) or nil
   end
-  return entry
+  put(self, entry)
 end
 
-local function entry_of_session(_, session, err)
-  return { time = session.created_at, kind = "session", name = tostring(session.id), peer = session.peer_addr, who = parts.who(session),
-    code = err and err.code or "ok", duration = math.max(wall() - session.created_at, 0) }
+local function put_session(self, session, err)
+  put(self, { time = session.created_at, kind = "session", name = tostring(session.id), peer = session.peer_addr, who = parts.who(session),
+    code = err and err.code or "ok", duration = math.max(wall() - session.created_at, 0) })
 end
 
 local function install(self, host)
@@ -158,12 +162,12 @@ local function install(self, host)
     end
     local began, since = wall(), loop.now()
     local response = next(call)
-    try(self, entry_of, call, response, began, since)
+    try(self, put_call, call, response, began, since)
     return response
   end, { direction = "in" })
   if self._sessions then
     host:on_disconnect(function(session, err)
-      try(self, entry_of_session, session, err)
+      try(self, put_session, session, err)
     end)
   end
 end

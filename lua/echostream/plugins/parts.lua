@@ -80,6 +80,9 @@ function M.word(value)
   if not ok then
     return "?"
   end
+  if #text <= MAX_WORD and not text:find "[%c\127-\255\"\\ ]" then
+    return text
+  end
   text = text:sub(1, MAX_WORD + 1):gsub("[%c\127\"\\ ]", hex):gsub("\194[\128-\159]", hex)
   return text_of.utf8(text, MAX_WORD)
 end
