@@ -1,5 +1,7 @@
 -- The command `echostream`, as a user starts it: in processes of its own.
 
+local core = require "echostream.core"
+local identity = require "echostream.identity"
 local process = require "spec.support.process"
 
 local echostream, run, start = process.echostream, process.run, process.start
@@ -70,6 +72,18 @@ describe("echostream", function()
       assert.matches("\ncert_hash  sha256:%x+\n", result.out)
       assert.matches("BEGIN CERTIFICATE", process.read(out .. "/cert.pem"))
       assert.equal("600\n", run("stat -c %a " .. out .. "/key.pem").out)
+    end)
+
+    it("prints JSON when asked to", function()
+      local result = cli(("cert --out %s --days 3 --json"):format(dir .. "/json"))
+      assert.equal(0, result.code, result.err)
+      local made = assert(core.codec.json.unpack(result.out))
+      assert.equal(dir .. "/json/key.pem", made.key)
+      assert.equal(dir .. "/json/cert.pem", made.cert)
+      local info = assert(core.cert_inspect(process.read(made.cert)))
+      assert.equal(info.not_after, made.not_after)
+      assert.equal(identity.pin_text(info.spki), made.pin)
+      assert.equal(identity.pin_text(info.der), made.cert_hash)
     end)
 
     it("keeps the key, and so the pin, when the certificate is renewed", function()

@@ -7,7 +7,7 @@ local files = require "echostream.loop.files"
 
 local M = {}
 
-M.usage = "echostream cert [--out DIR] [--name NAME]… [--days DAYS]"
+M.usage = "echostream cert [--out DIR] [--name NAME]… [--days DAYS] [--json]"
 M.summary = "make a key and a self-signed certificate, print both hashes"
 M.help = [[
 Writes DIR/key.pem (readable by you alone) and DIR/cert.pem. A key that is there already is used again, so that the
@@ -19,6 +19,7 @@ M.options = {
   out = { value = "DIR", help = "where the files go (default: the current directory)" },
   name = { value = "NAME", help = "a host name or address it is for; several times for several (default: localhost)", many = true },
   days = { value = "DAYS", help = "how long it is valid (default 13; browsers refuse more than 14)", number = true },
+  json = { help = "print one line of JSON; not_after is in seconds since 1970" },
 }
 M.min, M.max = 0, 0
 
@@ -78,6 +79,11 @@ function M.run(options)
     return cli.FAILED
   end
   local info = assert(core.cert_inspect(pem))
+  if options.json then
+    print((assert(core.codec.json.pack { key = key_path, cert = cert_path, not_after = info.not_after, pin = identity.pin_text(info.spki),
+      cert_hash = identity.pin_text(info.der) })))
+    return cli.OK
+  end
   print("key        " .. key_path)
   print("cert       " .. cert_path)
   print("valid      until " .. os.date("!%Y-%m-%d %H:%M UTC", info.not_after))
