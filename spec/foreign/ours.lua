@@ -61,6 +61,7 @@ function commands.stop(_, stream, code)
 end
 
 function commands.hold(_, stream, _, _, seen)
+  seen.hold = 1
   local data, err
   repeat
     data, err = stream:read(65536, PATIENCE)
@@ -218,10 +219,10 @@ local checks = {
     expect("stopped", stream:read_to_end(100, PATIENCE))
   end },
   { "a reset arrives", function(c)
+    -- A reset may overtake the command, which is then never read: it must be known to have come.
     local stream = command(c, "hold")
     stream:write "some"
-    -- The reset may overtake the command, which is then never read: first it must be known to have come.
-    echo.sleep(0.1)
+    expect_seen(c, "hold", 1)
     stream:reset(5)
     expect_seen(c, "reset", 5)
   end },

@@ -141,6 +141,7 @@ const commands = {
     await answer(stream, 'stopped');
   },
   async hold({ stream, reader, seen }) {
+    seen.hold = 1;
     try {
       await readAll(reader);
     } catch (error) {
@@ -320,7 +321,7 @@ const checks = {
   },
   async 'a reset arrives'(peer) {
     const { writer } = await command(peer, 'hold');
-    await sleep(100);
+    await expectSeen(peer, 'hold', 1);
     await writer.abort(new Coded(5));
     await expectSeen(peer, 'reset', 5);
   },

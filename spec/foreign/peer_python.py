@@ -201,6 +201,7 @@ class Acceptor(Peer):
             stream.ask_to_stop(int(argument))
             stream.write(b"stopped", True)
         elif word == "hold":
+            self.seen["hold"] = 1
             try:
                 await stream.read_to_end()
             except Reset as reset:
@@ -315,7 +316,7 @@ async def check_stop_told(peer):
 async def check_reset_arrives(peer):
     stream = command(peer, "hold")
     stream.write(b"some")
-    await asyncio.sleep(0.1)
+    await expect_seen(peer, "hold", 1)
     stream.abort(5)
     await expect_seen(peer, "reset", 5)
 

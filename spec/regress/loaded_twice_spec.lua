@@ -52,7 +52,8 @@ describe("the modules loaded a second time", function()
       assert(fired == 1)
     ]])
     assert.equal(0, result.code, result.err)
-    assert.equal("", result.err)
+    -- A machine that stops for a moment looks like a handler that takes long.
+    assert.equal("", (result.err:gsub("[^\n]* held the loop for [^\n]*\n", "")))
     assert.matches("fine", result.out)
   end)
 

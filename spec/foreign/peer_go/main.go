@@ -31,10 +31,14 @@ type seen struct {
 
 func (s *seen) set(what string, err error) {
 	if code, ok := streamCodeOf(err); ok {
-		s.Lock()
-		s.codes[what] = strconv.FormatUint(code, 10)
-		s.Unlock()
+		s.note(what, strconv.FormatUint(code, 10))
 	}
+}
+
+func (s *seen) note(what, code string) {
+	s.Lock()
+	s.codes[what] = code
+	s.Unlock()
 }
 
 func (s *seen) get(what string) string {
@@ -94,6 +98,7 @@ func serveStream(c conn, s stream, state *seen) error {
 		s.CancelRead(streamCode(number(argument)))
 		return answer(s, "stopped")
 	case "hold":
+		state.note("hold", "1")
 		_, err := io.Copy(io.Discard, in)
 		state.set("reset", err)
 		return s.Close()
@@ -355,7 +360,9 @@ var checks = []struct {
 		if err != nil {
 			return err
 		}
-		time.Sleep(100 * time.Millisecond)
+		if err := wantSeen(c, "hold", "1"); err != nil {
+			return err
+		}
 		s.CancelWrite(5)
 		return wantSeen(c, "reset", "5")
 	}},
