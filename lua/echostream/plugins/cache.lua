@@ -48,7 +48,7 @@ Cache.__index = Cache
 ---@param ... any       arguments: only the answer to these
 ---@return integer n    how many went
 function Cache:invalidate(name, ...)
-  options.argument("cache:invalidate", "name", name, { "string", "nil" })
+  options.argument("cache:invalidate", "name", name, select("#", ...) == 0 and { "string", "nil" } or "string")
   local fits, n = parts.one_of(name and { name }), select("#", ...)
   local text = n > 0 and values.text_of(name, n, { ... })
   for key, flight in pairs(self._flights) do
