@@ -118,6 +118,7 @@ end
 
 --- Sends a signal and waits for the end. Harmless twice. A process that is about to end by itself may die of the signal:
 --- for that one, `wait`.
+--- Not KILL: it would end timeout(1), whose command then goes on and keeps the pipe open that `wait` reads.
 ---@param signal? string  default TERM
 ---@return integer code
 ---@return string rest  what it wrote since the last expect
