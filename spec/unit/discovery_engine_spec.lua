@@ -426,6 +426,45 @@ describe("multicast DNS under attack", function()
     end)
   end)
 
+  it("forgets the hosts that a service has left, whoever says ever new ones", function()
+    run(function(hub)
+      local engine = hub:host "10.0.0.1"
+      local browsing = browse(engine)
+      local function say(host, port)
+        local shared, unique = dns_sd.records { name = "evil", type = KIND, subtypes = {}, host = host, port = port, strings = {} }
+        local a = message.record { name = host, type = TYPE.A, ttl = 120, address = "10.0.0.66" }
+        hub:inject(message.encode { response = true, answers = { shared[1], unique[1], unique[2], a } }, "10.0.0.66")
+      end
+      for i = 1, 400 do
+        say(("evil-%d.local"):format(i), 1)
+        echo.sleep(i % 40 == 0 and 3 or 0.01)
+      end
+      say("last.local", 2)
+      echo.sleep(5)
+      local hosts = 0
+      for _ in pairs(engine.querier.hosts) do hosts = hosts + 1 end
+      assert.equal(1, hosts)
+      assert.same({ "10.0.0.66:2" }, browsing:list()[1].addresses)
+      browsing:close()
+      assert.is_nil(next(engine.querier.hosts))
+      engine:close()
+    end)
+  end)
+
+  it("counts large datagrams for several, and drops those that are larger than any", function()
+    run(function(hub)
+      local engine = hub:host "10.0.0.1"
+      local empty = message.encode { response = true }
+      hub:inject(empty .. ("\0"):rep(9001 - #empty), "10.0.0.66")
+      echo.sleep(0.1)
+      assert.equal(1, engine.dropped)
+      for _ = 1, 100 do hub:inject(empty .. ("\0"):rep(9000 - #empty), "10.0.0.66") end
+      echo.sleep(0.01)
+      assert.is_true(engine.dropped > 20 and engine.dropped < 60, engine.dropped)
+      engine:close()
+    end)
+  end)
+
   it("looks at a bounded number of datagrams, and at none that is no message", function()
     run(function(hub)
       local engine = hub:host "10.0.0.1"

@@ -70,6 +70,37 @@ describe("a DNS message", function()
     assert.matches("longer than 255", reason)
   end)
 
+  it("with pointers to pointers is read up to 127 of them", function()
+    for _, n in ipairs { 127, 128, 4000 } do
+      local parts = { "\0\0\0\0\0\1\0\1\0\0\0\0\0\0\1\0\1" } -- the root's name, then a record whose data nobody looks at
+      parts[2] = "\0" .. (">I2I2I4I2"):pack(99, 1, 1, 2 * n)
+      local at = #parts[1] + #parts[2]
+      for i = 1, n do parts[#parts + 1] = (">I2"):pack(0xC000 | (i == 1 and 12 or at + 2 * (i - 2))) end
+      parts[1] = parts[1]:sub(1, 6) .. "\0\2" .. parts[1]:sub(9)
+      parts[#parts + 1] = (">I2I2I2I4I2"):pack(0xC000 | (at + 2 * (n - 2)), 99, 1, 1, 0)
+      local packet, reason = message.decode(table.concat(parts))
+      if n == 127 then
+        assert.equal("", packet.answers[2].name)
+      else
+        assert.is_nil(packet)
+        assert.matches("does not go back", reason)
+      end
+    end
+  end)
+
+  it("of pointers to one long name costs no more than its length", function()
+    local name = ("\1A"):rep(125) .. "\0"
+    local n = (9000 - 12 - #name) // 6
+    local bytes = (">I2I2I2I2I2I2"):pack(0, 0, n, 0, 0, 0) .. name .. "\0\12\0\1" .. ("\xC0\x0C\0\12\0\1"):rep(n - 1)
+    local steps = 0
+    debug.sethook(function() steps = steps + 1 end, "", 1000)
+    local packet = message.decode(bytes)
+    debug.sethook()
+    assert.equal(n, #packet.questions)
+    assert.equal(("A."):rep(124) .. "A", packet.questions[n].name)
+    assert.is_true(steps < 300, steps) -- thousands of instructions
+  end)
+
   it("cut off anywhere is refused", function()
     local bytes = message.encode(example())
     for length = 0, #bytes - 1 do

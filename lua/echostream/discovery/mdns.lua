@@ -14,9 +14,10 @@ local M = {}
 --- The port of multicast DNS.
 M.PORT = 5353
 
--- Seconds between looks at the interfaces; bytes of a datagram that needs no fragments; datagrams a second that are looked at, those
--- of one moment at most, and the same for answers to one asker alone (which somebody else may have to take).
-local RESCAN, MAX_PACKET, RATE, UNICAST_RATE = 5, 1400, 500, 50
+-- Seconds between looks at the interfaces; bytes of a datagram that needs no fragments, and of the largest that there is (RFC 6762,
+-- section 17); datagrams of the first size (larger ones count for several) a second that are looked at, those of one moment at most,
+-- and the same for answers to one asker alone (which somebody else may have to take).
+local RESCAN, MAX_PACKET, LARGEST, RATE, UNICAST_RATE = 5, 1400, 9000, 500, 50
 
 ---@class echostream.discovery.engine
 ---@field responder table
@@ -26,13 +27,13 @@ local Engine = {}
 Engine.__index = Engine
 
 -- A bucket of tokens: bounded work, whatever comes.
-local function allow(bucket, now)
+local function allow(bucket, now, cost)
   bucket.tokens = math.min(bucket.rate, bucket.tokens + (now - bucket.at) * bucket.rate)
   bucket.at = now
-  if bucket.tokens < 1 then
+  if bucket.tokens < cost then
     return false
   end
-  bucket.tokens = bucket.tokens - 1
+  bucket.tokens = bucket.tokens - cost
   return true
 end
 
@@ -112,7 +113,7 @@ end
 ---@package
 function Engine:receive(bytes, ip, port, link)
   local now = loop.now()
-  if self.closed or not allow(self.incoming, now) then
+  if self.closed or #bytes > LARGEST or not allow(self.incoming, now, 1 + #bytes // (MAX_PACKET + 100)) then
     self.dropped = self.dropped + 1
     return
   end
@@ -133,7 +134,7 @@ end
 ---@return boolean
 ---@package
 function Engine:may_unicast()
-  return allow(self.outgoing, loop.now())
+  return allow(self.outgoing, loop.now(), 1)
 end
 
 function Engine:_rescan()

@@ -97,29 +97,45 @@ end
 ---@param name string
 ---@return string
 function M.key(name)
-  return (name:gsub("%u", string.lower))
+  return (name:gsub("%u+", string.lower))
 end
 
--- Reads a name at `at`. Pointers must point before the name (or the part of it) they stand in, which rules out every circle.
-local function read_name(bytes, at)
-  local labels, total, jumps, limit, after = {}, 1, 0, at, nil
+-- Reads a name at `at`. Pointers must point before the name (or the part of it) they stand in, which rules out every circle. `known`
+-- has the parts of this message that pointers led to: a packet of pointers to one long name costs no more than its length.
+local function read_name(bytes, at, known, followed)
+  local parts, total, limit = {}, 1, at
   while true do
     local length = bytes:byte(at)
     if not length then
       return nil, "a name goes beyond the end"
     elseif length == 0 then
-      return M.join(labels), after or at + 1
+      return table.concat(parts, "."), at + 1, total, 0
     elseif length >= 0xC0 then
       local low = bytes:byte(at + 1)
       if not low then
         return nil, "a pointer goes beyond the end"
       end
       local to = ((length & 0x3F) << 8 | low) + 1
-      jumps = jumps + 1
-      if to >= limit or jumps > MAX_JUMPS then
+      if to >= limit or (followed or 0) >= MAX_JUMPS then
         return nil, "a pointer in a name does not go back"
       end
-      after, at, limit = after or at + 2, to, to
+      local rest = known[to]
+      if not rest then
+        local name, after, size, depth = read_name(bytes, to, known, (followed or 0) + 1)
+        if not name then
+          return nil, after
+        end
+        rest = { name = name, total = size, jumps = depth + 1 }
+        known[to] = rest
+      end
+      total = total + rest.total - 1
+      if total > MAX_NAME then
+        return nil, "a name is longer than 255 bytes"
+      elseif rest.jumps > MAX_JUMPS then
+        return nil, "a pointer in a name does not go back"
+      end
+      parts[#parts + 1] = rest.name ~= "" and rest.name or nil
+      return table.concat(parts, "."), at + 2, total, rest.jumps
     elseif length > MAX_LABEL then
       return nil, "a label of an unknown kind"
     else
@@ -129,7 +145,7 @@ local function read_name(bytes, at)
       elseif at + length > #bytes then
         return nil, "a label goes beyond the end"
       end
-      labels[#labels + 1] = bytes:sub(at + 1, at + length)
+      parts[#parts + 1] = M.escape(bytes:sub(at + 1, at + length))
       at = at + length + 1
     end
   end
@@ -230,7 +246,7 @@ end
 
 -- Records -----------------------------------------------------------------------------------------------------
 
--- What each type's data mean: fn(record, bytes, from, to) -> true; or nil, reason.
+-- What each type's data mean: fn(record, bytes, from, to, known) -> true; or nil, reason.
 local read_data = {}
 
 read_data[TYPE.A] = function(record, bytes, from, to)
@@ -251,8 +267,8 @@ read_data[TYPE.AAAA] = function(record, bytes, from, to)
   return true
 end
 
-local function read_target(record, bytes, from, to, before)
-  local name, after = read_name(bytes, from)
+local function read_target(record, bytes, from, to, before, known)
+  local name, after = read_name(bytes, from, known)
   if not name then
     return nil, after
   elseif after ~= to + 1 then
@@ -263,17 +279,17 @@ local function read_target(record, bytes, from, to, before)
   return true
 end
 
-read_data[TYPE.PTR] = function(record, bytes, from, to)
-  return read_target(record, bytes, from, to, "")
+read_data[TYPE.PTR] = function(record, bytes, from, to, known)
+  return read_target(record, bytes, from, to, "", known)
 end
 read_data[TYPE.CNAME], read_data[TYPE.NS] = read_data[TYPE.PTR], read_data[TYPE.PTR]
 
-read_data[TYPE.SRV] = function(record, bytes, from, to)
+read_data[TYPE.SRV] = function(record, bytes, from, to, known)
   if to - from < 6 then
     return nil, "an SRV record is too short"
   end
   record.priority, record.weight, record.port = (">I2I2I2"):unpack(bytes, from)
-  return read_target(record, bytes, from + 6, to, bytes:sub(from, from + 5))
+  return read_target(record, bytes, from + 6, to, bytes:sub(from, from + 5), known)
 end
 
 read_data[TYPE.TXT] = function(record, bytes, from, to)
@@ -289,8 +305,8 @@ read_data[TYPE.TXT] = function(record, bytes, from, to)
   return true
 end
 
-local function read_record(bytes, at)
-  local name, from = read_name(bytes, at)
+local function read_record(bytes, at, known)
+  local name, from = read_name(bytes, at, known)
   if not name then
     return nil, from
   elseif from + 9 > #bytes then
@@ -306,7 +322,7 @@ local function read_record(bytes, at)
   end
   local record = { name = name, type = kind, class = class & ~TOP, flush = class & TOP ~= 0, ttl = ttl }
   if read_data[kind] and not (kind == TYPE.TXT and length == 0) then
-    local ok, reason = read_data[kind](record, bytes, data, to)
+    local ok, reason = read_data[kind](record, bytes, data, to, known)
     if not ok then
       return nil, reason
     end
@@ -331,8 +347,9 @@ function M.decode(bytes)
     truncated = flags & 0x200 ~= 0, recursion = flags & 0x100 ~= 0, rcode = flags & 15,
     questions = {}, answers = {}, authorities = {}, additionals = {},
   }
+  local known = {}
   for i = 1, n_questions do
-    local name, after = read_name(bytes, at)
+    local name, after = read_name(bytes, at, known)
     if not name then
       return nil, after
     elseif after + 3 > #bytes then
@@ -345,7 +362,7 @@ function M.decode(bytes)
   for _, part in ipairs { { n_answers, "answers" }, { n_authorities, "authorities" }, { n_additionals, "additionals" } } do
     local list = message[part[2]]
     for i = 1, part[1] do
-      local record, after = read_record(bytes, at)
+      local record, after = read_record(bytes, at, known)
       if not record then
         return nil, after
       end

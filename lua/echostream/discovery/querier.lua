@@ -53,6 +53,14 @@ local function entries(self, type, key)
   return self.cache[slot_of(type, key)] or {}
 end
 
+local function copy(map)
+  local out = {}
+  for key, value in pairs(map) do
+    out[key] = value
+  end
+  return out
+end
+
 local arm
 
 local function plan(entry, now)
@@ -88,6 +96,7 @@ local function flush(self, list, link, record, now)
   end
 end
 
+-- True: it is there now.
 local function put(self, link, record)
   local now, slot = loop.now(), slot_of(record.type, message.key(record.name))
   local list, found = self.cache[slot] or { by_id = {} }, nil
@@ -103,12 +112,12 @@ local function put(self, link, record)
       found.due = found.expires
       arm(self, found.due)
     end
-    return
+    return false
   end
   local new = not found
   if new then
     if self.n_records >= M.MAX_RECORDS or #list >= MOST[record.type] then
-      return
+      return false
     end
     found = { link = link }
     list[#list + 1] = found
@@ -122,6 +131,7 @@ local function put(self, link, record)
   end
   plan(found, now)
   arm(self, found.due)
+  return true
 end
 
 local function drop(self, slot, keep)
@@ -143,12 +153,9 @@ local function known_on(self, link, key)
   local list, now = {}, loop.now()
   for _, entry in ipairs(entries(self, TYPE.PTR, key)) do
     if entry.link == link and (entry.expires - now) * 2 > entry.ttl then
-      local copy = {}
-      for name, value in pairs(entry.record) do
-        copy[name] = value
-      end
-      copy.ttl, copy.flush = math.floor(entry.expires - now), false
-      list[#list + 1] = copy
+      local known = copy(entry.record)
+      known.ttl, known.flush = math.floor(entry.expires - now), false
+      list[#list + 1] = known
     end
   end
   return list
@@ -214,19 +221,34 @@ local function is_pointed_to(self, browse, service)
   return list ~= nil and list.by_id[service.key] ~= nil
 end
 
-local function forget_service(self, service)
-  for _, kind in ipairs { TYPE.SRV, TYPE.TXT } do
-    drop(self, slot_of(kind, service.key))
-  end
-  self.services[service.key] = nil
-  for host, keys in pairs(self.hosts) do
-    keys[service.key] = nil
+-- A service is not on these hosts any more.
+local function leave_hosts(self, service, hosts)
+  for host in pairs(hosts) do
+    local keys = self.hosts[host]
+    service.hosts[host], keys[service.key] = nil, nil
     if next(keys) == nil then
       self.hosts[host] = nil
       drop(self, slot_of(TYPE.A, host))
       drop(self, slot_of(TYPE.AAAA, host))
     end
   end
+end
+
+local function forget_service(self, service)
+  for _, kind in ipairs { TYPE.SRV, TYPE.TXT } do
+    drop(self, slot_of(kind, service.key))
+  end
+  self.services[service.key] = nil
+  leave_hosts(self, service, copy(service.hosts))
+end
+
+-- A service may have moved: the hosts that no record names any more are forgotten, or whoever says ever new ones fills the memory.
+local function forget_hosts(self, service)
+  local gone = copy(service.hosts)
+  for _, entry in ipairs(entries(self, TYPE.SRV, service.key)) do
+    gone[message.key(entry.record.target)] = nil
+  end
+  leave_hosts(self, service, gone)
 end
 
 local function ask_about(self, service)
@@ -265,6 +287,7 @@ end
 
 -- Tells those who browse what has changed about a service.
 local function touch(self, service)
+  forget_hosts(self, service)
   local found, signature = describe(self, service)
   local wanted = false
   for browse in pairs(self.browses) do
@@ -403,7 +426,7 @@ local function heard_pointer(self, link, record, touched)
           browse.pointed[key], browse.n = true, browse.n + 1
         end
         self.services[key] = self.services[key]
-          or { key = key, instance = record.target, name = label, type = browse.type, tries = 0, asking = false }
+          or { key = key, instance = record.target, name = label, type = browse.type, tries = 0, asking = false, hosts = {} }
         touched[key] = true
       end
     end
@@ -415,16 +438,16 @@ local function heard_server(self, link, record, touched)
   if not self.services[key] then
     return
   end
-  put(self, link, record)
+  local kept = put(self, link, record)
   touched[key] = true
-  if record.type == TYPE.SRV and record.ttl > 0 then
+  if record.type == TYPE.SRV and kept then
     local host = message.key(record.target)
     local there, n = self.hosts[host] or {}, 0
     for _ in pairs(there) do
       n = n + 1
     end
     if n < M.MAX_ON_HOST then
-      self.hosts[host], there[key] = there, true
+      self.hosts[host], there[key], self.services[key].hosts[host] = there, true, true
     end
   end
 end

@@ -300,10 +300,19 @@ local function is_up(service)
   return service.state == "announcing" or service.state == "up"
 end
 
-local function asks_for(question, record)
+local function asks_for(question, key, record)
   return (question.type == TYPE.ANY or question.type == record.type)
-    and (question.class == record.class or question.class == ANY_CLASS)
-    and message.key(question.name) == message.key(record.name)
+    and (question.class == record.class or question.class == ANY_CLASS) and question.key == key
+end
+
+local function is_asked_for(questions, record)
+  local key = message.key(record.name)
+  for _, question in ipairs(questions) do
+    if asks_for(question, key, record) then
+      return true
+    end
+  end
+  return false
 end
 
 local function knows(known, record)
@@ -319,14 +328,15 @@ end
 -- What the questions ask for and the asker does not know: { record, service, shared } by key.
 local function answers_to(self, packet, link)
   local found = {}
+  for _, question in ipairs(packet.questions) do
+    question.key = message.key(question.name)
+  end
   for service in pairs(self.services) do
     if is_up(service) then
       local shared, unique = records_on(service, link)
       for i, record in ipairs(concat(shared, unique)) do
-        for _, question in ipairs(packet.questions) do
-          if asks_for(question, record) and not knows(packet.answers, record) then
-            found[record_key(record)] = { record = record, service = service, shared = i <= #shared }
-          end
+        if is_asked_for(packet.questions, record) and not knows(packet.answers, record) then
+          found[record_key(record)] = { record = record, service = service, shared = i <= #shared }
         end
       end
     end
