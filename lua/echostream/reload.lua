@@ -222,8 +222,19 @@ local function run(self, again)
   if not chunk then
     return nil, failed(problem)
   end
-  self.stages, self.made = setmetatable({}, { __mode = "k" }), {}
+  self.stages, self.made = {}, {}
   local put_back = again and forget_modules(self)
+  local kept, co = false, coroutine.running()
+  -- Also when this is never gone on with: a stray coroutine.yield in the file ends the task.
+  local _ <close> = setmetatable({}, { __close = function()
+    server_module.intercept(co, nil)
+    if not kept then
+      discard(self)
+      if put_back then
+        put_back()
+      end
+    end
+  end })
   local stage, traceback
   stage, problem, traceback = run_chunk(self, chunk, again)
   local before, summary
@@ -241,12 +252,9 @@ local function run(self, again)
     end
   end
   if not stage then
-    discard(self)
-    if put_back then
-      put_back()
-    end
     return nil, failed(problem, traceback)
   end
+  kept = true
   self.stages, self.made = nil, nil
   return before or self.owned, summary
 end
@@ -301,8 +309,13 @@ function Unit:reload()
     return nil, errors.new("aborted", "the file is being loaded already")
   end
   self.busy = true
-  local ran, before, summary = xpcall(run, traced, self, true)
-  self.busy = false
+  local ran, before, summary
+  do
+    local _ <close> = setmetatable({}, { __close = function() -- as in run
+      self.busy = false
+    end })
+    ran, before, summary = xpcall(run, traced, self, true)
+  end
   local err = not ran and failed(text_of(before)) or not before and summary or nil
   if err then
     log.write("error", ("%s was not loaded again, v%d stays: %s"):format(short(self.path), self.version, err.message),

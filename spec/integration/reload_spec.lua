@@ -458,6 +458,28 @@ net.each(function(env)
       assert.equal(2, first:wait(10).version)
     end)
 
+    env.it("bears a file that yields out of everything", function()
+      local good = "local server = ... server:add_rpc('version', function() return require('reload_yields') end)"
+      write("reload_yields.lua", "return 1")
+      local server, client = serve(good)
+      assert.equal(1, client:request("version"))
+      write("app.lua", good .. " server:plugin { name = 'p', install = function() end, uninstall = function() reload_undone = true end } "
+        .. "coroutine.yield()")
+      write("reload_yields.lua", "return 2")
+      local task = echo.spawn(function() return server:reload() end)
+      local ok, err = task:wait(10)
+      assert.is_nil(ok)
+      matches("coroutine.yield%(%) was called outside", err.message)
+      assert.is_true(_G.reload_undone)
+      _G.reload_undone = nil
+      assert.equal(1, client:request("version"))
+      assert.same({}, server:plugins())
+      write("app.lua", good)
+      assert.equal(2, server:reload().version)
+      assert.equal(2, client:request("version"))
+      package.loaded.reload_yields = nil
+    end)
+
     env.it("loses no call in fifty reloads under load", function()
       local text = [[
         local server = ...

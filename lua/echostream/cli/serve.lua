@@ -53,7 +53,7 @@ local function reload_by_itself(server, watching)
       return
     end
     running = true
-    echo.spawn(function()
+    local task = echo.spawn(function()
       while wanted do
         wanted = false
         server:reload()
@@ -61,7 +61,12 @@ local function reload_by_itself(server, watching)
           watcher:update(unit:files())
         end
       end
+    end)
+    task:on_end(function() -- however it ends: a file may do anything to the task that runs it
       running = false
+      if wanted then
+        reload()
+      end
     end)
   end
   if watching then
