@@ -338,6 +338,8 @@ local schema = {
 ---@field path string
 ---@field close fun()  nobody attaches any more; those who did are cut off
 
+local ours = {} -- paths of the sockets that this process has open
+
 --- Opens the socket on which this user can attach to this process. It does not keep the process alive.
 ---@param opts? echostream.options.attach
 ---@return echostream.attach.point|nil point
@@ -359,6 +361,9 @@ function M.open(opts)
   end
   if not checked.path then
     M.list() -- which removes what dead ones left
+    if not ours[path] then -- one of our number did, which in a container all may have
+      os.remove(path)
+    end
   end
   local open = setmetatable({}, { __mode = "k" })
   local about = {
@@ -373,9 +378,11 @@ function M.open(opts)
   if not listener then
     return nil, errors.new("io", ("%s: %s"):format(path, tostring(err)))
   end
+  ours[path] = true
   return {
     path = path,
     close = function()
+      ours[path] = nil
       listener.close()
       for connection in pairs(open) do
         connection:close()

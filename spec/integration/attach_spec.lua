@@ -284,6 +284,26 @@ describe("the socket of a server", function()
     assert.error_matches(function() attach.open { pth = 1 } end, "did you mean")
   end)
 
+  it("takes the place of a socket that a process of the same number left, and of none of its own", function()
+    local place = dir .. "/echostream"
+    assert(directory.make_private(place))
+    process.write(dir .. "/own.lua", ([[
+      local attach = require "echostream.attach"
+      local path = "%s/same." .. require("echostream.loop.directory").own_pid() .. ".sock"
+      assert(io.open(path, "w")):close() -- what is left counts, not what it is
+      local point = assert(attach.open { name = "same" })
+      assert(point.path == path)
+      print(select(2, attach.open { name = "same" }))
+      assert(#attach.list() == 1)
+      point.close()
+      print(#attach.list())
+      assert(attach.open { name = "same" }).close()
+    ]]):format(place))
+    local result = process.run("lua5.4 " .. dir .. "/own.lua", { env = { XDG_RUNTIME_DIR = dir, HOME = dir } })
+    assert.equal("", result.err)
+    assert.matches("^io: .*address already in use\n0\n$", result.out)
+  end)
+
   it("decodes its messages however they are cut", function()
     local bytes = attach.encode("line", "one\ntwo") .. attach.encode("interrupt") .. attach.encode("out", ("x"):rep(1000))
     for size = 1, 40 do

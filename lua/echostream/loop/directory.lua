@@ -53,7 +53,7 @@ end
 --- The number of this process.
 ---@return integer
 function M.own_pid()
-  return loop.luv().os_getpid()
+  return (math.tointeger(loop.luv().os_getpid())) -- luv gives a float
 end
 
 return M
