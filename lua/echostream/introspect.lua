@@ -265,7 +265,7 @@ local function value_text(entry)
   if type(entry) ~= "table" then
     return tostring(entry)
   end
-  local text = (entry.name or "") .. (entry.optional and "?" or "")
+  local text = tostring(entry.name or "") .. (entry.optional and "?" or "")
   for _, part in ipairs { entry.type or false, entry.doc or false } do
     if part then
       text = text .. (text ~= "" and ": " or "") .. tostring(part)
@@ -280,7 +280,7 @@ local function example_text(example, name)
   end
   local function in_json(values)
     local parts = {}
-    for i, value in ipairs(values) do
+    for i, value in ipairs(type(values) == "table" and values or { values }) do
       parts[i] = core.codec.json.pack(value) or errors.show(value)
     end
     return table.concat(parts, ", ")

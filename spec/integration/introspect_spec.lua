@@ -51,6 +51,16 @@ net.each(function(env)
       refused("describe: name wants a string, got 5", client.describe, client, 5)
     end)
 
+    env.it("shows descriptions of any form", function()
+      local server, client = env.pair(offer)
+      server:middleware(function(call, next)
+        if call.name ~= "rpc.describe" then return next(call) end
+        return call:reply { name = {}, kind = 5, arguments = { { name = true, type = {} }, 7, "b" }, results = 8,
+          examples = { { arguments = 9, results = "c" }, 10 }, doc = false }
+      end)
+      assert.matches("examples: .*%(9%) %-%-> \"c\"; 10", tostring(assert(client:describe("math.add"))))
+    end)
+
     env.it("is an empty list where nothing is offered", function()
       local _, client = env.pair()
       assert.same({}, client:describe())
