@@ -312,8 +312,9 @@ function M.find(word)
   if #fits == 1 then
     return fits[1].path
   elseif #fits == 0 then
-    return nil, errors.new("not_found", word and ("no server of the name or process id %s runs here"):format(word)
-      or "no server that can be attached to runs here")
+    return nil, errors.new("not_found", word
+      and ("no server of the name or process id %s runs here (echostream attach --list shows those that do)"):format(word)
+      or "no server of this user that can be attached to runs here (echostream serve makes one)")
   end
   local names = {}
   for i, entry in ipairs(fits) do

@@ -112,6 +112,25 @@ local function store(given, name, spec, value)
   end
 end
 
+-- "there is no option --insecur", with what was meant.
+local function no_option(cmd, word)
+  local names = { help = true }
+  for name in pairs(cmd.options) do
+    names[name] = true
+  end
+  local guess = options.nearest(word:match "^%-+([^=]*)", names)
+  return ("there is no option %s%s"):format(word, guess and (" (did you mean --%s?)"):format(guess) or "")
+end
+
+-- The words that a command wants, as its usage has them: "call ADDR METHOD [JSON]…" wants ADDR and METHOD.
+local function missing(cmd, given)
+  local wanted = {}
+  for word in cmd.usage:gsub("%b[]", ""):gmatch "%f[%S](%u+)%f[%s%z]" do
+    wanted[#wanted + 1] = word
+  end
+  return ("%s %s missing"):format(table.concat(wanted, " and ", given + 1, cmd.min), cmd.min - given == 1 and "is" or "are")
+end
+
 --- Takes the arguments of a command apart: `--name value`, `--name=value`, flags and positional ones in any order; after
 --- `--` everything is positional, and so is what looks like a negative number.
 ---@param cmd echostream.cli.command
@@ -137,7 +156,7 @@ function M.parse(cmd, argv, first)
       name = name or word:match("^%-%-([%w-]+)$")
       local spec = name and cmd.options[name]
       if not spec then
-        return nil, ("there is no option %s"):format(word)
+        return nil, no_option(cmd, word)
       elseif not spec.value then
         if value then
           return nil, ("--%s takes no value"):format(name)
@@ -160,7 +179,7 @@ function M.parse(cmd, argv, first)
     i = i + 1
   end
   if not given.help and #positional < cmd.min then
-    return nil, "too few arguments"
+    return nil, missing(cmd, #positional)
   elseif not given.help and #positional > cmd.max then
     return nil, ("too many arguments: %s"):format(positional[cmd.max + 1])
   end
@@ -172,7 +191,7 @@ end
 ---@param problem string
 ---@return integer exit code
 function M.misused(cmd, problem)
-  M.complain("%s\nUsage: %s", problem, cmd.usage)
+  M.complain("%s\nUsage: %s\n%s --help says more", problem, cmd.usage, cmd.usage:match "^%S+ %S+")
   return M.USAGE
 end
 

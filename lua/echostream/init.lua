@@ -62,7 +62,8 @@ M.server = server.new
 --- Makes a client that is not connected yet; see client.lua for the options.
 M.client = client.new
 
---- Connects: `echo.client(opts)` and `:connect(addr)` in one.
+--- Connects: `echo.client(opts)` and `:connect(addr)` in one. Of `echo.connect(echo.discovery.discover "name")` with nothing found,
+--- the result is what discover said: nil, err.
 ---@param addr string|integer|table "127.0.0.1:5000", "example.org:5000", "[::1]:5000"; or what `echo.discovery` found
 ---@param opts? table  as `echo.client`
 ---@param callback? fun(client: echostream.client?, err: echostream.error?)
@@ -71,7 +72,9 @@ function M.connect(addr, opts, callback)
   if type(opts) == "function" then
     opts, callback = nil, opts
   end
-  if type(addr) == "table" then
+  if addr == nil and errors.is_error(opts) then
+    return nil, opts
+  elseif type(addr) == "table" then
     addr, opts = require("echostream.discovery").dial(addr, opts)
   end
   return client.new(opts):connect(addr, callback)
@@ -141,7 +144,10 @@ local parts = {
 
 return setmetatable(M, {
   __name = "echostream",
-  __methods = parts, -- for the prompt's completion
+  __methods = parts, -- for the prompt's completion, which follows what is loaded on first use as well
+  __lookup = function(self, key)
+    return self[key]
+  end,
   __index = function(self, key)
     if parts[key] then
       local part = require(parts[key])

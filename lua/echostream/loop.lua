@@ -401,6 +401,13 @@ function M.stop()
   end
 end
 
+-- What the name service's errors mean.
+local unresolved = {
+  EAI_NONAME = "there is no such name (EAI_NONAME)",
+  EAI_NODATA = "the name has no address (EAI_NODATA)",
+  EAI_AGAIN = "the name service does not answer (EAI_AGAIN)",
+}
+
 --- Resolves a host name to numeric addresses. `done(addresses, err)` is called once, from the loop.
 ---@param host string
 ---@param done fun(addresses: string[]?, err: echostream.error?)
@@ -421,7 +428,7 @@ function M.resolve(host, done)
       end
     end
     if #addresses == 0 then
-      done(nil, errors.new("not_found", ("no address of %s: %s"):format(host, tostring(err or "none found"))))
+      done(nil, errors.new("not_found", ("no address of %s: %s"):format(host, unresolved[err] or tostring(err or "none found"))))
     else
       done(addresses)
     end

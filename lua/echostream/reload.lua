@@ -77,8 +77,10 @@ end
 
 -- Running the file -----------------------------------------------------------------------------------------------
 
+-- The traceback ends with the file: what is below it is ours.
 local function traced(raised)
-  return { value = raised, traceback = type(raised) == "string" and debug.traceback(nil, 2) or nil }
+  local text = type(raised) == "string" and debug.traceback(nil, 2) or nil
+  return { value = raised, traceback = text and text:gsub("(\n\t[^\n]* in main chunk)\n\t%[C%]: in function 'xpcall'.*$", "%1") }
 end
 
 local function text_of(raised)

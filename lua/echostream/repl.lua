@@ -143,6 +143,10 @@ local function failure_text(self, failure)
     text = pretty.format(value, { width = width(self) })
   else
     text = pretty.safe(value, true)
+    -- Ours, given something else than the object it belongs to.
+    if value:sub(1, #ours) == ours and (value:find("nil value (field '_", 1, true) or value:find("(local 'self')", 1, true)) then
+      text = text .. "\n(a method is called with a colon: client:request(…), not client.request(…))"
+    end
   end
   local lines = { self:paint("error: " .. text, "fault") }
   -- One place says no more than the message, which names it.
@@ -210,16 +214,19 @@ local function begin(self, fn, ...)
   end)
 end
 
+local END = "<eof>['\"]?$"
+
 -- The function of a text; or nil, its message and whether more lines could complete it.
 local function compile(text, env)
   local shown = text:match("^%s*=(.*)$")
-  local chunk = load("return " .. (shown or text), CHUNK, "t", env)
+  local chunk, problem = load("return " .. (shown or text), CHUNK, "t", env)
   if chunk then
     return chunk
   end
   local err
   chunk, err = load(text, CHUNK, "t", env)
-  return chunk, err, err and err:find("<eof>['\"]?$") ~= nil
+  -- "1 +" and "{ 1," go on, though no statement begins so
+  return chunk, err, err and (err:find(END) or problem:find(END)) ~= nil
 end
 
 local function note_about_locals(self, text)
@@ -229,11 +236,23 @@ local function note_about_locals(self, text)
   end
 end
 
+local commands_elsewhere = { exit = ".exit or Ctrl-D leaves", quit = ".exit or Ctrl-D leaves", help = ".help lists the commands" }
+
+-- What other prompts would do.
+local function note_about_commands(self, text)
+  local name = text:match("^%s*(%a+)%s*%(?%s*%)?%s*;?%s*$")
+  local note = name and commands_elsewhere[name]
+  if note and self.env[name] == nil then
+    self:write(self:paint(("(%s)"):format(note), "dim") .. "\n")
+  end
+end
+
 local function evaluate(self, text)
   local chunk, err, incomplete = compile(text, self.env)
   if chunk then
     self._lines = nil
     note_about_locals(self, text)
+    note_about_commands(self, text)
     return begin(self, chunk)
   elseif incomplete then
     self._lines = text

@@ -150,8 +150,13 @@ local function proxy(calls, name, parent)
   return setmetatable({ [CALLS] = calls, [NAME] = name, [PARENT] = parent }, Proxy)
 end
 
--- "no method math.sub" becomes more helpful when the other side says what it has. It costs a call, after a failure only.
-local function with_hint(calls, name, err)
+--- "no method math.sub" becomes more helpful when the other side says what it has. It costs a call, after a failure only.
+---@param calls table
+---@param name string
+---@param err echostream.error  its message is added to, unless the other side does not say
+---@return echostream.error err
+---@package
+function M.with_hint(calls, name, err)
   local entries = calls:with({ timeout = 2 }):request("rpc.list")
   if type(entries) ~= "table" then
     return err
@@ -159,7 +164,12 @@ local function with_hint(calls, name, err)
   local names, siblings = {}, {}
   local service = name:match("^(.*)%.") or ""
   for _, entry in ipairs(entries) do
-    if entry.kind == "rpc" then
+    if type(entry) ~= "table" or type(entry.name) ~= "string" then -- who knows who answers
+      return err
+    elseif entry.name == name and entry.kind ~= "rpc" then
+      err.message = ("%s (it is %s %s)"):format(err.message, entry.kind == "event" and "an" or "a", errors.show(entry.kind):gsub('"', ""))
+      return err
+    elseif entry.kind == "rpc" then
       names[entry.name] = true
       if entry.name:sub(1, #service + 1) == service .. "." then
         siblings[#siblings + 1] = entry.name
@@ -170,10 +180,12 @@ local function with_hint(calls, name, err)
   local nearest = options.nearest(name, names)
   if nearest then
     hint = ("did you mean %s?"):format(nearest)
-  elseif #siblings > 0 then
+  elseif service ~= "" and #siblings > 0 then
     hint = ("there are %s"):format(table.concat(siblings, ", ", 1, math.min(#siblings, 10)))
-  else
+  elseif service ~= "" then
     hint = ("there is no service %s"):format(service)
+  else
+    return err
   end
   err.message = ("%s (%s)"):format(err.message, hint)
   return err
@@ -183,7 +195,7 @@ local function raise_failure(calls, name, ...)
   local first, err = ...
   if first == nil and errors.is_error(err) then
     if err.code == "method_not_found" and err.processed == "no" then
-      err = with_hint(calls, name, err)
+      err = M.with_hint(calls, name, err)
     end
     error(err, 0)
   end

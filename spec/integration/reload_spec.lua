@@ -131,6 +131,7 @@ net.each(function(env)
         assert.equal("failed_precondition", err.code)
         matches(pattern, err.message)
         assert.truthy(env.logged("app.lua was not loaded again, v1 stays: "))
+        assert.is_nil((env.logged("reload.lua"))) -- the traceback ends with the file
         assert.equal(1, client:request("version"))
         assert.equal("v1: 0 in flight", client:describe("version").versions)
         assert.equal("method_not_found", select(2, client:request("half")).code)

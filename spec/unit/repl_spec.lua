@@ -63,9 +63,28 @@ describe("the prompt's engine", function()
       assert.equal("> ", p.word)
       assert.equal("7\n", p.run "7")
       assert.is_false(p.repl:interrupt())
+      p.run "1 +" -- no statement begins so, but an expression does
+      assert.equal(">> ", p.word)
+      assert.equal("3\n", p.run "2")
+      p.run "{ 1,"
+      assert.equal("{ 1, 2 }\n", p.run "2 }")
       p.run "if true then"
       p.repl:finish()
       assert.equal(1, p.repl.failed)
+    end)
+
+    it("helps those who have met other prompts, or forget a colon", function()
+      local p = new_prompt()
+      assert.equal("(.exit or Ctrl-D leaves)\nnil\n", p.run "exit")
+      assert.matches("^%(.exit or Ctrl%-D leaves%)\nerror: ", p.run "quit()")
+      assert.equal("(.help lists the commands)\nnil\n", p.run "help")
+      p.env.help = 5
+      assert.equal("5\n", p.run "help")
+      p.env.client = echo.client { skip_verification = true }
+      assert.matches("a method is called with a colon", p.run "client.request('x')", 1, true)
+      assert.matches("a method is called with a colon", p.run "client.close()", 1, true)
+      assert.not_matches("colon", p.run "nothing.x = 1")
+      p.env.client:close()
     end)
 
     it("says what is wrong, and where in the code that was typed", function()
@@ -243,6 +262,9 @@ describe("the prompt's completion", function()
       assert.same({ ".", "sessions " }, words(p, ".se"))
       assert.same({ "nothing." }, words(p, "nothing."))
       assert.same({ "f()." }, words(p, "f()."))
+      p.env.echo = echo
+      assert.same({ "echo.plugins.", "tracing" }, words(p, "echo.plugins.tra"))
+      assert.same({ "echo.introspect.", "page(" }, words(p, "echo.introspect.pa"))
       p.env.trap = setmetatable({}, { __index = function() error "called" end })
       assert.same({ "trap.x." }, words(p, "trap.x."))
     end)

@@ -53,8 +53,7 @@ local function attach_here(word, options)
   local attach = require "echostream.attach"
   local path, problem = attach.find(word)
   if not path then
-    cli.complain("%s", problem.message)
-    return cli.NO_CONNECTION
+    return connection.failed(options, problem)
   end
   local socket = require "echostream.loop.socket"
   local connected, err = await(function(done)
@@ -86,8 +85,7 @@ local function attach_there(address, options)
   if not made then
     return client
   elseif not client then
-    cli.complain("%s", tostring(err))
-    return cli.NO_CONNECTION
+    return connection.failed(options, err, address)
   end
   local plugin = require "echostream.plugins.attach"
   local stream

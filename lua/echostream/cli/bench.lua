@@ -165,7 +165,7 @@ function M.run(given, words)
     if not made then
       return first
     elseif first == nil and err and err.code == "method_not_found" then
-      return connection.report(given, err)
+      return connection.no_method(given, calls, words[2], err)
     end
     local all, clients = { calls }, {}
     for i = 2, plan.connections do

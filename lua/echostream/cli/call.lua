@@ -46,7 +46,11 @@ function M.run(given, words)
     if not results[1] then
       return results[2]
     elseif results[2] == nil and errors.is_error(results[3]) then
-      return connection.report(given, results[3])
+      local err = results[3]
+      if err.code == "method_not_found" and err.processed == "no" then
+        return connection.no_method(given, calls, words[2], err)
+      end
+      return connection.report(given, err)
     end
     return print_results(given, table.pack(table.unpack(results, 2, results.n)))
   end)

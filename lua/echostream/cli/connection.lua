@@ -3,6 +3,7 @@
 local cli = require "echostream.cli"
 local core = require "echostream.core"
 local errors = require "echostream.errors"
+local pretty = require "echostream.pretty"
 
 local M = {}
 
@@ -173,23 +174,35 @@ function M.report(given, err)
     M.print_json { error = plain(err) }
     return cli.FAILED
   end
-  io.stderr:write(tostring(err), "\n")
+  io.stderr:write(pretty.safe(tostring(err), true), "\n")
   local details = err.details ~= nil and core.codec.json.pack(err.details)
   if details then
-    io.stderr:write("details: ", details, "\n")
+    io.stderr:write("details: ", pretty.safe(details), "\n")
   end
   return cli.FAILED
+end
+
+--- Says that there is no such method, and which was meant where the server tells what it has.
+---@param given table
+---@param calls echostream.calls
+---@param name string
+---@param err echostream.error
+---@return integer exit code 1
+function M.no_method(given, calls, name, err)
+  return M.report(given, require("echostream.services").with_hint(calls, name, err))
 end
 
 --- Says what stood in the way of a connection.
 ---@param given table
 ---@param err echostream.error
+---@param address? string  of the server: where nothing came back, `echostream doctor` knows more
 ---@return integer exit code 3
-function M.failed(given, err)
+function M.failed(given, err, address)
   if given.json then
     M.print_json { error = plain(err) }
   else
-    cli.complain("%s", tostring(err))
+    cli.complain("%s%s", pretty.safe(tostring(err), true), address and err.code == "timeout"
+      and ("; `echostream doctor %s` finds out why"):format(address) or "")
   end
   return cli.NO_CONNECTION
 end
@@ -201,7 +214,7 @@ end
 function M.another(given, address)
   local client, err = require "echostream".connect(address, M.settings(given))
   if not client then
-    return nil, M.failed(given, err)
+    return nil, M.failed(given, err, address)
   end
   return client
 end
@@ -231,7 +244,7 @@ function M.run(cmd, given, address, own, body)
   if not made then
     return client
   elseif not client then
-    return M.failed(given, err)
+    return M.failed(given, err, address)
   end
   local ok, code = xpcall(body, cli.traceback, client, client:with(call_options), call_options)
   client:close()

@@ -36,6 +36,15 @@ local function remarks(entry)
   return #words > 0 and ("(%s) "):format(table.concat(words, ", ")) or ""
 end
 
+local function all_tables(list)
+  for _, entry in ipairs(list) do
+    if type(entry) ~= "table" then
+      return false
+    end
+  end
+  return true
+end
+
 local function print_list(entries)
   local rows = {}
   for i, entry in ipairs(entries) do
@@ -147,7 +156,7 @@ function M.run(given, words)
       return connection.report(given, err)
     elseif given.json then
       return connection.print_json(answer) and cli.OK or cli.FAILED
-    elseif type(answer) ~= "table" then
+    elseif type(answer) ~= "table" or not name and not all_tables(answer) then
       cli.complain("the server's description makes no sense: %s", line_of(answer))
       return cli.FAILED
     end

@@ -10,6 +10,7 @@ local names = { auth = true, rate_limit = true, access_log = true, cache = true,
 
 return setmetatable({}, {
   __name = "echostream.plugins",
+  __methods = names, -- for the prompt's completion
   __index = function(self, name)
     if names[name] then
       local make = require("echostream.plugins." .. name)[name]
