@@ -165,6 +165,14 @@ static void method_reset(struct es_method *m, unsigned flags, uint32_t concurren
     m->version = version;
 }
 
+/* What is queued for versions of another form than the function there will be is refused. */
+static void refuse_other_forms(struct es_method *m, unsigned flags)
+{
+    for (; m != NULL; m = m->older)
+        if (((m->flags ^ flags) & ES_METHOD_STREAM) != 0)
+            m->ref = ES_NO_REF;
+}
+
 int es_host_replace(struct es_host *h, enum es_kind kind, const char *name, size_t len, unsigned flags,
                     uint32_t concurrent, uint32_t version)
 {
@@ -178,6 +186,7 @@ int es_host_replace(struct es_host *h, enum es_kind kind, const char *name, size
         return ES_ERR_EXISTS;
     if (old->uses == 0) {
         method_reset(old, flags, concurrent, version);
+        refuse_other_forms(old->older, flags); /* of those something may be queued still */
         return 0;
     }
     m = es_calloc(1, sizeof *m + len + 1);
@@ -197,9 +206,7 @@ int es_host_replace(struct es_host *h, enum es_kind kind, const char *name, size
     old->newer = m;
     m->meter = old->meter;
     old->meter = NULL;
-    for (; old != NULL; old = old->older)
-        if (((old->flags ^ flags) & ES_METHOD_STREAM) != 0)
-            old->ref = ES_NO_REF; /* what is queued has another form than the function there will be */
+    refuse_other_forms(old, flags);
     return 0;
 }
 

@@ -160,6 +160,24 @@ TEST(a_method_that_becomes_a_streaming_one_refuses_what_was_queued_for_the_plain
     host_end(h);
 }
 
+TEST(it_refuses_what_was_queued_for_plain_versions_before_the_last_too)
+{
+    struct es_host *h = host_new();
+    struct es_method *plain;
+
+    CHECK_INT(es_host_add(h, ES_KIND_RPC, "a", 1, 7, 0, 0), ==, 0);
+    plain = begin(h, "a");
+    CHECK_INT(es_host_replace(h, ES_KIND_RPC, "a", 1, 0, 0, 2), ==, 0);
+    CHECK_INT(plain->ref, ==, 7);
+    CHECK_INT(es_host_replace(h, ES_KIND_RPC, "a", 1, ES_METHOD_STREAM_OUT, 0, 3), ==, 0);
+    CHECK_INT(plain->ref, ==, ES_NO_REF);
+    CHECK_INT(es_host_find(h, ES_KIND_RPC, "a", 1)->ref, ==, 7);
+    CHECK_INT(es_host_find(h, ES_KIND_RPC, "a", 1)->version, ==, 3);
+    end(plain);
+    CHECK(es_host_find(h, ES_KIND_RPC, "a", 1)->older == NULL);
+    host_end(h);
+}
+
 TEST(names_are_unique_within_a_kind)
 {
     struct es_host *h = host_new();
