@@ -7,6 +7,7 @@
  */
 #include "binding.h"
 #include <string.h>
+#include "../dispatch/host.h"
 #include "codec.h"
 #include "errors.h"
 #include "quic.h"
@@ -178,6 +179,7 @@ static void on_channel_request(lua_State *L, struct es_lloop *lp, struct es_ev_m
     t->session = m->h.owner;
     es_session_ref(t->session);
     t->method = m->method;
+    es_method_use(t->method); /* a handler may close its stream, which leaves the method, and go on */
     t->codec = m->codec;
     int above = push_handler(L, ls, ES_JOB_CHANNEL, m), n = 0, rc = 0;
     struct es_lchannel *lc = es_lchannel_new(L, lp, m->channel);

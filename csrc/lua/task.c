@@ -9,6 +9,7 @@
 #include <string.h>
 #include "../base/clock.h"
 #include "../base/mem.h"
+#include "../dispatch/host.h"
 #include "errors.h"
 
 #define TASK_MT  "echostream.task"
@@ -80,6 +81,15 @@ static void drop_ref(lua_State *L, int *ref)
     }
 }
 
+/* A stream's handler keeps its method; a call and an event do it for their tasks. Before the session, which
+ * keeps the host. */
+static void leave_method(struct es_task *t)
+{
+    if (t->job == ES_JOB_CHANNEL && t->method)
+        es_method_unuse(t->method);
+    t->method = NULL;
+}
+
 /* The job is over in every respect: the coroutine goes back to the pool. */
 static void task_recycle(lua_State *L, struct es_task *t)
 {
@@ -95,12 +105,12 @@ static void task_recycle(lua_State *L, struct es_task *t)
         t->ud = NULL;
         drop_ref(L, &t->ud_ref);
     }
+    leave_method(t);
     if (t->session) {
         es_session_unref(t->session);
         t->session = NULL;
     }
     t->call = NULL;
-    t->method = NULL;
     t->job = ES_JOB_NONE;
     t->state = ES_TASK_IDLE;
     lp->n_tasks--;
@@ -317,6 +327,7 @@ void es_task_close_all(lua_State *L, struct es_lloop *lp)
         {
             struct es_task *t = es_container_of(it, struct es_task, node);
             es_job_abandon(t);
+            leave_method(t);
             if (t->session)
                 es_session_unref(t->session);
             if (t->channel) {
