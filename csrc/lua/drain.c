@@ -395,14 +395,48 @@ static int slice_is_over(const struct es_lloop *lp)
     return lp->stamp - lp->slice_began > SLICE && !lp->sim;
 }
 
+/* Of es_lua_drain: an error leaves drain_body, and what is here stays. */
+struct pass {
+    struct es_lloop *lp;      /* borrowed */
+    struct es_event *handled; /* borrowed: the event that an error came out of; NULL: none */
+    struct es_list batch;     /* es_task.node: those whose turn it is */
+    size_t count;
+};
+
+/* One pass over what is ready now: a task that is woken meanwhile waits for the next pass, after a flush. */
+static void run_batch(lua_State *L, struct pass *p)
+{
+    struct es_lloop *lp = p->lp;
+
+    if (!es_list_empty(&lp->ready)) {
+        p->batch = lp->ready;
+        p->batch.next->prev = &p->batch;
+        p->batch.prev->next = &p->batch;
+        es_list_init(&lp->ready);
+    }
+    while (!es_list_empty(&p->batch)) {
+        struct es_task *t = es_container_of(p->batch.next, struct es_task, node);
+        ++p->count;
+        if (lua_status(t->co) == LUA_OK && t->cancelled && t->job == ES_JOB_SPAWNED) {
+            es_list_remove(&t->node);
+            es_list_push(&lp->ready, &t->node);
+            es_task_cancel(L, t);
+        } else {
+            es_task_run(L, t, t->nargs);
+        }
+        lua_settop(L, 1);
+    }
+}
+
 static int drain_body(lua_State *L)
 {
-    struct es_lloop *lp = lua_touserdata(L, 1);
-    size_t *count = lua_touserdata(L, 2);
+    struct pass *p = lua_touserdata(L, 1);
+    struct es_lloop *lp = p->lp;
     struct es_event *ev;
     luaL_checkstack(L, 40, "draining");
     while ((ev = es_evq_peek(lp->events)) != NULL && !slice_is_over(lp)) {
-        ++*count;
+        ++p->count;
+        p->handled = ev;
         if (ev->type < QUIC_EVENTS)
             handle_session_event(L, lp, ev);
         else if (ev->type == ES_TICKET_EVENT)
@@ -411,32 +445,12 @@ static int drain_body(lua_State *L)
             es_lua_quic_event(L, ev);
         else
             es_lua_log(L, lp->lua, "warn", (const char *)(ev + 1), NULL, NULL);
+        p->handled = NULL;
         pop(lp, ev);
-        lua_settop(L, 2);
+        lua_settop(L, 1);
     }
-    *count += es_lua_run_fired(L, lp);
-    /* One pass over what is ready now: a task that is woken meanwhile waits for the next pass, after a flush.
-     */
-    struct es_list batch;
-    es_list_init(&batch);
-    if (!es_list_empty(&lp->ready)) {
-        batch = lp->ready;
-        batch.next->prev = &batch;
-        batch.prev->next = &batch;
-        es_list_init(&lp->ready);
-    }
-    while (!es_list_empty(&batch)) {
-        struct es_task *t = es_container_of(batch.next, struct es_task, node);
-        ++*count;
-        if (lua_status(t->co) == LUA_OK && t->cancelled && t->job == ES_JOB_SPAWNED) {
-            es_list_remove(&t->node);
-            es_list_push(&lp->ready, &t->node);
-            es_task_cancel(L, t);
-        } else {
-            es_task_run(L, t, t->nargs);
-        }
-        lua_settop(L, 2);
-    }
+    p->count += es_lua_run_fired(L, lp);
+    run_batch(L, p);
     return 0;
 }
 
@@ -451,16 +465,16 @@ static int end_waiter_body(lua_State *L)
 
 size_t es_lua_drain(lua_State *L, struct es_lloop *lp)
 {
-    size_t count = 0;
+    struct pass p = {.lp = lp};
+    es_list_init(&p.batch);
     lp->slice_began = lp->stamp;
     for (int tries = 0; tries < 1000; tries++) {
-        struct es_event *before = es_evq_peek(lp->events);
-        if (!before && es_list_empty(&lp->ready) && es_list_empty(&lp->fired))
+        size_t before = p.count;
+        if (!es_evq_peek(lp->events) && es_list_empty(&lp->ready) && es_list_empty(&lp->fired))
             break;
         lua_pushcfunction(L, drain_body);
-        lua_pushlightuserdata(L, lp);
-        lua_pushlightuserdata(L, &count);
-        if (lua_pcall(L, 2, 0, 0) == LUA_OK)
+        lua_pushlightuserdata(L, &p);
+        if (lua_pcall(L, 1, 0, 0) == LUA_OK)
             break;
         es_lua_log(L, lp->lua, "error", lua_tostring(L, -1), NULL, "drain");
         lua_pop(L, 1);
@@ -476,11 +490,19 @@ size_t es_lua_drain(lua_State *L, struct es_lloop *lp)
             if (lua_pcall(L, 1, 0, 0) != LUA_OK)
                 lua_pop(L, 1);
         }
-        struct es_event *ev = es_evq_peek(lp->events);
-        if (ev)
-            pop(lp, ev);
+        /* Tasks that had no turn get it in the next pass; events too, but for the one that failed. */
+        es_list_foreach(it, &p.batch)
+        {
+            es_list_remove(it);
+            es_list_push(&lp->ready, it);
+        }
+        if (p.handled)
+            pop(lp, p.handled);
+        p.handled = NULL;
+        if (p.count == before)
+            break; /* there is no memory even to begin */
     }
-    return count;
+    return p.count;
 }
 
 /* What the queue still wanted from us is answered, so that nothing is left waiting for it. */
