@@ -154,7 +154,7 @@ local function output_of(connection)
   end
 end
 
--- Whether code computes and never waits: the clock's ticks, which the loop serves, do not come.
+-- Whether code computes and never waits (as a sentence): the clock's ticks, which the loop serves, do not come.
 local function watch(connection, most)
   local ticks, seen, since = 0, -1, 0
   local function tick()
@@ -167,7 +167,7 @@ local function watch(connection, most)
     if ticks ~= seen then
       seen, since = ticks, now
     end
-    return now - since > most
+    return now - since > most and ("it computed for %g s without waiting, and nothing else runs here meanwhile"):format(most)
   end
 end
 

@@ -23,7 +23,7 @@ local M = {}
 ---@field env? table                  the globals of what is typed (default: those of this Lua state)
 ---@field colour? boolean             with colours (default: false)
 ---@field width? fun(): integer       columns that output should fit in (default: 80)
----@field busy? fun(): boolean        asked now and then while code computes without waiting: whether to interrupt it
+---@field busy? fun(): boolean|string asked now and then while code computes without waiting: whether to interrupt it, or why
 ---@field hosts? fun(): echostream.host[]  servers and clients that commands show (default: all that run in this Lua state)
 local schema = {
   write = { type = "function", required = true },
@@ -163,8 +163,9 @@ end
 local function watch(self)
   if self._opts.busy then
     debug.sethook(function()
-      if self._opts.busy() then
-        error("interrupted", 0)
+      local why = self._opts.busy()
+      if why then
+        error("interrupted" .. (type(why) == "string" and ": " .. why or ""), 0)
       end
     end, "", LOOK)
   end

@@ -290,6 +290,18 @@ describe("echostream", function()
       assert.matches("makes its own server", result.err)
     end)
 
+    it("says so when options come after the file, where they are the file's", function()
+      process.write(dir .. "/args.lua", [[
+        local server, first = ...
+        server:add_rpc("first", function() return first end)
+      ]])
+      local server = start(("%s serve --bind 127.0.0.1:0 %s/args.lua --watch 2>&1"):format(echostream, dir))
+      server:expect "note: %-%-watch stands after the file.* options of serve go before it"
+      local address = server:expect "^listening on (%S+)$"
+      assert.equal('"--watch"\n', cli(("call %s first --insecure"):format(address)).out)
+      server:stop()
+    end)
+
     it("uses the certificate it is given", function()
       local made = cli("cert --out " .. dir .. "/own")
       process.write(dir .. "/file.lua", "")

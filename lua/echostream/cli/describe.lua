@@ -3,6 +3,7 @@
 local cli = require "echostream.cli"
 local connection = require "echostream.cli.connection"
 local core = require "echostream.core"
+local options = require "echostream.options"
 local output = require "echostream.cli.output"
 
 local M = {}
@@ -140,6 +141,19 @@ local function print_one(description)
   end
 end
 
+-- What was probably meant by a name that is not offered.
+local function add_guess(calls, name, err)
+  local names = {}
+  local entries = calls:request("rpc.list")
+  for _, entry in ipairs(type(entries) == "table" and all_tables(entries) and entries or {}) do
+    names[tostring(entry.name)] = true
+  end
+  local guess = options.nearest(name, names)
+  if guess then
+    err.message = ("%s (did you mean %s?)"):format(err.message, guess)
+  end
+end
+
 function M.run(given, words)
   local name = words[2]
   return connection.run(M, given, words[1], nil, function(_, calls)
@@ -152,6 +166,8 @@ function M.run(given, words)
     if err then
       if err.code == "method_not_found" and not given.json then
         cli.complain("this server does not describe itself (introspection = false)")
+      elseif name and err.code == "not_found" then
+        add_guess(calls, name, err)
       end
       return connection.report(given, err)
     elseif given.json then

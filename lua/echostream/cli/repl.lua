@@ -71,10 +71,26 @@ local function connect(addr, options)
   if not made then
     return nil, client
   elseif not client then
-    cli.complain("%s", tostring(err))
-    return nil, cli.NO_CONNECTION
+    return nil, connection.failed(options, err, addr)
   end
   return client
+end
+
+-- An option that would say nothing to what was asked for.
+local function idle_option(options, word, file)
+  if options.bind and not file then
+    return "--bind goes with FILE"
+  end
+  for _, name in ipairs { "pin", "ca", "insecure", "timeout", "credential" } do
+    if options[name] and (file or not word) then
+      return ("--%s goes with ADDR"):format(name)
+    end
+  end
+  for _, name in ipairs { "cert", "key" } do
+    if options[name] and not word then
+      return ("--%s goes with ADDR or FILE"):format(name)
+    end
+  end
 end
 
 -- What the first line says.
@@ -91,7 +107,11 @@ end
 function M.run(options, words)
   local echo = require "echostream"
   local server, client, code
-  if words[1] and is_file(words[1]) then
+  local file = words[1] ~= nil and is_file(words[1])
+  local idle = idle_option(options, words[1], file)
+  if idle then
+    return cli.misused(M, idle)
+  elseif file then
     server, code = serve(words[1], options)
   elseif words[1] then
     client, code = connect(words[1], options)

@@ -12,8 +12,9 @@ FILE is a Lua file. It is called with a server that was made for it, and with th
   local server, greeting = ...
   server:add_rpc("hello", function(session, name) return (greeting or "hello") .. " " .. name end)
 
-The server is then started, and runs until Ctrl-C or SIGTERM; both let the calls under way end. A file that wants options
-of its own makes its own server and returns it; --bind and the other options must not be given then.
+Options go before FILE: what follows it is the file's. The server is then started, and runs until Ctrl-C or SIGTERM; both let
+the calls under way end. A file that wants options of its own makes its own server and returns it; --bind and the other options
+must not be given then.
 
 With --watch the file is run again whenever it, or a module of its directory that it requires, has changed; on SIGHUP in any
 case (but one that comes because the terminal was closed stops the server). New calls get the new code, calls under way end
@@ -82,6 +83,16 @@ local function reload_by_itself(server, watching)
   end)
 end
 
+-- "serve app.lua --watch" means something else than who wrote it thinks; it may also be meant.
+local function note_about_options(words)
+  for i = 2, #words do
+    local name = words[i]:match "^%-%-([%w-]+)"
+    if name and M.options[name] then
+      cli.complain("note: --%s stands after the file, so it is an argument of the file; options of serve go before it", name)
+    end
+  end
+end
+
 -- A prompt inside the server, for this user only: `echostream attach`.
 local function attach_point(path, server)
   local name = path:match("([^/]*)$"):gsub("%.lua$", "")
@@ -106,6 +117,7 @@ function M.run(options, words)
     cli.complain("--watch wants a file, and standard input is none")
     return cli.USAGE
   end
+  note_about_options(words)
   local echo = require "echostream"
   local made, server = pcall(echo.server, {
     bind = options.bind or "127.0.0.1:5000",

@@ -166,7 +166,8 @@ end
 local function peer_methods(peer)
   local entries, err = peer:with({ timeout = 10 }):request("rpc.list")
   if type(entries) ~= "table" then
-    error(errors.is_error(err) and err or "the other side does not say what it offers", 0)
+    error(errors.is_error(err) and err.code ~= "method_not_found" and err
+      or "the other side does not say what it offers (its option introspection is off)", 0)
   end
   return entries
 end
