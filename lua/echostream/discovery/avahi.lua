@@ -32,14 +32,14 @@ end
 ---@param lost fun(err: echostream.error)  avahi went away afterwards
 ---@return { remove: fun() }
 function M.publish(service, done, lost)
-  local arguments = {}
+  local arguments = { "LC_ALL=C", PROGRAM } -- what it says is translated elsewhere
   for _, subtype in ipairs(service.subtypes) do
     arguments[#arguments + 1] = ("--subtype=%s._sub.%s"):format(subtype, service.type)
   end
   table.move({ "--", service.name, service.type, tostring(service.port) }, 1, 4, #arguments + 1, arguments)
   table.move(service.strings, 1, #service.strings, #arguments + 1, arguments)
   local established, said, removed = false, "", false
-  local child, err = process.start(PROGRAM, arguments, function(line)
+  local child, err = process.start("env", arguments, function(line)
     local name = line:match "^Established under name '(.*)'$"
     if name then
       local first = not established
