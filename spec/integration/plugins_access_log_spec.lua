@@ -131,6 +131,21 @@ net.each(function(env)
       till(function() return written() == 20 end)
       assert.equal(0, plugin.dropped)
     end)
+
+    env.it("adds what was under way when it was taken away", function()
+      local path = scratch.path ".log"
+      local server, _, _, plugin = up { path = path, sessions = false }
+      local began, go
+      server:add_rpc("long", function() began = true return echo.await(function(resume) go = resume end) end)
+      local client = env.connect(server)
+      local call = echo.spawn(function() return client:request "long" end)
+      till(function() return began end)
+      server:remove_plugin "access_log"
+      go(true)
+      assert.is_true(call:wait(10))
+      till(function() return (process.read(path) or ""):find " rpc long ok .*\n" end)
+      assert.same({ 1, 0 }, { plugin.lines, plugin.dropped })
+    end)
   end)
 end)
 

@@ -104,6 +104,24 @@ net.each(function(env)
       local spans = assert(json.unpack(process.read(path))).resourceSpans[1].scopeSpans[1].spans
       assert.same({ 1, ("a"):rep(32), ("b"):rep(16) }, { #spans, spans[1].traceId, spans[1].parentSpanId })
     end)
+
+    env.it("writes what was under way when it was taken away", function()
+      local path = scratch.path ".jsonl"
+      local plugin = tracing { path = path }
+      local began, go
+      local server, client = env.pair(function(server)
+        server:plugin(plugin)
+        server:add_rpc("long", function() began = true return echo.await(function(resume) go = resume end) end)
+      end)
+      local call = echo.spawn(function() return client:request "long" end)
+      till(function() return began end)
+      server:remove_plugin "tracing"
+      echo.sleep(0)
+      go(true)
+      assert.is_true(call:wait(10))
+      till(function() return (process.read(path) or ""):find "\n" end)
+      assert.same({ 1, 0, 0 }, { plugin.exported, plugin.failed, plugin.dropped })
+    end)
   end)
 end)
 

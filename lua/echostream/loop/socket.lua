@@ -105,6 +105,14 @@ local function begin(handle, place, accept)
   handle:read_start(connection._take)
 end
 
+-- Bytes of a unix socket's path; luv cuts longer ones off and uses what is left.
+local MAX_PATH <const> = 107
+local TOO_LONG <const> = "ENAMETOOLONG: the path of a socket has at most 107 bytes"
+
+local function is_too_long(place)
+  return place.path and #place.path > MAX_PATH
+end
+
 local function new_handle(place)
   signal.survive_broken_pipes()
   local uv = loop.luv()
@@ -121,6 +129,8 @@ end
 function M.listen(place, accept)
   if loop.current().sim then
     return nil, "the simulation has no sockets of this kind", "ENOTSUP"
+  elseif is_too_long(place) then
+    return nil, TOO_LONG, "ENAMETOOLONG"
   end
   local handle = new_handle(place)
   local ok, err, name
@@ -182,6 +192,8 @@ function M.connect(place, done)
   local ok, err
   if loop.current().sim then
     ok, err = nil, "ENOTSUP: the simulation has no sockets of this kind"
+  elseif is_too_long(place) then
+    ok, err = nil, TOO_LONG
   elseif place.path then
     ok, err = handle:connect(place.path, connected)
   else

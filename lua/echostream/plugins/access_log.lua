@@ -91,6 +91,10 @@ end
 ---@field lines integer    written so far
 ---@field dropped integer  that the disk was too slow for
 
+local function open(self)
+  return require("echostream.loop.appender").open(self._path, self._max_queue)
+end
+
 local function put(self, entry)
   if entry.code == "ok" and entry.duration < self._slow and self._sample < 1 and loop.random() >= self._sample then
     return
@@ -100,9 +104,13 @@ local function put(self, entry)
     return
   end
   self.lines = self.lines + 1
-  if self._file then
-    if not self._file:add(line .. "\n") then
+  if self._path then
+    local file = self._file or open(self) -- a call that was under way when the plugin went
+    if not (file and file:add(line .. "\n")) then
       self.dropped = self.dropped + 1
+    end
+    if file and file ~= self._file then
+      file:close()
     end
   elseif self._write then
     self._write(line, entry)
@@ -150,7 +158,7 @@ end
 
 local function install(self, host)
   if self._path then
-    local file, err = require("echostream.loop.appender").open(self._path, self._max_queue)
+    local file, err = open(self)
     if not file then
       return nil, errors.new("io", err)
     end

@@ -62,8 +62,23 @@ function exporters.url(self, spans)
   return otlp.post(self._place, otlp.encode(self._resource, spans), self._opts.timeout)
 end
 
+local function open(self)
+  return require("echostream.loop.appender").open(self._opts.path, 16 << 20)
+end
+
 function exporters.path(self, spans)
-  if not self._file or not self._file:add(otlp.encode(self._resource, spans) .. "\n") then
+  local file, err = self._file, nil
+  if not file then -- of calls that were under way when the plugin went
+    file, err = open(self)
+    if not file then
+      return nil, errors.new("io", err)
+    end
+  end
+  local ok = file:add(otlp.encode(self._resource, spans) .. "\n")
+  if file ~= self._file then
+    file:close()
+  end
+  if not ok then
     return nil, errors.new("resource_exhausted", "the disk is too slow")
   end
   return true
@@ -92,7 +107,7 @@ end
 
 function Tracing:install(host)
   if self._opts.path then
-    local file, err = require("echostream.loop.appender").open(self._opts.path, 16 << 20)
+    local file, err = open(self)
     if not file then
       return nil, errors.new("io", err)
     end
