@@ -251,6 +251,27 @@ describe("multicast DNS", function()
     end)
   end)
 
+  it("gives up a name for an answer to its probe alone, and not for each that comes", function()
+    run(function(hub)
+      local engine = hub:host "10.0.0.1"
+      local service, told = publish(engine, "a")
+      local function claim(name)
+        hub:inject(message.encode { response = true, answers = { message.record { name = dns_sd.instance(name, KIND), type = TYPE.SRV,
+          ttl = 120, priority = 0, weight = 0, port = 1, target = "rival.local" } } }, "10.0.0.9")
+      end
+      echo.sleep(5)
+      for _ = 1, 2 do claim "a" end -- by IPv4 and IPv6
+      echo.sleep(5)
+      assert.same({ "a", "up", { "up", "up" } }, { service.name, service.state, told })
+      claim "a"
+      echo.sleep(0.3) -- it probes
+      for i = 1, 100 do claim(i == 1 and "a" or ("a (%d)"):format(i)) end
+      echo.sleep(5)
+      assert.same({ "a (2)", "up", { "up", "up", "renamed", "up" } }, { service.name, service.state, told })
+      engine:close()
+    end)
+  end)
+
   it("asks again before records end, and forgets what nobody confirms", function()
     run(function(hub)
       local here, there = hub:host "10.0.0.1", hub:host "10.0.0.2"

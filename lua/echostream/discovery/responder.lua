@@ -141,6 +141,7 @@ local function probe(self, service, number)
   if number > PROBES then
     return announce(self, service, ANNOUNCEMENTS)
   end
+  service.asked = true
   for _, link in ipairs(self.engine.network.links) do
     local _, unique = records_on(service, link)
     if #unique > 0 then
@@ -173,9 +174,11 @@ local function conflict_wait(service)
   return service.slow and CONFLICT_WAIT or uniform(0, PROBE_EVERY)
 end
 
--- Somebody else has our name. While probing it is theirs; later both ask again, and the one who loses takes another.
+-- Somebody else has our name. While probing it is theirs; later both ask again, and the one who loses takes another. Until we have asked
+-- for it what others say is no news: an answer may come by IPv4 and IPv6, and anybody could say ever new names.
 local function conflict(self, service, what)
   local wait = conflict_wait(service)
+  service.asked = false
   if what == "host" then
     self.former[service.host_key] = true
     service.host = new_host()
@@ -195,7 +198,7 @@ end
 ---@return echostream.discovery.service
 ---@package
 function Responder:add(fields)
-  local service = { state = "probing", announced = false, conflicts = {}, host = new_host(), timer = nil }
+  local service = { state = "probing", announced = false, asked = false, conflicts = {}, host = new_host(), timer = nil }
   for key, value in pairs(fields) do
     service[key] = value
   end
@@ -542,7 +545,7 @@ function Responder:heard_response(packet)
   for _, list in ipairs { packet.answers, packet.additionals } do
     for _, record in ipairs(list) do
       for service in pairs(record.ttl > 0 and record.class == 1 and self.services or {}) do
-        hit[service] = hit[service] or takes(self, service, record)
+        hit[service] = hit[service] or (service.asked and takes(self, service, record) or nil)
       end
     end
   end
