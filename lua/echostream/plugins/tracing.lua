@@ -67,7 +67,7 @@ local function open(self)
 end
 
 function exporters.path(self, spans)
-  local file, err = self._file, nil
+  local file, err = self._file
   if not file then -- of calls that were under way when the plugin went
     file, err = open(self)
     if not file then
