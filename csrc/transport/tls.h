@@ -43,7 +43,7 @@ struct es_tls_config {
     const char *ca_file;       /* PEM bundle, with ES_TRUST_CA */
     const uint8_t (*pins)[32]; /* SHA-256 of SPKI */
     size_t n_pins;
-    const char *server_name; /* client: SNI and the name to check; NULL: none (address literals) */
+    const char *server_name; /* client: SNI and the name to check, or an address, without SNI; NULL: none */
     const char *priority;    /* a GnuTLS priority string instead of ours; must leave TLS 1.3 */
     const char *keylog;      /* a file that gets the secrets of every connection, for Wireshark */
 };

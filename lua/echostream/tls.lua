@@ -142,7 +142,8 @@ function M.client(opts, trust, name)
   end
   set_pem(config, "cert", opts.cert)
   set_pem(config, "key", opts.key)
-  config.server_name = opts.server_name or (not address.literal(name) and name or nil)
+  -- An address is looked for among the certificate's addresses, and no name is asked for (RFC 6066, section 3).
+  config.server_name = opts.server_name or (name:gsub("%%.*$", ""))
   return context(config, opts)
 end
 

@@ -33,6 +33,13 @@ net.each(function(env)
       assert.is_false(err.details.app)
     end
 
+    env.it("an address is one of the certificate's addresses", function()
+      local server = with(certs.issue(authority, { names = { "a.example", "127.0.0.1" } }))
+      assert.equal("hello", assert(env.client(nil, { ca = authority.file }):connect(server.address)):request("hello"))
+      refused(with(certs.issue(authority, { names = { "a.example", "127.0.0.2" } })), { ca = authority.file },
+        'for another name than "127.0.0.1"', 42)
+    end)
+
     env.it("one of its authority, for its name, is let in", function()
       local server = with(certs.issue(authority, { names = { "a.example" } }))
       local client = assert(env.client(nil, { ca = authority.file, server_name = "a.example" }):connect(server.address))

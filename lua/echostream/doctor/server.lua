@@ -175,7 +175,7 @@ local function dial(case, alpn, ca)
     timeout = case.timeout,
     cert = case.cert,
     key = case.key,
-    server_name = case.server_name or not address.literal(case.name) and case.name or nil,
+    server_name = case.server_name or case.name,
   })
 end
 
@@ -248,7 +248,7 @@ local function check_certificate(case)
   if certificate.is_for(host, cert.names) then
     found[2] = { status = "ok", detail = ("it is for %s"):format(host) }
   else
-    local severe = not case.pin and not case.skip_verification and (case.server_name or not address.literal(host))
+    local severe = not case.pin and not case.skip_verification
     found[2] = {
       status = severe and "fail" or "warn",
       detail = ("it is for %s, not for %s%s"):format(#cert.names > 0 and table.concat(cert.names, ", ") or "no name at all", host,
@@ -275,8 +275,6 @@ end
 local function issuer_fix(case, message)
   if message:find("unknown issuer", 1, true) then
     return ("give --ca the certificate of who issued it: %s; or the pin: --pin %s"):format(case.peer_cert.issuer, case.peer_cert.pin)
-  elseif message:find("need a server name", 1, true) then
-    return "connect to the server's name instead of its address, or say --server-name"
   end
   return "see the findings about the certificate"
 end
@@ -331,7 +329,7 @@ local function session(case)
   end
   local client, err = require("echostream.client").new({
     skip_verification = true, timeout = case.timeout, cert = case.cert, key = case.key,
-    server_name = case.server_name or not address.literal(case.name) and case.name or nil,
+    server_name = case.server_name or case.name,
   }):connect(address.join(case.answered, case.port))
   -- A client is connected before the server has looked at it: a refusal comes a little later, at the latest instead of the answers.
   local peer, clock = client and client.session, nil
