@@ -9,6 +9,7 @@ local errors = require "echostream.errors"
 local files = require "echostream.loop.files"
 local hooks = require "echostream.hooks"
 local log = require "echostream.log"
+local loop = require "echostream.loop"
 local plugin = require "echostream.plugin"
 local print_of = require "echostream.reload_print"
 local stages = require "echostream.reload_stage"
@@ -117,6 +118,26 @@ local function stage_of(self, server, again)
   return stage
 end
 
+-- A file that computes forever must not stop the server that runs. Called every so many instructions of the file's coroutine
+-- alone: waiting does not count.
+local LOOK, LONGEST = 1000000, 5
+
+local function limit()
+  if debug.gethook() then
+    return function() end -- somebody debugs
+  end
+  local last, held = loop.now(), 0
+  debug.sethook(function()
+    local now = loop.now()
+    held, last = held + math.min(now - last, 0.5), now
+    if held > LONGEST then
+      debug.sethook()
+      error(("it computes for more than %d s without an end"):format(LONGEST), 0)
+    end
+  end, "", LOOK)
+  return debug.sethook
+end
+
 local function run_chunk(self, chunk, again)
   local made = 0
   local co = coroutine.running()
@@ -138,7 +159,9 @@ local function run_chunk(self, chunk, again)
   if given and not self.own then
     given = stage_of(self, given, again)
   end
+  local unlimited = again and limit() or function() end
   local results = table.pack(xpcall(chunk, traced, given, table.unpack(self.arguments, 1, self.arguments.n)))
+  unlimited()
   server_module.intercept(co, nil)
   if not results[1] then
     return nil, text_of(results[2]), type(results[2]) == "table" and results[2].traceback or nil

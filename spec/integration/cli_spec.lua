@@ -1,5 +1,6 @@
 -- The command `echostream`, as a user starts it: in processes of its own.
 
+local certs = require "spec.support.certs"
 local core = require "echostream.core"
 local identity = require "echostream.identity"
 local process = require "spec.support.process"
@@ -100,6 +101,25 @@ describe("echostream", function()
       assert.equal(0, second.code, second.err)
       assert.equal(first.out:match "pin +(%S+)", second.out:match "pin +(%S+)")
       assert.not_equal(first.out:match "cert_hash +(%S+)", second.out:match "cert_hash +(%S+)")
+    end)
+
+    it("writes over no certificate that it did not make, unless told to", function()
+      local out = dir .. "/issued"
+      local ours = cli("cert --out " .. out)
+      local authority = certs.authority "Issuers"
+      local issued = certs.issue(authority, { key = process.read(out .. "/key.pem") }).cert
+      local others = certs.issue(nil, {}).cert
+      for text, why in pairs { [issued] = "was issued by CN=Issuers", [others] = "is of another key", ["notes\n"] = "no certificate" } do
+        process.write(out .. "/cert.pem", text)
+        local refused = cli("cert --out " .. out)
+        assert.equal(1, refused.code)
+        assert.matches(why, refused.err, 1, true)
+        assert.matches("--force", refused.err, 1, true)
+        assert.equal(text, process.read(out .. "/cert.pem"))
+      end
+      local forced = cli("cert --force --out " .. out)
+      assert.equal(0, forced.code, forced.err)
+      assert.equal(ours.out:match "pin +(%S+)", forced.out:match "pin +(%S+)")
     end)
 
     it("agrees with GnuTLS or OpenSSL about the hashes", function()
@@ -239,6 +259,10 @@ describe("echostream", function()
       assert.equal(3, result.code)
       assert.equal(2, cli("call 127.0.0.1:1 --pin sha1:00 echo").code)
       assert.equal(2, cli("call nowhere --insecure echo").code)
+      local unread = cli("call 127.0.0.1:1 --ca /nonexistent/ca.pem echo")
+      assert.equal(2, unread.code)
+      assert.matches("--ca: /nonexistent/ca.pem", unread.err, 1, true)
+      assert.equal(2, cli("call 127.0.0.1:1 --insecure --cert /nonexistent/c --key /nonexistent/k echo").code)
     end)
 
     it("refuses arguments that are not JSON, and says how a string is written", function()

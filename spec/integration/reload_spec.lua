@@ -1,6 +1,7 @@
 -- Changing a server's code while it runs.
 
 local echo = require "echostream"
+local loop = require "echostream.loop"
 local net = require "spec.support.net"
 local process = require "spec.support.process"
 local pty = require "spec.support.pty"
@@ -457,6 +458,25 @@ net.each(function(env)
       env.eventually(function() return server._unit.busy end)
       assert.equal("aborted", select(2, server:reload()).code)
       assert.equal(2, first:wait(10).version)
+    end)
+
+    env.it("bears a file that computes forever", function()
+      local text = 'local server = ... server:add_rpc("version", function() return "VERSION" end)'
+      local server, client = serve((text:gsub("VERSION", "one")))
+      write("app.lua", text:gsub("VERSION", "two") .. "\nwhile true do end")
+      local now, ahead = loop.now, 0 -- seconds go by quickly
+      loop.now = function()
+        ahead = ahead + 0.5
+        return now() + ahead
+      end
+      local ok, err = server:reload()
+      loop.now = now
+      assert.is_nil(ok)
+      matches("it computes for more than 5 s without an end", err)
+      assert.equal("one", (client:request "version"))
+      write("app.lua", (text:gsub("VERSION", "three")))
+      assert(server:reload())
+      assert.equal("three", (client:request "version"))
     end)
 
     env.it("bears a file that yields out of everything", function()

@@ -7,11 +7,11 @@ local files = require "echostream.loop.files"
 
 local M = {}
 
-M.usage = "echostream cert [--out DIR] [--name NAME]… [--days DAYS] [--json]"
+M.usage = "echostream cert [--out DIR] [--name NAME]… [--days DAYS] [--force] [--json]"
 M.summary = "make a key and a self-signed certificate, print both hashes"
 M.help = [[
 Writes DIR/key.pem (readable by you alone) and DIR/cert.pem. A key that is there already is used again, so that the
-pin stays the same when a certificate is renewed. Prints
+pin stays the same when a certificate is renewed; a certificate that somebody else issued is not written over. Prints
 
   pin        SHA-256 of the public key: what echostream clients are given as `pin`
   cert_hash  SHA-256 of the certificate: what browsers take as serverCertificateHashes]]
@@ -19,6 +19,7 @@ M.options = {
   out = { value = "DIR", help = "where the files go (default: the current directory)" },
   name = { value = "NAME", help = "a host name or address it is for; several times for several (default: localhost)", many = true },
   days = { value = "DAYS", help = "how long it is valid (default 13; browsers refuse more than 14)", number = true },
+  force = { help = "write over a certificate that was not made by this command" },
   json = { help = "print one line of JSON; not_after is in seconds since 1970" },
 }
 M.min, M.max = 0, 0
@@ -34,6 +35,24 @@ local function make_key(path)
     return nil, ("%s: %s"):format(path, problem)
   end
   return pem
+end
+
+-- Why a certificate that is there is not ours to replace, if so.
+local function in_the_way(path, key)
+  local file = io.open(path, "r")
+  if not file then
+    return nil
+  end
+  local text = file:read "a"
+  file:close()
+  local info = core.cert_inspect(text)
+  if not info then
+    return text ~= "" and "is there and is no certificate" or nil
+  elseif info.issuer ~= info.subject then
+    return "was issued by " .. require("echostream.pretty").safe(info.issuer)
+  elseif info.spki ~= core.cert_inspect(assert(core.cert_self_sign(key, { "localhost" }, 1))).spki then
+    return "is of another key"
+  end
 end
 
 local function write(path, text)
@@ -66,6 +85,11 @@ function M.run(options)
   key, problem = make_key(key_path)
   if not key then
     cli.complain("%s", problem)
+    return cli.FAILED
+  end
+  problem = not options.force and in_the_way(cert_path, key)
+  if problem then
+    cli.complain("%s %s; --force writes over it, --out DIR writes elsewhere", cert_path, problem)
     return cli.FAILED
   end
   pem, problem = core.cert_self_sign(key, options.name or { "localhost", "127.0.0.1", "::1" }, days)

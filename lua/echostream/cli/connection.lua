@@ -13,6 +13,7 @@ M.fields = {
   ca = { value = "FILE", help = "PEM file of the CAs to trust, or the word system" },
   cert = { value = "FILE", help = "PEM certificate (chain) that this side shows, for servers that ask for one" },
   key = { value = "FILE", help = "PEM private key of --cert" },
+  ["server-name"] = { value = "NAME", help = "the name to ask for and to expect in the certificate, instead of ADDR's" },
   insecure = { help = "verify nothing: anybody may be the server" },
   timeout = { value = "SECONDS", help = "for the connection, and then for each call (default 30)", number = true },
   metadata = { value = "KEY=VALUE", help = "sent with each call; several times for several", many = true },
@@ -127,6 +128,15 @@ function M.settings(given)
   elseif (given.cert == nil) ~= (given.key == nil) then
     return nil, "--cert and --key go together"
   end
+  for _, option in ipairs { "ca", "cert", "key" } do
+    if given[option] and not (option == "ca" and given.ca == "system") then
+      local file, problem = io.open(given[option], "r")
+      if not file then
+        return nil, ("--%s: %s"):format(option, problem)
+      end
+      file:close()
+    end
+  end
   local credentials, problem = pairs_of(given.credential, "credential")
   if problem then
     return nil, problem
@@ -137,6 +147,7 @@ function M.settings(given)
     ca = given.ca,
     cert = given.cert,
     key = given.key,
+    server_name = given["server-name"],
     skip_verification = given.insecure,
     timeout = given.timeout,
     metadata = credentials,

@@ -20,7 +20,7 @@ M.options = {
   ca = connection.fields.ca,
   cert = { value = "FILE", help = "PEM certificate of our own: examined, and shown to the server" },
   key = { value = "FILE", help = "PEM private key of --cert" },
-  ["server-name"] = { value = "NAME", help = "the name to ask for and to expect, instead of ADDR's" },
+  ["server-name"] = connection.fields["server-name"],
   insecure = { help = "say that clients verify nothing" },
   timeout = { value = "SECONDS", help = "for each step that waits for the server (default 5)", number = true },
   json = { help = 'write {"findings":[{"check","status","detail","fix"}],"summary":{…}}' },

@@ -139,7 +139,7 @@ local function identify(self, session, credentials)
   elseif self._anonymous then
     return { name = "anonymous", roles = {}, anonymous = true }
   end
-  return nil, errors.new("unauthenticated", self._tokens and "no token was shown: metadata = { authorization = \"Bearer …\" }"
+  return nil, errors.new("unauthenticated", self._tokens and "no token was shown: metadata = { authorization = \"Bearer ...\" }"
     or "no certificate was shown")
 end
 
