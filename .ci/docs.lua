@@ -24,7 +24,7 @@ local prefixes = {
   Repl = "prompt",
   Server = "server", Client = "client", Session = "session", shared = "session", methods = "server", Host = "server", Stream = "stream",
   Context = "context", Call = "call", Net = "net", Listener = "listener", Connection = "connection", Calls = "calls", Timer = "timer",
-  Timestamp = "timestamp", ["middleware.methods"] = "call", ["quic_connection.Stream"] = "quic_stream", Response = "response", Metric = "metric",
+  Timestamp = "timestamp", ["middleware.methods"] = "call", ["quic/connection.Stream"] = "quic_stream", Response = "response", Metric = "metric",
   Policy = "policy", Breaker = "breaker", Batch = "batch", Alert = "alert",
   Again = "resubscribe", Fleet = "fleet", Service = "service",
   Clock = "clock", JitterBuffer = "buffer", Diagnosis = "diagnosis",
@@ -63,10 +63,10 @@ local schemas = {
   ["echostream.options.srv"] = { "discovery", "srv_schema" },
   ["echostream.options.watch"] = { "discovery/browser", "M.schema" },
   ["echostream.options.fleet"] = { "fleet", "schema" },
-  ["echostream.options.fleet_call"] = { "fleet_calls", "M.own_options" },
-  ["echostream.options.pool"] = { "pool", "M.fields" },
-  ["echostream.options.outlier"] = { "outlier", "M.fields" },
-  ["echostream.options.call"] = { "session_out", "M.call_options" },
+  ["echostream.options.fleet_call"] = { "fleet/calls", "M.own_options" },
+  ["echostream.options.pool"] = { "fleet/pool", "M.fields" },
+  ["echostream.options.outlier"] = { "fleet/outlier", "M.fields" },
+  ["echostream.options.call"] = { "session/out", "M.call_options" },
   ["echostream.options.topic"] = { "topic", "M.schema" },
   ["echostream.options.subscribe"] = { "subscription", "M.schema" },
   ["echostream.options.retry"] = { "retry", "M.schema" },
@@ -102,12 +102,16 @@ local function complain(...) complaints[#complaints + 1] = string.format(...) en
 
 local sources = {} -- module -> text
 do
-  local list = "ls lua/echostream/*.lua lua/echostream/plugins/*.lua lua/echostream/_meta/*.lua"
-  local pipe <close> = assert(io.popen(list .. " lua/echostream/discovery/browser.lua | LC_ALL=C sort"))
+  local folders = { "." }
+  for folder in ("plugins _meta reload introspect diagnose metrics fleet session quic discovery"):gmatch "%S+" do
+    folders[#folders + 1] = folder
+  end
+  local pipe <close> = assert(io.popen(("cd lua/echostream && find %s -maxdepth 1 -name '*.lua' | sed 's|^\\./||' | LC_ALL=C sort")
+    :format(table.concat(folders, " "))))
   for path in pipe:lines() do
-    local name = path:match "lua/echostream/(.+)%.lua$"
+    local name = path:match "^(.+)%.lua$"
     sources[#sources + 1] = name
-    sources[name] = read(path)
+    sources[name] = read("lua/echostream/" .. path)
   end
 end
 

@@ -4,7 +4,7 @@
 
 local errors = require "echostream.errors"
 local loop = require "echostream.loop"
-local rules = require "echostream.diagnose_rules"
+local rules = require "echostream.diagnose.rules"
 
 local M = {}
 

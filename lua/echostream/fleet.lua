@@ -10,14 +10,14 @@
 ---     local by_target, failed = fleet:request_all("stats")
 
 local address = require "echostream.address"
-local balance = require "echostream.balance"
+local balance = require "echostream.fleet.balance"
 local breaker = require "echostream.breaker"
 local errors = require "echostream.errors"
-local fleet_calls = require "echostream.fleet_calls"
+local fleet_calls = require "echostream.fleet.calls"
 local loop = require "echostream.loop"
 local options = require "echostream.options"
-local outlier = require "echostream.outlier"
-local pool = require "echostream.pool"
+local outlier = require "echostream.fleet.outlier"
+local pool = require "echostream.fleet.pool"
 local task = require "echostream.task"
 local view = require "echostream.view"
 
@@ -251,7 +251,7 @@ end
 ---@class echostream.fleet_calls  what `fleet:with` returns
 local FleetCalls = {}
 FleetCalls.__index = FleetCalls
-FleetCalls.__name = "echostream.fleet_calls"
+FleetCalls.__name = "echostream.fleet.calls"
 
 --- The same calls with other options: `request` and `request_all`.
 ---@param opts echostream.options.fleet_call

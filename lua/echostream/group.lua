@@ -1,6 +1,6 @@
 --- Several handlers behind one name, which take turns or go by who is least busy.
 
-local balance = require "echostream.balance"
+local balance = require "echostream.fleet.balance"
 local errors = require "echostream.errors"
 
 local M = {}

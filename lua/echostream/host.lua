@@ -19,7 +19,7 @@ local path = require "echostream.path"
 local plugin = require "echostream.plugin"
 local services = require "echostream.services"
 local session = require "echostream.session"
-local top_figures = require "echostream.top_figures"
+local top_figures = require "echostream.introspect.figures"
 local topic = require "echostream.topic"
 
 local M = {}
@@ -146,7 +146,7 @@ end
 --- `session:stats()` has a single connection's; `echo.metrics.prometheus()` has the same as text.
 ---@return echostream.metrics.host
 function methods:metrics()
-  return require("echostream.metrics_host").table(self)
+  return require("echostream.metrics.host").table(self)
 end
 
 -- Life --------------------------------------------------------------------------------------------------------

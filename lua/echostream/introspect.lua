@@ -246,7 +246,7 @@ local page_options = { format = { type = "string", one_of = { "markdown", "html"
 function M.page(description, opts)
   options.argument("introspect.page", "description", description, "table")
   opts = options.check("introspect.page", opts, page_options)
-  return require("echostream.introspect_page").write(description, opts.format, opts.title or "What this server offers")
+  return require("echostream.introspect.page").write(description, opts.format, opts.title or "What this server offers")
 end
 
 --- A page of documentation of what this server or client offers.

@@ -106,7 +106,7 @@ end
 M.bounded = setmetatable({}, { __mode = "k" })
 
 local function field(value, max)
-  return require("echostream.metrics_text").utf8(value, max)
+  return require("echostream.metrics.text").utf8(value, max)
 end
 
 --- A sink for `echo.set_log` that writes each record as a line of JSON: `time` (UTC), `level`, `message`, and what there is of `method`,

@@ -12,7 +12,7 @@
 local core = require "echostream.core"
 local errors = require "echostream.errors"
 local options = require "echostream.options"
-local text = require "echostream.metrics_text"
+local text = require "echostream.metrics.text"
 
 local M = {}
 
@@ -395,7 +395,7 @@ function M.prometheus(...)
       end
     end
   end
-  require("echostream.metrics_host").write(out, wanted)
+  require("echostream.metrics.host").write(out, wanted)
   return out:text()
 end
 
@@ -404,7 +404,7 @@ end
 ---@param opts? { bind?: string, hosts?: echostream.host[], timeout?: number }  "127.0.0.1:9464"; all that run; 10 seconds for each request
 ---@return echostream.metrics.endpoint|nil endpoint, echostream.error? err  `address` (with the real port), `close()`; `io`: the address is taken
 function M.serve(opts)
-  return require("echostream.metrics_http").serve(opts, 2)
+  return require("echostream.metrics.http").serve(opts, 2)
 end
 
 return M

@@ -14,7 +14,7 @@
 
 local core = require "echostream.core"
 local address = require "echostream.address"
-local connections = require "echostream.quic_connection"
+local connections = require "echostream.quic.connection"
 local errors = require "echostream.errors"
 local host = require "echostream.host"
 local loop = require "echostream.loop"

@@ -7,7 +7,7 @@ local echo = require "echostream"
 local process = require "spec.support.process"
 local pty = require "spec.support.pty"
 local task = require "echostream.task"
-local top_figures = require "echostream.top_figures"
+local top_figures = require "echostream.introspect.figures"
 
 describe("the figures of echostream top", function()
   it("say what happened between two looks", function()

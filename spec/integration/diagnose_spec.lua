@@ -2,7 +2,7 @@
 
 local echo = require "echostream"
 local net = require "spec.support.net"
-local rules = require "echostream.diagnose_rules"
+local rules = require "echostream.diagnose.rules"
 
 local KIB <const> = 1024
 

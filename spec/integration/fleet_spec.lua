@@ -1,11 +1,11 @@
 -- Fleets: pools, balancing, failover, outliers, other addresses, scatter and gather. All in virtual time.
 
-local balance = require "echostream.balance"
+local balance = require "echostream.fleet.balance"
 local echo = require "echostream"
 local net = require "spec.support.net"
-local outlier = require "echostream.outlier"
+local outlier = require "echostream.fleet.outlier"
 local quality = require "echostream.quality"
-require "echostream.pool"
+require "echostream.fleet.pool"
 
 -- Servers 10.0.0.1 to n, all of one key.
 local function place(env, n, prepare)

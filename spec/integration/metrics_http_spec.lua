@@ -1,4 +1,4 @@
--- The HTTP endpoint of metrics, as scrapers and worse ones meet it: lua/echostream/metrics_http.lua, lua/echostream/loop/socket.lua.
+-- The HTTP endpoint of metrics, as scrapers and worse ones meet it: lua/echostream/metrics/http.lua, lua/echostream/loop/socket.lua.
 
 local busted = require "busted"
 local echo = require "echostream"

@@ -1,4 +1,4 @@
--- What servers and clients count by themselves: lua/echostream/metrics_host.lua, csrc/dispatch/meter.c, csrc/session/totals.c.
+-- What servers and clients count by themselves: lua/echostream/metrics/host.lua, csrc/dispatch/meter.c, csrc/session/totals.c.
 
 local busted = require "busted"
 local echo = require "echostream"

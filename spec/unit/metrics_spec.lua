@@ -1,9 +1,9 @@
--- The registry of metrics and its text: lua/echostream/metrics.lua, metrics_text.lua.
+-- The registry of metrics and its text: lua/echostream/metrics.lua, metrics/text.lua.
 
 local busted = require "busted"
 local metrics = require "echostream.metrics"
 local prometheus = require "spec.support.prometheus"
-local text = require "echostream.metrics_text"
+local text = require "echostream.metrics.text"
 local describe, it = busted.describe, busted.it
 
 -- The registry belongs to the Lua state, so every spec has names of its own.

@@ -11,7 +11,7 @@ local M = {}
 
 -- What the server is asked to run; the mark tells its answer from what else is printed there.
 local MARK = "echostream.snapshot "
-local LINE = ('print("%s" .. require("echostream.core").codec.json.pack(require("echostream.top_figures").snapshot(server)))'):format(MARK)
+local LINE = ('print("%s" .. require("echostream.core").codec.json.pack(require("echostream.introspect.figures").snapshot(server)))'):format(MARK)
 
 ---@class echostream.cli.attached
 local Attached = {}

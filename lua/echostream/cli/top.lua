@@ -5,7 +5,7 @@ local connection = require "echostream.cli.connection"
 local output = require "echostream.cli.output"
 local task = require "echostream.task"
 local terminal = require "echostream.loop.terminal"
-local top_figures = require "echostream.top_figures"
+local top_figures = require "echostream.introspect.figures"
 
 local M = {}
 

@@ -8,7 +8,7 @@ local log = require "echostream.log"
 local loop = require "echostream.loop"
 local options = require "echostream.options"
 local parts = require "echostream.plugins.parts"
-local text_of = require "echostream.metrics_text"
+local text_of = require "echostream.metrics.text"
 local trace = require "echostream.trace"
 
 local M = {}

@@ -3,7 +3,7 @@
 local core = require "echostream.core"
 local errors = require "echostream.errors"
 local options = require "echostream.options"
-local text_of = require "echostream.metrics_text"
+local text_of = require "echostream.metrics.text"
 
 local M = {}
 

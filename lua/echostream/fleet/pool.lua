@@ -50,7 +50,7 @@ M.fields = {
 ---@field address string  the one that new connections go to
 local Pool = {}
 Pool.__index = Pool
-Pool.__name = "echostream.pool"
+Pool.__name = "echostream.fleet.pool"
 
 -- Pauses between attempts while no address answers, or none keeps a connection.
 local PAUSES = { first = 0.1, factor = 2, cap = 5, jitter = 1 }

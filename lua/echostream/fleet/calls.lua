@@ -4,7 +4,7 @@ local backoff = require "echostream.backoff"
 local errors = require "echostream.errors"
 local hooks = require "echostream.hooks"
 local loop = require "echostream.loop"
-local outgoing = require "echostream.session_out"
+local outgoing = require "echostream.session.out"
 local task = require "echostream.task"
 
 local core = require "echostream.core"

@@ -2,7 +2,7 @@
 --- costs something is looking, so that happens here, when somebody asks.
 
 local core = require "echostream.core"
-local text = require "echostream.metrics_text"
+local text = require "echostream.metrics.text"
 local view = require "echostream.view"
 
 local M = {}

@@ -3,7 +3,7 @@
 
 local M = {}
 
-local home = debug.getinfo(1, "S").source:match "^(.*)reload_print%.lua$"
+local home = debug.getinfo(1, "S").source:match "^(.*)reload/print%.lua$"
 
 -- So much of one handler is looked at.
 local DEPTH <const>, PARTS <const> = 6, 2000

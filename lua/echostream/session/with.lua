@@ -3,7 +3,7 @@
 local batch = require "echostream.batch"
 local flow = require "echostream.flow"
 local options = require "echostream.options"
-local outgoing = require "echostream.session_out"
+local outgoing = require "echostream.session.out"
 local retry = require "echostream.retry"
 local services = require "echostream.services"
 

@@ -35,7 +35,7 @@ M.fields = {
 ---@class echostream.outlier
 local Outlier = {}
 Outlier.__index = Outlier
-Outlier.__name = "echostream.outlier"
+Outlier.__name = "echostream.fleet.outlier"
 
 ---@package
 ---@param opts? echostream.options.outlier

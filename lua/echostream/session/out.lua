@@ -1,5 +1,5 @@
 --- How calls, events and streams leave a session or a client: straight into the core, or through the outgoing middleware first. The bodies that
---- `session.lua` and `session_with.lua` share. `self` is whoever they are made on: `self._ud` is the core's session, `self._rec` the loop.
+--- `session.lua` and `session/with.lua` share. `self` is whoever they are made on: `self._ud` is the core's session, `self._rec` the loop.
 
 local core = require "echostream.core"
 local codecs = require "echostream.codec"
@@ -48,7 +48,7 @@ end
 -- It learns too where our files are, so that it can blame the user's line for misuse.
 core.set_elsewhere(function(ud, name, opts, ...)
   return task.either(request_in_task, ud, name, opts, ...)
-end, debug.getinfo(1, "S").source:match("^(.*)session_out%.lua$") or "@echostream/")
+end, debug.getinfo(1, "S").source:match("^(.*)session/out%.lua$") or "@echostream/")
 
 -- The shared body of session:request, client:request and client:with{}:request.
 local request = request_in_task
