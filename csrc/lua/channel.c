@@ -439,7 +439,7 @@ static int channel_stats(lua_State *L)
         return closed(L);
     struct es_channel_stats st;
     es_channel_stats_get(lc->c, &st);
-    lua_createtable(L, 0, 20);
+    lua_createtable(L, 0, 21);
     if (st.credit <= INT64_MAX) {
         lua_pushinteger(L, (lua_Integer)st.credit);
         lua_setfield(L, -2, "credit");
@@ -456,6 +456,7 @@ static int channel_stats(lua_State *L)
     FLAG(peer_finished);
     FLAG(open);
     FLAG(failed);
+    FLAG(full);
     NUMBER(waits);
     NUMBER(high);
     NUMBER(low);

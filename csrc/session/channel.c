@@ -625,6 +625,7 @@ void es_channel_stats_get(const struct es_channel *c, struct es_channel_stats *o
     out->queued = c->st.ls != NULL ? es_link_queued(c->st.ls) : 0;
     out->finished = c->send_over;
     out->peer_finished = c->recv_over;
+    out->full = c->blocked;
     out->waits = c->waits + c->blocked;
     out->waited = c->waited + (c->blocked ? session_now(c->st.session) - c->blocked_at : 0);
     out->high = c->st.ls != NULL ? c->st.ls->high : 0;

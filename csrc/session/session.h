@@ -453,6 +453,7 @@ struct es_channel_stats {
     uint64_t queued;        /* unsent bytes */
     uint64_t unread;        /* bytes of messages that came and were not consumed */
     uint64_t idle;          /* ns since a message was sent or came last, or since the opening */
+    int full;               /* whoever sends now has to wait */
     uint64_t waits, waited; /* times that es_channel_send said AGAIN, and ns until it would not again */
     uint64_t high, low;     /* marks of the send queue */
     uint64_t credit;        /* bytes that the peer lets us send on it now; UINT64_MAX: not known */

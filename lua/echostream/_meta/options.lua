@@ -230,6 +230,7 @@
 ---@field low integer
 ---@field waiting integer  messages that `when_full = "drop_oldest"` keeps back
 ---@field dropped integer  messages that `when_full` dropped
+---@field full boolean    a sender has to wait: the queue was above its high mark, and is not below its low one yet
 ---@field waits integer  times that the queue was full when something was sent: `send` waited, or `when_full` decided
 ---@field waited number  seconds that it waited, together
 ---@field unread integer  bytes that came and were not read

@@ -195,7 +195,7 @@ rule {
 local QUEUE <const> = "the marks of the queues: `stream_queue`, `event_queue`, `session_queue`, `total_queue`"
 
 local function is_full(figures)
-  return figures.queued > figures.high or figures.waiting > 0
+  return figures.full or figures.queued > figures.high or figures.waiting > 0
 end
 
 rule { name = "full_queue", level = "warning", source = QUEUE, look = function(facts)
