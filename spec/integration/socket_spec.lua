@@ -80,6 +80,41 @@ describe("sockets on the loop", function()
     assert.equal("ENOENT", name)
   end)
 
+  it("are closed by whoever gives up, before they are connected and afterwards", function()
+    local greeted, gone -- by the second; the first may come and go or never come
+    local listener = listening({ ip = "127.0.0.1", port = 0 }, function(connection)
+      local ours = false
+      return function(data)
+        if data then
+          ours, greeted = true, true
+        else
+          gone = gone or ours
+          connection:close()
+        end
+      end
+    end)
+    local place = { ip = "127.0.0.1", port = listener.port }
+    local got, err = echo.await(function(resume)
+      return socket.connect(place, function() resume "connected" end)
+    end, 0)
+    assert.is_true(got == nil and err.code == "timeout")
+
+    local cancel = socket.connect(place, function(connection)
+      connection:send "hello"
+      return function() end
+    end)
+    local function wait_for(condition)
+      assert.is_true(echo.spawn(function()
+        while not condition() do echo.sleep(0.001) end
+      end):wait(30))
+    end
+    wait_for(function() return greeted end)
+    assert.is_falsy(gone)
+    cancel()
+    cancel()
+    wait_for(function() return gone end)
+  end)
+
   it("say what is wrong when nobody listens, or somebody does already", function()
     local listener = listening { ip = "127.0.0.1", port = 0 }
     local taken, err, name = socket.listen({ ip = "127.0.0.1", port = listener.port }, echoing)

@@ -37,8 +37,8 @@ local function make_key(path)
   return pem
 end
 
--- Why a certificate that is there is not ours to replace, if so.
-local function in_the_way(path, key)
+-- Why a certificate that is there is not ours to replace, if so: ours are self-signed, by the key whose public part is `spki`.
+local function in_the_way(path, spki)
   local file = io.open(path, "r")
   if not file then
     return nil
@@ -50,7 +50,7 @@ local function in_the_way(path, key)
     return text ~= "" and "is there and is no certificate" or nil
   elseif info.issuer ~= info.subject then
     return "was issued by " .. require("echostream.pretty").safe(info.issuer)
-  elseif info.spki ~= core.cert_inspect(assert(core.cert_self_sign(key, { "localhost" }, 1))).spki then
+  elseif info.spki ~= spki then
     return "is of another key"
   end
 end
@@ -87,14 +87,15 @@ function M.run(options)
     cli.complain("%s", problem)
     return cli.FAILED
   end
-  problem = not options.force and in_the_way(cert_path, key)
-  if problem then
-    cli.complain("%s %s; --force writes over it, --out DIR writes elsewhere", cert_path, problem)
-    return cli.FAILED
-  end
   pem, problem = core.cert_self_sign(key, options.name or { "localhost", "127.0.0.1", "::1" }, days)
   if not pem then
     cli.complain("%s", problem)
+    return cli.FAILED
+  end
+  local info = assert(core.cert_inspect(pem))
+  problem = not options.force and in_the_way(cert_path, info.spki)
+  if problem then
+    cli.complain("%s %s; --force writes over it, --out DIR writes elsewhere", cert_path, problem)
     return cli.FAILED
   end
   ok, problem = write(cert_path, pem)
@@ -102,7 +103,6 @@ function M.run(options)
     cli.complain("%s", problem)
     return cli.FAILED
   end
-  local info = assert(core.cert_inspect(pem))
   if options.json then
     print((assert(core.codec.json.pack { key = key_path, cert = cert_path, not_after = info.not_after, pin = identity.pin_text(info.spki),
       cert_hash = identity.pin_text(info.der) })))

@@ -79,7 +79,7 @@ local function by_tcp(server, query, check)
       end
       resume(...)
     end
-    local cancel = socket.connect({ ip = server[1], port = server[2] }, function(connection, err)
+    return socket.connect({ ip = server[1], port = server[2] }, function(connection, err)
       if not connection then
         return finish(nil, errors.new("io", ("no connection to the name server %s: %s"):format(server[1], tostring(err))))
       end
@@ -97,12 +97,6 @@ local function by_tcp(server, query, check)
         end
       end
     end)
-    return function()
-      cancel()
-      if open then
-        open:close()
-      end
-    end
   end, ATTEMPT)
 end
 

@@ -124,6 +124,17 @@ local function md_code(value)
   return ticks .. space .. value .. space .. ticks
 end
 
+-- What is worth saying of an entry in one line; nil: nothing.
+local function facts_of(entry, escape)
+  local parts = {}
+  for _, fact in ipairs(facts) do
+    if entry[fact] ~= nil and entry[fact] ~= false then
+      parts[#parts + 1] = fact .. (entry[fact] == true and "" or ": " .. escape(entry[fact]))
+    end
+  end
+  return #parts > 0 and table.concat(parts, " · ") or nil
+end
+
 local function markdown(title)
   local lines = {}
   local function add(...)
@@ -154,14 +165,9 @@ local function markdown(title)
     add("\n- ", code ~= "" and md_code(code) or "", code ~= "" and doc and " – " or "", doc and md(doc) or "")
   end
   function out.facts(entry)
-    local parts = {}
-    for _, fact in ipairs(facts) do
-      if entry[fact] ~= nil and entry[fact] ~= false then
-        parts[#parts + 1] = fact .. (entry[fact] == true and "" or ": " .. md(entry[fact]))
-      end
-    end
-    if #parts > 0 then
-      add("\n", table.concat(parts, " · "))
+    local said = facts_of(entry, md)
+    if said then
+      add("\n", said)
     end
   end
   function out.done()
@@ -222,14 +228,9 @@ local function page(title)
     add("<p>", code ~= "" and "<code>" .. html(code) .. "</code> " or "", doc and html(doc) or "", "</p>")
   end
   function out.facts(entry)
-    local parts = {}
-    for _, fact in ipairs(facts) do
-      if entry[fact] ~= nil and entry[fact] ~= false then
-        parts[#parts + 1] = fact .. (entry[fact] == true and "" or ": " .. html(entry[fact]))
-      end
-    end
-    if #parts > 0 then
-      add('<p class="facts">', table.concat(parts, " · "), "</p>")
+    local said = facts_of(entry, html)
+    if said then
+      add('<p class="facts">', said, "</p>")
     end
   end
   function out.done()

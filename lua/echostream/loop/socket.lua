@@ -87,13 +87,14 @@ local function name_of(handle, place)
   end
 end
 
--- Starts reading into what `accept` gives; what it raises closes the connection.
+-- Starts reading into what `accept` gives; what it raises closes the connection. Gives the connection back.
 local function begin(handle, place, accept)
   local connection = setmetatable({ _handle = handle, peer_addr = name_of(handle, place) }, Socket)
   local ok, take = pcall(accept, connection)
   if not ok then
     log.write("error", "a connection failed: " .. tostring(take))
-    return connection:close()
+    connection:close()
+    return connection
   end
   connection._take = function(problem, data)
     local went, why = pcall(take, not problem and data or nil)
@@ -103,6 +104,7 @@ local function begin(handle, place, accept)
     end
   end
   handle:read_start(connection._take)
+  return connection
 end
 
 -- Bytes of a unix socket's path; luv cuts longer ones off and uses what is left.
@@ -170,10 +172,10 @@ end
 --- luv's name of it ("ECONNREFUSED"). A connection that was made this way keeps the process alive until it is closed.
 ---@param place echostream.socket.place
 ---@param done fun(connection: echostream.socket?, err: string?, name: string?): fun(data: string?)?
----@return fun() cancel  gives up; `done` is not called any more
+---@return fun() cancel  gives up, so that `done` is not called any more, or closes the connection that was made
 function M.connect(place, done)
   local handle = new_handle(place)
-  local over = false
+  local over, made = false, nil
   local function fail(err)
     if not over then
       over = true
@@ -186,7 +188,7 @@ function M.connect(place, done)
       return fail(err)
     elseif not over then
       over = true
-      begin(handle, place, done)
+      made = begin(handle, place, done)
     end
   end
   local ok, err
@@ -203,8 +205,10 @@ function M.connect(place, done)
     fail(err)
   end
   return function()
-    if not over then
-      over = true
+    over = true
+    if made then
+      made:close()
+    else
       loop.close_handle(handle)
     end
   end

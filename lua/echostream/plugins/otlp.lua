@@ -114,13 +114,11 @@ function M.post(place, body, timeout)
   local request = ("POST %s HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n\r\n")
     :format(place.path, place.host, #body)
   local status, after = task.await(function(resume)
-    local open
-    local cancel = socket.connect({ ip = place.ip, port = place.port }, function(connection, problem)
+    return socket.connect({ ip = place.ip, port = place.port }, function(connection, problem)
       if not connection then
         resume(nil, errors.new("unavailable", tostring(problem)))
         return
       end
-      open = connection
       connection:send(request)
       connection:send(body)
       local head = ""
@@ -133,12 +131,6 @@ function M.post(place, body, timeout)
         end
       end
     end)
-    return function()
-      cancel()
-      if open then
-        open:close()
-      end
-    end
   end, timeout)
   if status == nil then
     return nil, after

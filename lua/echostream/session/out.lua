@@ -17,7 +17,6 @@ local M = {}
 local block = task.block
 local current, take_trailers = core.current, core.take_trailers
 
-
 --- Per-call options, of `with` and `create_stream`.
 M.call_options = {
   timeout = { type = { "seconds", "boolean" } },
@@ -54,13 +53,14 @@ end, debug.getinfo(1, "S").source:match("^(.*)session/out%.lua$") or "@echostrea
 local request = request_in_task
 M.request_now = request
 
-local function emit_waiting(ud, name, opts, ...)
+-- Calls a method of the core until it says something else than "again", waiting in between.
+local function waiting(method, ud, name, opts, ...)
   while true do
-    local ok, err = ud:emit(name, opts, ...)
+    local done, err = ud[method](ud, name, opts, ...)
     if err ~= "again" then
-      return ok, err
+      return done, err
     end
-    ok, err = task.await(function(resume)
+    done, err = task.await(function(resume)
       ud:on_writable(function(failure) -- which only the stand-in of a client that reconnects has
         if failure then
           resume(nil, failure)
@@ -69,10 +69,14 @@ local function emit_waiting(ud, name, opts, ...)
         end
       end)
     end)
-    if not ok then
+    if not done then
       return nil, err
     end
   end
+end
+
+local function emit_waiting(ud, name, opts, ...)
+  return waiting("emit", ud, name, opts, ...)
 end
 
 local function emit_now(self, opts, name, ...)
@@ -116,28 +120,10 @@ local function try_emit_now(self, opts, name, ...)
   return nil, err
 end
 
-local function open_channel_waiting(ud, name, opts)
-  while true do
-    local channel, err = ud:open_channel(name, opts)
-    if err ~= "again" then
-      return channel, err
-    end
-    local ok
-    ok, err = task.await(function(resume)
-      ud:on_writable(function()
-        resume(true)
-      end)
-    end)
-    if not ok then
-      return nil, err
-    end
-  end
-end
-
 local function open_stream(self, name, opts, codec)
   local channel, err = self._ud:open_channel(name, opts)
   if err == "again" then -- the peer's HELLO says which codecs it has
-    channel, err = block(open_channel_waiting, self._ud, name, opts)
+    channel, err = block(waiting, "open_channel", self._ud, name, opts)
   end
   if not channel then
     return nil, err
