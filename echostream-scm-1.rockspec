@@ -22,6 +22,7 @@ dependencies = {
 external_dependencies = {
   NGTCP2 = { header = "ngtcp2/ngtcp2.h", library = "ngtcp2" },
   NGTCP2_CRYPTO_GNUTLS = { header = "ngtcp2/ngtcp2_crypto_gnutls.h", library = "ngtcp2_crypto_gnutls" },
+  NGHTTP3 = { header = "nghttp3/nghttp3.h", library = "nghttp3" },
   GNUTLS = { header = "gnutls/gnutls.h", library = "gnutls" },
   JANSSON = { header = "jansson.h", library = "jansson" },
   ZSTD = { header = "zstd.h", library = "zstd" },
@@ -55,6 +56,10 @@ build = {
         "csrc/framing/hello.c",
         "csrc/framing/kv.c",
         "csrc/framing/reader.c",
+        "csrc/http3/callbacks.c",
+        "csrc/http3/exchange.c",
+        "csrc/http3/h3.c",
+        "csrc/http3/head.c",
         "csrc/link/pair.c",
         "csrc/link/pair_ops.c",
         "csrc/lua/again.c",
@@ -151,13 +156,13 @@ build = {
       defines = { "_GNU_SOURCE" },
       incdirs = {
         "$(NGTCP2_INCDIR)", "$(NGTCP2_CRYPTO_GNUTLS_INCDIR)", "$(GNUTLS_INCDIR)", "$(JANSSON_INCDIR)",
-        "$(ZSTD_INCDIR)",
+        "$(ZSTD_INCDIR)", "$(NGHTTP3_INCDIR)",
       },
       libdirs = {
         "$(NGTCP2_LIBDIR)", "$(NGTCP2_CRYPTO_GNUTLS_LIBDIR)", "$(GNUTLS_LIBDIR)", "$(JANSSON_LIBDIR)",
-        "$(ZSTD_LIBDIR)",
+        "$(ZSTD_LIBDIR)", "$(NGHTTP3_LIBDIR)",
       },
-      libraries = { "ngtcp2_crypto_gnutls", "ngtcp2", "gnutls", "jansson", "zstd" },
+      libraries = { "ngtcp2_crypto_gnutls", "ngtcp2", "nghttp3", "gnutls", "jansson", "zstd" },
     },
   },
   -- The Lua files need no list: everything under lua/ is installed.

@@ -1,0 +1,269 @@
+/* Heads: what came of them, and what may be sent. */
+#include <string.h>
+#include <strings.h>
+#include "../base/mem.h"
+#include "internal.h"
+
+struct es_h3_head *es_h3_head_new(void)
+{
+    struct es_h3_head *head = es_calloc(1, sizeof *head);
+
+    if (head != NULL) {
+        es_list_init(&head->node);
+    }
+    return head;
+}
+
+void es_h3_head_del(struct es_h3_head *head)
+{
+    if (head == NULL) {
+        return;
+    }
+    for (int i = 0; i < ES_H3_N_PSEUDO; i++) {
+        es_buf_free(&head->pseudo[i].text);
+    }
+    es_buf_free(&head->bytes);
+    es_free(head);
+}
+
+static int put_text(struct es_buf *b, nghttp3_vec v)
+{
+    int rc = es_buf_reserve(b, v.len + 1);
+
+    if (rc == 0) {
+        (void)es_buf_put(b, v.base, v.len);
+        (void)es_buf_put(b, "", 1);
+    }
+    return rc;
+}
+
+static int pseudo_of(int32_t token)
+{
+    switch (token) {
+    case NGHTTP3_QPACK_TOKEN__METHOD:
+        return ES_H3_METHOD;
+    case NGHTTP3_QPACK_TOKEN__SCHEME:
+        return ES_H3_SCHEME;
+    case NGHTTP3_QPACK_TOKEN__AUTHORITY:
+        return ES_H3_AUTHORITY;
+    case NGHTTP3_QPACK_TOKEN__PATH:
+        return ES_H3_PATH;
+    case NGHTTP3_QPACK_TOKEN__PROTOCOL:
+        return ES_H3_PROTOCOL;
+    case NGHTTP3_QPACK_TOKEN__STATUS:
+        return ES_H3_STATUS;
+    default:
+        return -1;
+    }
+}
+
+int es_h3_head_add(struct es_h3_head *head, int32_t token, nghttp3_vec name, nghttp3_vec value)
+{
+    int which = pseudo_of(token), rc;
+    uint32_t len[2] = {(uint32_t)name.len, (uint32_t)value.len};
+
+    if (which >= 0) {
+        head->pseudo[which].there = 1;
+        es_buf_clear(&head->pseudo[which].text);
+        if (which == ES_H3_STATUS && value.len == 3) { /* three digits: nghttp3 has looked */
+            head->status = (value.base[0] - '0') * 100 + (value.base[1] - '0') * 10 + (value.base[2] - '0');
+        }
+        return put_text(&head->pseudo[which].text, value);
+    }
+    rc = es_buf_reserve(&head->bytes, sizeof len + name.len + value.len + 2);
+    if (rc != 0) {
+        return rc;
+    }
+    (void)es_buf_put(&head->bytes, len, sizeof len);
+    (void)put_text(&head->bytes, name);
+    (void)put_text(&head->bytes, value);
+    head->n++;
+    return 0;
+}
+
+const char *es_h3_head_pseudo(const struct es_h3_head *head, enum es_h3_pseudo which, size_t *len)
+{
+    const struct es_buf *b = &head->pseudo[which].text;
+
+    if (!head->pseudo[which].there) {
+        return NULL;
+    }
+    *len = b->n - 1;
+    return (const char *)b->p;
+}
+
+int es_h3_head_status(const struct es_h3_head *head)
+{
+    return head->status;
+}
+
+size_t es_h3_head_count(const struct es_h3_head *head)
+{
+    return head->n;
+}
+
+int es_h3_head_next(const struct es_h3_head *head, size_t *at, struct es_h3_field *out)
+{
+    uint32_t len[2];
+    const char *p;
+
+    if (*at >= head->bytes.n) {
+        return 0;
+    }
+    memcpy(len, head->bytes.p + *at, sizeof len);
+    p = (const char *)head->bytes.p + *at + sizeof len;
+    memset(out, 0, sizeof *out);
+    out->name = p;
+    out->name_len = len[0];
+    out->value = p + len[0] + 1;
+    out->value_len = len[1];
+    *at += sizeof len + len[0] + len[1] + 2;
+    return 1;
+}
+
+/* ---- what came ---- */
+
+/* Visible ASCII without the bytes in `not`. */
+static int is_text(const struct es_buf *b, const char * not )
+{
+    for (size_t i = 0; i + 1 < b->n; i++) {
+        if (b->p[i] <= ' ' || b->p[i] >= 0x7f || strchr(not, b->p[i]) != NULL) {
+            return 0;
+        }
+    }
+    return b->n > 1;
+}
+
+static int check_target(const struct es_h3_head *head)
+{
+    const struct es_buf *path = &head->pseudo[ES_H3_PATH].text;
+    const char *method = (const char *)head->pseudo[ES_H3_METHOD].text.p;
+
+    if (strcmp(method, "CONNECT") == 0 && !head->pseudo[ES_H3_PROTOCOL].there) {
+        return !head->pseudo[ES_H3_PATH].there && !head->pseudo[ES_H3_SCHEME].there;
+    }
+    if (!head->pseudo[ES_H3_PATH].there || !is_text(path, "#")) {
+        return 0;
+    }
+    return path->p[0] == '/' || (strcmp(method, "OPTIONS") == 0 && strcmp((const char *)path->p, "*") == 0);
+}
+
+int es_h3_head_check_request(struct es_h3_head *head)
+{
+    struct es_buf *authority = &head->pseudo[ES_H3_AUTHORITY].text;
+    struct es_h3_field f;
+    size_t at = 0;
+
+    if (!head->pseudo[ES_H3_METHOD].there ||
+        !is_text(&head->pseudo[ES_H3_METHOD].text, "\"(),/:;<=>?@[\\]{}") || !check_target(head)) {
+        return ES_ERR_PROTOCOL;
+    }
+    while (es_h3_head_next(head, &at, &f)) {
+        nghttp3_vec value = {(uint8_t *)(uintptr_t)f.value, f.value_len};
+
+        if (f.name_len != 4 || memcmp(f.name, "host", 4) != 0) {
+            continue;
+        }
+        /* Two names for one server are how requests get past those who look at one of them only. */
+        if (head->pseudo[ES_H3_AUTHORITY].there) {
+            if (authority->n - 1 != f.value_len ||
+                strncasecmp((char *)authority->p, f.value, f.value_len) != 0) {
+                return ES_ERR_PROTOCOL;
+            }
+        } else {
+            head->pseudo[ES_H3_AUTHORITY].there = 1;
+            if (put_text(authority, value) != 0) {
+                return ES_ERR_NOMEM;
+            }
+        }
+    }
+    return head->pseudo[ES_H3_AUTHORITY].there && is_text(authority, "@/?#\\") ? 0 : ES_ERR_PROTOCOL;
+}
+
+/* ---- what is sent ---- */
+
+void es_h3_nv(nghttp3_nv *nv, const char *name, const char *value, size_t value_len)
+{
+    memset(nv, 0, sizeof *nv);
+    nv->name = (uint8_t *)(uintptr_t)name;
+    nv->namelen = strlen(name);
+    nv->value = (uint8_t *)(uintptr_t)value;
+    nv->valuelen = value_len;
+    nv->flags = NGHTTP3_NV_FLAG_NONE;
+}
+
+static int is_name(const struct es_h3_field *f, const char *const *names)
+{
+    for (; *names != NULL; names++) {
+        if (strlen(*names) == f->name_len && memcmp(*names, f->name, f->name_len) == 0) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
+static int may_send(const struct es_h3_field *f)
+{
+    static const char *const of_a_connection[] = {"connection",        "keep-alive", "proxy-connection",
+                                                  "transfer-encoding", "upgrade",    NULL};
+    static const char *const te[] = {"te", NULL};
+
+    if (f->name_len == 0 || f->name[0] == ':' ||
+        !nghttp3_check_header_name((const uint8_t *)f->name, f->name_len) || is_name(f, of_a_connection)) {
+        return 0;
+    }
+    for (size_t i = 0; i < f->value_len; i++) {
+        unsigned char c = (unsigned char)f->value[i];
+
+        if ((c < ' ' && c != '\t') || c == 0x7f) {
+            return 0;
+        }
+    }
+    return !is_name(f, te) || (f->value_len == 8 && memcmp(f->value, "trailers", 8) == 0);
+}
+
+int es_h3_fields_out(nghttp3_nv *nv, const struct es_h3_field *f, size_t n)
+{
+    static const char *const secrets[] = {"authorization", "proxy-authorization", "cookie", "set-cookie",
+                                          NULL};
+
+    for (size_t i = 0; i < n; i++) {
+        if (!may_send(&f[i])) {
+            return ES_ERR_INVAL;
+        }
+        nv[i].name = (uint8_t *)(uintptr_t)f[i].name;
+        nv[i].namelen = f[i].name_len;
+        nv[i].value = (uint8_t *)(uintptr_t)f[i].value;
+        nv[i].valuelen = f[i].value_len;
+        nv[i].flags =
+            f[i].secret || is_name(&f[i], secrets) ? NGHTTP3_NV_FLAG_NEVER_INDEX : NGHTTP3_NV_FLAG_NONE;
+    }
+    return 0;
+}
+
+int es_h3_content_length(const struct es_h3_field *f, size_t n, uint64_t *out)
+{
+    static const char *const name[] = {"content-length", NULL};
+    int found = 0;
+
+    *out = UINT64_MAX;
+    for (size_t i = 0; i < n; i++) {
+        uint64_t v = 0;
+
+        if (!is_name(&f[i], name)) {
+            continue;
+        }
+        if (found || f[i].value_len == 0 || f[i].value_len > 18) {
+            return ES_ERR_INVAL;
+        }
+        for (size_t k = 0; k < f[i].value_len; k++) {
+            if (f[i].value[k] < '0' || f[i].value[k] > '9') {
+                return ES_ERR_INVAL;
+            }
+            v = v * 10 + (uint64_t)(f[i].value[k] - '0');
+        }
+        found = 1;
+        *out = v;
+    }
+    return 0;
+}
