@@ -1,5 +1,4 @@
 /* Exchanges: their life, and what the binding asks of them. */
-#include <stdio.h>
 #include <string.h>
 #include "../base/mem.h"
 #include "internal.h"
@@ -124,12 +123,20 @@ void es_exchange_give_up(struct es_exchange *x, uint64_t stop_code, uint64_t res
     }
 }
 
+static void status_text(char text[4], int status)
+{
+    text[0] = (char)('0' + status / 100 % 10);
+    text[1] = (char)('0' + status / 10 % 10);
+    text[2] = (char)('0' + status % 10);
+    text[3] = '\0';
+}
+
 static void refuse(struct es_exchange *x)
 {
     nghttp3_nv nv;
     char text[4];
 
-    snprintf(text, sizeof text, "%03d", x->refuse % 1000);
+    status_text(text, x->refuse);
     es_h3_nv(&nv, ":status", text, 3);
     if (nghttp3_conn_submit_response(x->h->nc, x->id, &nv, 1, NULL) != 0) {
         es_exchange_give_up(x, ES_H3_EXCESSIVE_LOAD, ES_H3_EXCESSIVE_LOAD);
@@ -336,7 +343,7 @@ static int out_head(struct out *o, int status, char text[4], const struct es_h3_
     if (rc != 0) {
         return rc;
     }
-    snprintf(text, 4, "%03d", status % 1000);
+    status_text(text, status);
     es_h3_nv(o->nv, ":status", text, 3);
     rc = es_h3_fields_out(o->nv + 1, fields, n);
     o->n = n + 1;

@@ -3,7 +3,6 @@
  * nghttp3's own queues stay empty: whatever it has to send is handed to the link at once, which keeps it
  * until it is acknowledged, orders it by priority and tells when there is too much of it. So nghttp3 hears of
  * an acknowledgement right after the write. */
-#include <stdio.h>
 #include <string.h>
 #include "../base/mem.h"
 #include "internal.h"
