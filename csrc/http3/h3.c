@@ -352,9 +352,23 @@ static void on_data(void *user, struct es_link_stream *s, const uint8_t *p, size
     if (n == 0 && !fin) {
         return;
     }
+    if (x != NULL && !x->ours && n == 0 && !x->begun) { /* the library would close the connection */
+        x->rx_fin = 1;
+        es_exchange_later(x, CHORE_ABORT, ES_H3_REQUEST_INCOMPLETE);
+        es_h3_pump(h);
+        return;
+    }
+    if (x != NULL) {
+        x->begun = 1;
+    }
     h->reading = s;
     used = nghttp3_conn_read_stream(h->nc, s->id, p, n, fin);
     h->reading = NULL;
+    if (x != NULL &&
+        (used == NGHTTP3_ERR_MALFORMED_HTTP_HEADER || used == NGHTTP3_ERR_MALFORMED_HTTP_MESSAGING)) {
+        es_exchange_later(x, CHORE_ABORT, ES_H3_MESSAGE_ERROR); /* of the stream only (RFC 9114 4.1.2) */
+        used = (nghttp3_ssize)n;
+    }
     if (used < 0) {
         es_h3_fail(h, (int)used);
         return;

@@ -93,6 +93,7 @@ struct es_exchange {
     unsigned is_head : 1;  /* the method is HEAD */
     unsigned responded : 1;
     unsigned no_body : 1; /* 204, 304 */
+    unsigned begun : 1;   /* a byte of it came */
     unsigned rx_fin : 1, rx_stopped : 1;
     unsigned tx_fin : 1, tx_stopped : 1, tx_end : 1; /* tx_end: the write under way is the last */
     unsigned tx_blocked : 1;                         /* WRITABLE is owed */

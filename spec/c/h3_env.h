@@ -86,7 +86,7 @@ static void run(struct h3_env *e)
     } while (moved);
 }
 
-static void h3_env_start(struct h3_env *e)
+static inline void h3_env_start(struct h3_env *e)
 {
     struct es_h3_dial dial = {0};
 
@@ -122,7 +122,7 @@ static void h3_env_free(struct h3_env *e)
     es_timers_free(&e->timers);
 }
 
-static void let_go(struct end *d, struct es_exchange *x) /* the server's, before the end */
+static inline void let_go(struct end *d, struct es_exchange *x) /* the server's, before the end */
 {
     for (int i = 0; i < d->n_held; i++) {
         if (d->held[i] == x) {
@@ -132,11 +132,14 @@ static void let_go(struct end *d, struct es_exchange *x) /* the server's, before
     es_exchange_release(x);
 }
 
-#define FIELD(n, v) {.name = (n), .value = (v), .name_len = strlen(n), .value_len = strlen(v)}
+#define FIELD(n, v)                                                                                          \
+    {                                                                                                        \
+        .name = (n), .value = (v), .name_len = strlen(n), .value_len = strlen(v)                             \
+    }
 
 static const struct es_h3_target GET_ROOT = {"GET", "https", "a", "/", NULL};
 
-static const char *value_of(const struct es_h3_head *head, const char *name)
+static inline const char *value_of(const struct es_h3_head *head, const char *name)
 {
     struct es_h3_field f;
     size_t at = 0;
@@ -149,7 +152,7 @@ static const char *value_of(const struct es_h3_head *head, const char *name)
     return NULL;
 }
 
-static const char *pseudo(const struct es_h3_head *head, enum es_h3_pseudo which)
+static inline const char *pseudo(const struct es_h3_head *head, enum es_h3_pseudo which)
 {
     size_t n;
     const char *s = head != NULL ? es_h3_head_pseudo(head, which, &n) : NULL;
@@ -169,12 +172,8 @@ struct raw {
     struct es_link_stream *control, *stream;
 };
 
-static void raw_none(void *u)
-{
-}
-static void raw_opened(void *u, struct es_link_stream *s, int dir)
-{
-}
+static void raw_none(void *u) {}
+static void raw_opened(void *u, struct es_link_stream *s, int dir) {}
 static void raw_data(void *u, struct es_link_stream *s, const uint8_t *p, size_t n, int fin)
 {
     struct raw *r = u;
@@ -205,15 +204,9 @@ static void raw_stream(void *u, struct es_link_stream *s)
         r->stream = NULL;
     }
 }
-static void raw_datagram(void *u, const uint8_t *p, size_t n)
-{
-}
-static void raw_credit(void *u, int dir)
-{
-}
-static void raw_quiet(void *u, struct es_link_stream *s)
-{
-}
+static void raw_datagram(void *u, const uint8_t *p, size_t n) {}
+static void raw_credit(void *u, int dir) {}
+static void raw_quiet(void *u, struct es_link_stream *s) {}
 static void raw_closed(void *u, const struct es_close_info *info)
 {
     struct raw *r = u;
@@ -271,7 +264,8 @@ static struct es_link_stream *raw_send(struct raw *r, int dir, const char *hex, 
     return s;
 }
 
-/* A server under test, and a client by hand that has sent its SETTINGS unless `control` says something else. */
+/* A server under test, and a client by hand that has sent its SETTINGS unless `control` says something else.
+ */
 static inline void raw_start(struct h3_env *e, struct raw *r, const char *control)
 {
     memset(r, 0, sizeof *r);

@@ -193,11 +193,17 @@ TEST(the_answer_to_head_and_204_and_304_have_no_body)
 
 TEST(fields_that_would_be_two_messages_are_not_sent)
 {
-    static const struct es_h3_field bad[] = {
-        FIELD("x", "a\r\nb: c"), FIELD("x\n", "a"),         FIELD("X", "a"),    FIELD(":status", "200"),
-        FIELD("connection", "x"), FIELD("upgrade", "h2c"),  FIELD("te", "gzip"), FIELD("", "a"),
-        FIELD("transfer-encoding", "chunked"),              FIELD("content-length", "1x"),
-        {.name = "x", .value = "a\0b", .name_len = 1, .value_len = 3}};
+    static const struct es_h3_field bad[] = {FIELD("x", "a\r\nb: c"),
+                                             FIELD("x\n", "a"),
+                                             FIELD("X", "a"),
+                                             FIELD(":status", "200"),
+                                             FIELD("connection", "x"),
+                                             FIELD("upgrade", "h2c"),
+                                             FIELD("te", "gzip"),
+                                             FIELD("", "a"),
+                                             FIELD("transfer-encoding", "chunked"),
+                                             FIELD("content-length", "1x"),
+                                             {.name = "x", .value = "a\0b", .name_len = 1, .value_len = 3}};
     struct es_exchange *x, *none;
 
     h3_env_init(&e);
