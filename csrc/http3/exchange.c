@@ -3,8 +3,7 @@
 #include "../base/mem.h"
 #include "internal.h"
 
-#define FEW_FIELDS 48
-#define RX_KEEP    ((size_t)64 * 1024)
+#define RX_KEEP ((size_t)64 * 1024)
 
 /* ---- life ---- */
 
@@ -316,29 +315,9 @@ const struct es_h3_head *es_exchange_informed(struct es_exchange *x)
 
 /* ---- writing ---- */
 
-/* A message's head: the pseudo fields that the caller put at its front, and the others. */
-struct out {
-    nghttp3_nv few[FEW_FIELDS], *nv;
-    size_t n;
-};
-
-static int out_begin(struct out *o, size_t room)
+static int out_head(struct es_h3_out *o, int status, char text[4], const struct es_h3_field *fields, size_t n)
 {
-    o->n = 0;
-    o->nv = room <= FEW_FIELDS ? o->few : es_malloc(room * sizeof *o->nv);
-    return o->nv != NULL ? 0 : ES_ERR_NOMEM;
-}
-
-static void out_end(struct out *o)
-{
-    if (o->nv != o->few) {
-        es_free(o->nv);
-    }
-}
-
-static int out_head(struct out *o, int status, char text[4], const struct es_h3_field *fields, size_t n)
-{
-    int rc = out_begin(o, n + 1);
+    int rc = es_h3_out_begin(o, n + 1);
 
     if (rc != 0) {
         return rc;
@@ -348,7 +327,7 @@ static int out_head(struct out *o, int status, char text[4], const struct es_h3_
     rc = es_h3_fields_out(o->nv + 1, fields, n);
     o->n = n + 1;
     if (rc != 0) {
-        out_end(o);
+        es_h3_out_end(o);
     }
     return rc;
 }
@@ -366,7 +345,7 @@ static int may_answer(const struct es_exchange *x)
 
 int es_exchange_inform(struct es_exchange *x, int status, const struct es_h3_field *fields, size_t n)
 {
-    struct out o;
+    struct es_h3_out o;
     char text[4];
     int rc = may_answer(x);
 
@@ -380,7 +359,7 @@ int es_exchange_inform(struct es_exchange *x, int status, const struct es_h3_fie
         return rc;
     }
     rc = nghttp3_conn_submit_info(x->h->nc, x->id, o.nv, o.n);
-    out_end(&o);
+    es_h3_out_end(&o);
     if (rc != 0) {
         return ES_ERR_NOMEM;
     }
@@ -388,7 +367,7 @@ int es_exchange_inform(struct es_exchange *x, int status, const struct es_h3_fie
     return 0;
 }
 
-static void ended(struct es_exchange *x)
+void es_exchange_ended(struct es_exchange *x)
 {
     x->tx_fin = 1;
     if (x->s != NULL && !x->ours) {
@@ -399,7 +378,7 @@ static void ended(struct es_exchange *x)
 int es_exchange_respond(struct es_exchange *x, int status, const struct es_h3_field *fields, size_t n,
                         int fin)
 {
-    struct out o;
+    struct es_h3_out o;
     char text[4];
     uint64_t length;
     nghttp3_pri pri;
@@ -420,7 +399,7 @@ int es_exchange_respond(struct es_exchange *x, int status, const struct es_h3_fi
     x->no_body = status == 204 || status == 304;
     fin = fin || x->is_head || x->no_body;
     rc = nghttp3_conn_submit_response(x->h->nc, x->id, o.nv, o.n, fin ? NULL : &es_h3_reader);
-    out_end(&o);
+    es_h3_out_end(&o);
     if (rc != 0) {
         return ES_ERR_NOMEM;
     }
@@ -433,7 +412,7 @@ int es_exchange_respond(struct es_exchange *x, int status, const struct es_h3_fi
     }
     es_h3_pump(x->h);
     if (fin) {
-        ended(x);
+        es_exchange_ended(x);
     }
     return 0;
 }
@@ -533,7 +512,7 @@ int es_exchange_write(struct es_exchange *x, const void *data, size_t n, void (*
 
 int es_exchange_finish(struct es_exchange *x, const struct es_h3_field *trailers, size_t n)
 {
-    struct out o;
+    struct es_h3_out o;
     int rc;
 
     if (x->tx_fin) {
@@ -547,7 +526,7 @@ int es_exchange_finish(struct es_exchange *x, const struct es_h3_field *trailers
         es_exchange_reset(x, ES_H3_INTERNAL_ERROR);
         return ES_ERR_INVAL;
     }
-    rc = out_begin(&o, n);
+    rc = es_h3_out_begin(&o, n);
     if (rc == 0) {
         rc = es_h3_fields_out(o.nv, trailers, n);
         if (rc == 0) {
@@ -557,10 +536,10 @@ int es_exchange_finish(struct es_exchange *x, const struct es_h3_field *trailers
             rc = push_body(x);
             x->tx_n_trailers = 0;
         }
-        out_end(&o);
+        es_h3_out_end(&o);
     }
     if (rc == 0) {
-        ended(x);
+        es_exchange_ended(x);
     }
     return rc;
 }
@@ -576,124 +555,6 @@ void es_exchange_priority(struct es_exchange *x, int urgency)
     if (x->s != NULL) {
         es_link_priority(x->s, ES_PRIO_FIRST + x->urgency);
     }
-}
-
-/* ---- asking ---- */
-
-static size_t target_nv(nghttp3_nv *nv, const struct es_h3_target *t)
-{
-    const char *const names[] = {":method", ":scheme", ":authority", ":path", ":protocol"};
-    const char *const values[] = {t->method, t->scheme, t->authority, t->path, t->protocol};
-    size_t n = 0;
-
-    for (int i = 0; i < 5; i++) {
-        if (values[i] != NULL) {
-            es_h3_nv(&nv[n++], names[i], values[i], strlen(values[i]));
-        }
-    }
-    return n;
-}
-
-static int is_clean(const char *s)
-{
-    for (; s != NULL && *s != '\0'; s++) {
-        if ((unsigned char)*s <= ' ' || (unsigned char)*s >= 0x7f) {
-            return 0;
-        }
-    }
-    return 1;
-}
-
-static int check_target(const struct es_h3_target *t)
-{
-    int connect = t->method != NULL && strcmp(t->method, "CONNECT") == 0 && t->protocol == NULL;
-
-    return t->method != NULL && *t->method != '\0' && t->authority != NULL && *t->authority != '\0' &&
-                   connect == (t->scheme == NULL) && connect == (t->path == NULL) && is_clean(t->method) &&
-                   is_clean(t->scheme) && is_clean(t->authority) && is_clean(t->path) && is_clean(t->protocol)
-               ? 0
-               : ES_ERR_INVAL;
-}
-
-/* The stream is there, and everything was looked at. */
-static int submit(struct es_exchange *x, struct out *o, int fin)
-{
-    struct es_h3 *h = x->h;
-    int rc = es_idmap_put(&h->by_id, (uint64_t)x->id, x);
-
-    if (rc == 0) {
-        rc = nghttp3_conn_submit_request(h->nc, x->id, o->nv, o->n, fin ? NULL : &es_h3_reader, NULL);
-        rc = rc == 0 ? 0 : rc == NGHTTP3_ERR_CONN_CLOSING ? ES_ERR_CLOSED : ES_ERR_NOMEM;
-    }
-    if (rc != 0) {
-        es_idmap_remove(&h->by_id, (uint64_t)x->id);
-        es_link_stop(x->s, ES_H3_REQUEST_CANCELLED);
-        es_link_reset(x->s, ES_H3_REQUEST_CANCELLED);
-        x->s->user = NULL;
-        return rc;
-    }
-    es_list_push(&h->exchanges, &x->all);
-    x->told = 1;
-    x->refs++; /* the binding's */
-    h->in_flight++;
-    es_h3_pump(h);
-    if (fin) {
-        ended(x);
-    }
-    return 0;
-}
-
-int es_h3_request(struct es_h3 *h, const struct es_h3_target *t, const struct es_h3_field *fields, size_t n,
-                  int fin, void *user, struct es_exchange **out)
-{
-    struct es_exchange *x;
-    struct out o;
-    uint64_t length;
-    int rc;
-
-    if (h->server) {
-        return ES_ERR_UNSUPPORTED;
-    }
-    if (!es_h3_usable(h) || h->peer_goaway || h->goaway != 0) {
-        return ES_ERR_CLOSED;
-    }
-    if (!h->bound) {
-        return ES_ERR_AGAIN;
-    }
-    if (check_target(t) != 0 || es_h3_content_length(fields, n, &length) != 0 ||
-        (fin && length != UINT64_MAX && length != 0)) {
-        return ES_ERR_INVAL;
-    }
-    x = es_exchange_new(h, 1);
-    rc = x == NULL ? ES_ERR_NOMEM : out_begin(&o, n + 5);
-    if (rc != 0) {
-        goto fail;
-    }
-    o.n = target_nv(o.nv, t);
-    rc = es_h3_fields_out(o.nv + o.n, fields, n);
-    o.n += n;
-    if (rc == 0) {
-        rc = es_link_open(h->link, ES_DIR_BIDI, x, &x->s);
-        h->wants_credit |= rc == ES_ERR_LIMIT;
-    }
-    if (rc == 0) {
-        x->id = x->s->id;
-        x->user = user;
-        x->is_head = 0; /* of answers that we write */
-        x->tx_left = fin ? UINT64_MAX : length;
-        rc = submit(x, &o, fin);
-    }
-    out_end(&o);
-    if (rc == 0) {
-        *out = x;
-        return 0;
-    }
-fail:
-    if (x != NULL) {
-        x->s = NULL;
-        es_exchange_unref(x);
-    }
-    return rc;
 }
 
 /* ---- figures ---- */

@@ -71,7 +71,7 @@ enum es_h3_code {
 
 /* ---- events ---- */
 
-enum es_h3_event { ES_H3_EVENT_CONN = 0x300, ES_H3_EVENT_EXCHANGE };
+enum es_h3_event { ES_H3_EVENT_CONN = 0x480, ES_H3_EVENT_EXCHANGE };
 
 enum es_h3_bits {
     ES_H3_OPEN = 1,    /* requests may be sent */

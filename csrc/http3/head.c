@@ -267,3 +267,17 @@ int es_h3_content_length(const struct es_h3_field *f, size_t n, uint64_t *out)
     }
     return 0;
 }
+
+int es_h3_out_begin(struct es_h3_out *o, size_t room)
+{
+    o->n = 0;
+    o->nv = room <= sizeof o->few / sizeof *o->few ? o->few : es_malloc(room * sizeof *o->nv);
+    return o->nv != NULL ? 0 : ES_ERR_NOMEM;
+}
+
+void es_h3_out_end(struct es_h3_out *o)
+{
+    if (o->nv != o->few) {
+        es_free(o->nv);
+    }
+}

@@ -113,6 +113,14 @@ int es_h3_fields_out(nghttp3_nv *nv, const struct es_h3_field *f, size_t n);
 int es_h3_content_length(const struct es_h3_field *f, size_t n, uint64_t *out);
 void es_h3_nv(nghttp3_nv *nv, const char *name, const char *value, size_t value_len);
 
+/* Fields on their way to nghttp3: pseudo fields at the front, then the others. */
+struct es_h3_out {
+    nghttp3_nv few[48], *nv;
+    size_t n;
+};
+int es_h3_out_begin(struct es_h3_out *o, size_t room); /* 0 or ES_ERR_NOMEM; then es_h3_out_end() */
+void es_h3_out_end(struct es_h3_out *o);
+
 /* h3.c */
 void es_h3_tell(struct es_h3 *h, unsigned bits);
 void es_h3_fail(struct es_h3 *h, int liberr); /* closes for an error of nghttp3's */
@@ -129,6 +137,7 @@ const nghttp3_mem *es_h3_mem(void);
 /* exchange.c */
 struct es_exchange *es_exchange_new(struct es_h3 *h, int ours);
 void es_exchange_unref(struct es_exchange *x);
+void es_exchange_ended(struct es_exchange *x); /* our side said all */
 void es_exchange_tell(struct es_exchange *x, unsigned bits);
 /* Later, when nghttp3 has returned: gives up the stream with code, and tells the binding if it knows of it.
  */

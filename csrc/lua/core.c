@@ -8,6 +8,7 @@
 #include "codec_custom.h"
 #include "errors.h"
 #include "frame.h"
+#include "http3.h"
 #include "quic.h"
 
 static const char state_key; /* its address is the registry key of the struct es_lua */
@@ -193,6 +194,7 @@ __attribute__((visibility("default"))) LUALIB_API int luaopen_echostream_core(lu
     es_lua_open_middleware(L, core);
     es_lua_open_channel(L, core);
     es_lua_open_quic(L, core);
+    es_lua_open_http3(L, core);
     es_lua_open_prompt(L, core);
     return 1;
 }

@@ -10,6 +10,7 @@
 #include "../dispatch/host.h"
 #include "codec.h"
 #include "errors.h"
+#include "http3.h"
 #include "quic.h"
 
 static void refuse(struct es_call *c, int status, const char *code, const char *message)
@@ -377,10 +378,17 @@ static void handle_session_event(lua_State *L, struct es_lloop *lp, struct es_ev
 #define QUIC_EVENTS 0x200          /* quic.c's types start here */
 #define LOG_EVENT   0x300          /* endpoint.c's: text follows */
 
+static int is_h3(const struct es_event *ev)
+{
+    return ev->type == ES_H3_EVENT_CONN || ev->type == ES_H3_EVENT_EXCHANGE;
+}
+
 static void pop(struct es_lloop *lp, struct es_event *ev)
 {
     if (ev->type < QUIC_EVENTS)
         es_session_pop(lp->events);
+    else if (is_h3(ev))
+        es_h3_pop(lp->events);
     else
         es_evq_pop(lp->events);
 }
@@ -441,6 +449,8 @@ static int drain_body(lua_State *L)
             handle_session_event(L, lp, ev);
         else if (ev->type == ES_TICKET_EVENT)
             es_lua_ticket_event(L, ev);
+        else if (is_h3(ev))
+            es_lua_h3_event(L, ev);
         else if (ev->type < LOG_EVENT)
             es_lua_quic_event(L, ev);
         else
@@ -529,6 +539,8 @@ static void drop_event(lua_State *L, struct es_event *ev)
     default:
         if (ev->type == ES_TICKET_EVENT)
             es_lua_ticket_drop(ev);
+        else if (is_h3(ev))
+            es_lua_h3_drop(ev);
         else if (ev->type >= QUIC_EVENTS && ev->type < LOG_EVENT)
             es_lua_quic_drop(ev);
     }

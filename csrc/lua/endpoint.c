@@ -4,6 +4,7 @@
 #include <string.h>
 #include "../base/mem.h"
 #include "errors.h"
+#include "http3.h"
 #include "luaaux.h"
 #include "quic.h"
 
@@ -14,7 +15,8 @@
 /* An endpoint's apps outlive it: they are kept by the userdata until it is closed. */
 struct apps {
     struct es_app *app[MAX_APPS];
-    struct es_lhost *host[MAX_APPS]; /* the one that owns app[i], or NULL: a raw app */
+    struct es_lhost *host[MAX_APPS]; /* the one that owns app[i], or NULL, */
+    struct es_lh3_app *h3[MAX_APPS]; /* or the host of HTTP/3 that does; or NULL: a raw app */
     size_t n;
 };
 
@@ -130,13 +132,15 @@ static void apps_free(lua_State *L, struct apps *a)
     for (size_t i = 0; i < a->n; i++) {
         if (a->host[i])
             es_lhost_unref(L, a->host[i]);
+        else if (a->h3[i])
+            es_lh3_app_unref(a->h3[i]);
         else
             es_lua_raw_app_del(L, a->app[i]);
     }
     a->n = 0;
 }
 
-/* The list at idx: { alpn = , host = } or { alpn = , raw = fn }. */
+/* The list at idx: { alpn = , host = }, { alpn = "h3", h3 = } or { alpn = , raw = fn }. */
 static void apps_read(lua_State *L, int idx, struct es_lloop *lp, struct apps *a)
 {
     size_t n = lua_rawlen(L, idx);
@@ -153,6 +157,11 @@ static void apps_read(lua_State *L, int idx, struct es_lloop *lp, struct apps *a
             struct es_lhost *h = es_lua_check_host(L, -1);
             a->host[a->n] = es_lhost_ref(h);
             a->app[a->n++] = &h->app;
+        } else if (lua_getfield(L, at, "h3") != LUA_TNIL) {
+            struct es_lh3_app *h = es_lua_check_h3_host(L, -1);
+            a->host[a->n] = NULL;
+            a->h3[a->n] = es_lh3_app_ref(h);
+            a->app[a->n++] = es_lh3_app_of(h);
         } else {
             lua_getfield(L, at, "raw");
             luaL_checktype(L, -1, LUA_TFUNCTION);

@@ -19,4 +19,17 @@ void es_lua_quic_drop(struct es_event *ev);
 
 void es_lua_open_quic(lua_State *L, int core);
 
+/* ---- what objects with a notify function share (http3.c too) ---- */
+/* Calls fn(what) for every bit; the userdata of `object` keeps fn as its user value 1. */
+void es_quic_notify(lua_State *L, struct es_lloop *lp, void *object, unsigned bits, const char *const *names);
+/* Links userdata and object both ways: the userdata on top of the stack is what es_quic_push(object) finds
+ * while it lives. */
+void es_quic_link_userdata(lua_State *L, void *object);
+int es_quic_push(lua_State *L, void *object); /* pushes it or nil; 1 when it lives */
+
+/* Keeps the Lua string at idx alive until es_lua_anchor_release(), which may run at any time. NULL: out of
+ * memory; may raise Lua's. */
+void *es_lua_anchor(lua_State *L, struct es_lua *lua, int idx);
+void es_lua_anchor_release(void *anchor);
+
 #endif

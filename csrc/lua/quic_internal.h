@@ -15,6 +15,7 @@
 
 #include "binding.h"
 #include "../base/list.h"
+#include "quic.h"
 
 #define ES_QUIC_EVENT_CONN   0x200 /* owner: struct es_lconn */
 #define ES_QUIC_EVENT_STREAM 0x201 /* owner: struct es_lqstream */
@@ -101,12 +102,6 @@ void es_lconn_unanchor(struct es_lconn *c);     /* its userdata may be collected
 /* quic.c */
 /* nil and why the connection ended (or that it is being closed). */
 int es_lconn_push_closed(lua_State *L, const struct es_lconn *c);
-/* Calls fn(what) for every bit; the userdata of `object` keeps fn as its user value 1. */
-void es_quic_notify(lua_State *L, struct es_lloop *lp, void *object, unsigned bits, const char *const *names);
-/* Links userdata and object both ways: the userdata on top of the stack is what es_quic_push(object) finds
- * while it lives. */
-void es_quic_link_userdata(lua_State *L, void *object);
-int es_quic_push(lua_State *L, void *object); /* pushes it or nil; 1 when it lives */
 
 /* quic_stream.c */
 struct es_lqstream *es_lqstream_new(struct es_lconn *c, int uni, int remote); /* NULL: out of memory */

@@ -197,7 +197,7 @@ struct anchor {
     int ref;
 };
 
-static void anchor_release(void *arg)
+void es_lua_anchor_release(void *arg)
 {
     struct anchor *a = arg;
     if (!a->lua->closing && lua_checkstack(a->lua->main, 4))
@@ -206,21 +206,27 @@ static void anchor_release(void *arg)
     es_free(a);
 }
 
-static int write_anchored(lua_State *L, struct es_lqstream *s, const char *data, size_t n, int fin)
+void *es_lua_anchor(lua_State *L, struct es_lua *lua, int idx)
 {
-    lua_pushvalue(L, 2);
+    lua_pushvalue(L, idx);
     int ref = luaL_ref(L, LUA_REGISTRYINDEX); /* may raise, so before anything is allocated */
     struct anchor *a = es_malloc(sizeof *a);
     if (a == NULL) {
         luaL_unref(L, LUA_REGISTRYINDEX, ref);
-        return ES_ERR_NOMEM;
+        return NULL;
     }
-    a->lua = s->conn->loop->lua;
+    a->lua = lua;
     a->lua->refs++;
     a->ref = ref;
-    int rc = es_link_write_ref(s->s, data, n, fin, anchor_release, a);
-    if (rc != 0)
-        anchor_release(a);
+    return a;
+}
+
+static int write_anchored(lua_State *L, struct es_lqstream *s, const char *data, size_t n, int fin)
+{
+    void *a = es_lua_anchor(L, s->conn->loop->lua, 2);
+    int rc = a != NULL ? es_link_write_ref(s->s, data, n, fin, es_lua_anchor_release, a) : ES_ERR_NOMEM;
+    if (rc != 0 && a != NULL)
+        es_lua_anchor_release(a);
     return rc;
 }
 

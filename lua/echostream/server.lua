@@ -227,10 +227,15 @@ local function listen(self)
     end
     ip = addresses[1]
   end
+  local apps = { { alpn = "echostream/1", host = self._host } }
+  if self._http then -- nothing installed: not even offered
+    self._http_host = require("echostream.http3").host(self._rec, self._http)
+    apps[2] = { alpn = "h3", h3 = self._http_host.core }
+  end
   local endpoint, problem = loop.endpoint(newcomers.configure({
     bind = address.join(ip, self._port),
     tls = self._tls,
-    apps = { { alpn = "echostream/1", host = self._host } },
+    apps = apps,
     transport = self._transport,
     qlog = self._extra.qlog,
     preferred = self._extra.preferred,
@@ -263,6 +268,16 @@ local function start(self)
       self._options.cert and "with its own certificate" or "pin " .. self.pin))
   end
   return self
+end
+
+--- Serves HTTP/3 on the same port: `fn` runs in a task for each request. Before `start`.
+---@param fn fun(request: echostream.http.request, response: echostream.http.response)
+function Server:http(fn)
+  options.argument("server:http", "fn", fn, "function")
+  if self.state ~= "new" then
+    error(("server:http: this server is %s already"):format(self.state), 2)
+  end
+  self._http = fn
 end
 
 --- Listens. After it `address` has the real port.
@@ -443,6 +458,9 @@ local function drain(self, grace)
       end
     end)
     wait_until_quiet(self, all, limit)
+  end
+  if self._http_host then
+    self._http_host:drain(math.max(deadline - rec.core:now(), 0))
   end
 end
 

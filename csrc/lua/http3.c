@@ -1,0 +1,485 @@
+/* HTTP/3 connections in Lua: the host that takes requests, the connections that we dial, and their events.
+ *
+ * The es_h3 of a connection is the core's; here it gets a struct es_lh3, counted: its life until CLOSED holds one
+ * reference, each userdata of it and of its exchanges one. It keeps the app, whose config the core borrows. */
+#include "http3.h"
+#include <string.h>
+#include "../base/mem.h"
+#include "errors.h"
+#include "http3_internal.h"
+#include "luaaux.h"
+#include "quic.h"
+
+#define HOST_MT "echostream.h3host"
+#define CONN_MT "echostream.h3"
+
+static const char *const conn_names[] = {"open", "goaway", "credit", "idle", "closed"};
+static const char *const exchange_names[] = {"request",  "informed", "response",
+                                             "readable", "writable", "aborted"};
+
+/* ---- apps ---- */
+
+static int attach(struct es_app *app, struct es_link *link, void *arg);
+
+static struct es_lh3_app *app_new(struct es_lloop *lp)
+{
+    struct es_lh3_app *a = es_calloc(1, sizeof *a);
+
+    if (a == NULL)
+        return NULL;
+    a->refs = 1;
+    a->loop = es_lloop_ref(lp);
+    a->fn_ref = LUA_NOREF;
+    es_list_init(&a->conns);
+    a->cfg.events = lp->events;
+    a->cfg.timers = es_poller_timers(lp->poller);
+    es_h3_limits_default(&a->cfg.limits);
+    es_h3_app_init(&a->core, &a->cfg);
+    a->app = a->core;
+    a->app.attach = attach;
+    a->app.user = a;
+    return a;
+}
+
+struct es_lh3_app *es_lh3_app_ref(struct es_lh3_app *a)
+{
+    a->refs++;
+    return a;
+}
+
+void es_lh3_app_unref(struct es_lh3_app *a)
+{
+    if (--a->refs != 0)
+        return;
+    struct es_lua *lua = a->loop->lua;
+    if (a->fn_ref != LUA_NOREF && !lua->closing && lua_checkstack(lua->main, 4))
+        luaL_unref(lua->main, LUA_REGISTRYINDEX, a->fn_ref);
+    es_lloop_unref(a->loop);
+    es_free(a);
+}
+
+struct es_app *es_lh3_app_of(struct es_lh3_app *a)
+{
+    return &a->app;
+}
+
+/* ---- connections ---- */
+
+static struct es_lh3 *conn_new(struct es_lh3_app *a)
+{
+    struct es_lh3 *c = es_calloc(1, sizeof *c);
+
+    if (c == NULL)
+        return NULL;
+    c->refs = 1;
+    c->app = es_lh3_app_ref(a);
+    c->ud_ref = LUA_NOREF;
+    es_list_init(&c->node);
+    return c;
+}
+
+struct es_lh3 *es_lh3_ref(struct es_lh3 *c)
+{
+    c->refs++;
+    return c;
+}
+
+void es_lh3_unref(struct es_lh3 *c)
+{
+    if (--c->refs != 0)
+        return;
+    if (c->h != NULL)
+        es_h3_unref(c->h);
+    es_lh3_app_unref(c->app);
+    es_free(c);
+}
+
+static int attach(struct es_app *app, struct es_link *link, void *arg)
+{
+    struct es_lh3_app *a = app->user;
+    struct es_lh3 *c = arg; /* dialled */
+    struct es_h3_dial dial = {0};
+
+    if (c != NULL)
+        es_lh3_ref(c);
+    else
+        c = conn_new(a);
+    if (c == NULL)
+        return ES_ERR_NOMEM;
+    dial.user = c;
+    int rc = a->core.attach(&a->core, link, &dial);
+    if (rc != 0) {
+        es_lh3_unref(c);
+        return rc;
+    }
+    c->h = dial.h3;
+    es_list_push(&a->conns, &c->node);
+    return 0;
+}
+
+/* Its life is over: the userdata may be collected, and the core's reference goes. */
+static void conn_over(struct es_lh3 *c)
+{
+    struct es_lua *lua = c->app->loop->lua;
+
+    if (c->ud_ref != LUA_NOREF && !lua->closing && lua_checkstack(lua->main, 4))
+        luaL_unref(lua->main, LUA_REGISTRYINDEX, c->ud_ref);
+    c->ud_ref = LUA_NOREF;
+    es_list_remove(&c->node);
+    es_lh3_unref(c);
+}
+
+/* ---- events: Lua from here on ---- */
+
+static void begin(lua_State *L, struct es_lh3 *c, struct es_exchange *x)
+{
+    lua_rawgeti(L, LUA_REGISTRYINDEX, c->app->fn_ref);
+    es_lua_push_exchange(L, c, x);
+    es_task_call(L, c->app->loop, 1);
+}
+
+struct told {
+    struct es_event *ev;
+    unsigned bits;
+    int begun;
+};
+
+static int event_body(lua_State *L)
+{
+    struct told *t = lua_touserdata(L, 1);
+
+    luaL_checkstack(L, 16, NULL);
+    if (t->ev->type == ES_H3_EVENT_EXCHANGE) {
+        struct es_exchange *x = t->ev->owner;
+        struct es_lh3 *c = es_h3_user(es_exchange_h3(x));
+
+        if ((t->bits & ES_EX_REQUEST) != 0) {
+            begin(L, c, x);
+            t->begun = 1;
+        }
+        es_quic_notify(L, c->app->loop, x, t->bits & ~(unsigned)ES_EX_REQUEST, exchange_names);
+    } else {
+        struct es_lh3 *c = es_h3_user(t->ev->owner);
+
+        es_quic_notify(L, c->app->loop, c, t->bits, conn_names);
+    }
+    return 0;
+}
+
+void es_lua_h3_event(lua_State *L, struct es_event *ev)
+{
+    struct told t = {ev, es_h3_take(ev), 0};
+    struct es_h3 *h = ev->type == ES_H3_EVENT_CONN ? ev->owner : es_exchange_h3(ev->owner);
+    struct es_lh3 *c = es_h3_user(h);
+
+    lua_pushcfunction(L, event_body);
+    lua_pushlightuserdata(L, &t);
+    if (lua_pcall(L, 1, 0, 0) != LUA_OK) { /* out of memory */
+        es_lua_log(L, c->app->loop->lua, "error", es_lua_error_text(L, -1), NULL, "http3");
+        lua_pop(L, 1);
+        if (ev->type == ES_H3_EVENT_EXCHANGE && (t.bits & ES_EX_REQUEST) != 0 && !t.begun)
+            es_exchange_release(ev->owner);
+    }
+    if (ev->type == ES_H3_EVENT_CONN && (t.bits & ES_H3_CLOSED) != 0)
+        conn_over(c);
+}
+
+void es_lua_h3_drop(struct es_event *ev)
+{
+    struct es_lh3 *over = NULL;
+
+    if (ev->type == ES_H3_EVENT_CONN && es_h3_closed_by(ev->owner) != NULL)
+        over = es_h3_user(ev->owner);
+    es_h3_drop(ev);
+    if (over != NULL)
+        conn_over(over);
+}
+
+/* ---- hosts ---- */
+
+struct es_lh3_app *es_lua_check_h3_host(lua_State *L, int idx)
+{
+    struct es_lh3_app *a = *(struct es_lh3_app **)luaL_checkudata(L, idx, HOST_MT);
+
+    if (a == NULL)
+        luaL_error(L, "the host was collected");
+    return a;
+}
+
+static void read_limits(lua_State *L, int idx, struct es_h3_config *cfg)
+{
+    static const char *const fields[] = {"max_header_bytes", "max_header_fields", "max_target_bytes",
+                                         "header_timeout",   "connect",           NULL};
+    lua_Integer v;
+
+    if (lua_isnoneornil(L, idx))
+        return;
+    es_lua_check_fields(L, idx, fields);
+    if (es_lua_opt_integer(L, idx, "max_header_bytes", 256, 1 << 24, &v))
+        cfg->limits.max_header = (uint64_t)v;
+    if (es_lua_opt_integer(L, idx, "max_header_fields", 8, 1 << 20, &v))
+        cfg->limits.max_fields = (size_t)v;
+    if (es_lua_opt_integer(L, idx, "max_target_bytes", 16, 1 << 24, &v))
+        cfg->limits.max_target = (size_t)v;
+    es_lua_opt_seconds(L, idx, "header_timeout", &cfg->limits.head_timeout);
+    es_lua_opt_boolean(L, idx, "connect", &cfg->connect);
+}
+
+static int core_h3_host(lua_State *L)
+{
+    struct es_lloop *lp = es_lua_check_loop(L, 1);
+
+    luaL_checktype(L, 2, LUA_TFUNCTION);
+    lua_settop(L, 3);
+    struct es_lh3_app **box = es_lua_new(L, HOST_MT, sizeof *box, 0);
+    struct es_lh3_app *a = app_new(lp);
+    if (a == NULL)
+        return luaL_error(L, "out of memory");
+    *box = a;
+    read_limits(L, 3, &a->cfg);
+    lua_pushvalue(L, 2);
+    a->fn_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+    return 1;
+}
+
+static int host_goaway(lua_State *L)
+{
+    struct es_lh3_app *a = es_lua_check_h3_host(L, 1);
+    int final = lua_toboolean(L, 2);
+
+    es_list_foreach(it, &a->conns)
+    {
+        (void)es_h3_goaway(es_container_of(it, struct es_lh3, node)->h, final);
+    }
+    es_lloop_wake(a->loop);
+    return 0;
+}
+
+static int host_close(lua_State *L)
+{
+    struct es_lh3_app *a = es_lua_check_h3_host(L, 1);
+
+    es_list_foreach(it, &a->conns)
+    {
+        es_h3_close(es_container_of(it, struct es_lh3, node)->h, ES_H3_NO_ERROR, luaL_optstring(L, 2, ""));
+    }
+    es_lloop_wake(a->loop);
+    return 0;
+}
+
+/* connections, requests that were not let go */
+static int host_in_flight(lua_State *L)
+{
+    struct es_lh3_app *a = es_lua_check_h3_host(L, 1);
+    size_t conns = 0, requests = 0;
+
+    es_list_foreach(it, &a->conns)
+    {
+        conns++;
+        requests += es_h3_in_flight(es_container_of(it, struct es_lh3, node)->h);
+    }
+    lua_pushinteger(L, (lua_Integer)conns);
+    lua_pushinteger(L, (lua_Integer)requests);
+    return 2;
+}
+
+static int host_gc(lua_State *L)
+{
+    struct es_lh3_app **box = luaL_checkudata(L, 1, HOST_MT);
+    struct es_lh3_app *a = *box;
+
+    *box = NULL;
+    if (a != NULL)
+        es_lh3_app_unref(a);
+    return 0;
+}
+
+/* ---- connections that we dial ---- */
+
+static struct es_lh3 *check_conn(lua_State *L)
+{
+    struct es_lh3 *c = *(struct es_lh3 **)luaL_checkudata(L, 1, CONN_MT);
+
+    if (c == NULL)
+        luaL_error(L, "the connection was collected");
+    return c;
+}
+
+int es_lua_h3_closed(lua_State *L, const struct es_lh3 *c)
+{
+    const struct es_close_info *info = c->h != NULL ? es_h3_closed_by(c->h) : NULL;
+
+    if (info == NULL)
+        return es_lua_closed(L, "connection");
+    lua_pushnil(L);
+    es_lua_push_close_err(L, info);
+    return 2;
+}
+
+static int conn_notify(lua_State *L)
+{
+    luaL_checkudata(L, 1, CONN_MT);
+    if (!lua_isnoneornil(L, 2))
+        luaL_checktype(L, 2, LUA_TFUNCTION);
+    lua_settop(L, 2);
+    lua_setiuservalue(L, 1, 1);
+    return 0;
+}
+
+/* request(target, fields, fin): an exchange, or nil, "again", or nil, err */
+static int conn_request(lua_State *L)
+{
+    struct es_lh3 *c = check_conn(L);
+    struct es_h3_target t = {NULL, NULL, NULL, NULL, NULL};
+    struct es_exchange *x;
+    size_t n = 0;
+
+    luaL_checktype(L, 2, LUA_TTABLE);
+    lua_settop(L, 4);
+    es_lua_opt_string(L, 2, "method", &t.method, NULL);
+    es_lua_opt_string(L, 2, "scheme", &t.scheme, NULL);
+    es_lua_opt_string(L, 2, "authority", &t.authority, NULL);
+    es_lua_opt_string(L, 2, "path", &t.path, NULL);
+    es_lua_opt_string(L, 2, "protocol", &t.protocol, NULL);
+    const struct es_h3_field *f = es_lua_h3_fields(L, 3, &n);
+    if (c->h == NULL)
+        return es_lua_h3_closed(L, c);
+    /* The userdata first: making it may raise, a request cannot be undone. */
+    struct es_lexchange *box = es_lua_exchange_box(L, c);
+    int rc = es_h3_request(c->h, &t, f, n, lua_toboolean(L, 4), NULL, &x);
+    if (rc == 0) {
+        es_lua_exchange_fill(L, box, x);
+        es_lloop_wake(c->app->loop);
+        return 1;
+    }
+    if (rc == ES_ERR_AGAIN || rc == ES_ERR_LIMIT) {
+        lua_pushnil(L);
+        lua_pushliteral(L, "again");
+        return 2;
+    }
+    return rc == ES_ERR_CLOSED ? es_lua_h3_closed(L, c) : es_lua_fail(L, rc, "request");
+}
+
+static int conn_goaway(lua_State *L)
+{
+    struct es_lh3 *c = check_conn(L);
+
+    if (c->h != NULL)
+        (void)es_h3_goaway(c->h, 1);
+    es_lloop_wake(c->app->loop);
+    return 0;
+}
+
+static int conn_close(lua_State *L)
+{
+    struct es_lh3 *c = check_conn(L);
+    lua_Integer code = luaL_optinteger(L, 2, ES_H3_NO_ERROR);
+
+    luaL_argcheck(L, code >= 0 && code < (lua_Integer)1 << 62, 2, "a code is 0 to 2^62 - 1");
+    if (c->h != NULL)
+        es_h3_close(c->h, (uint64_t)code, luaL_optstring(L, 3, ""));
+    es_lloop_wake(c->app->loop);
+    return 0;
+}
+
+/* nil while it lives, or the error that says how it ended */
+static int conn_closed(lua_State *L)
+{
+    struct es_lh3 *c = check_conn(L);
+
+    if (c->h != NULL && es_h3_closed_by(c->h) == NULL) {
+        lua_pushnil(L);
+        return 1;
+    }
+    (void)es_lua_h3_closed(L, c);
+    return 1;
+}
+
+static int conn_gc(lua_State *L)
+{
+    struct es_lh3 **box = luaL_checkudata(L, 1, CONN_MT);
+    struct es_lh3 *c = *box;
+
+    *box = NULL;
+    if (c != NULL)
+        es_lh3_unref(c);
+    return 0;
+}
+
+static void push_conn(lua_State *L, struct es_lh3 *c)
+{
+    struct es_lh3 **box = es_lua_new(L, CONN_MT, sizeof *box, 1);
+
+    es_quic_link_userdata(L, c);
+    lua_pushvalue(L, -1);
+    c->ud_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+    *box = es_lh3_ref(c);
+}
+
+/* core.h3_dial(endpoint, { remote, tls, transport }): a connection, which is open when it says so */
+static int core_h3_dial(lua_State *L)
+{
+    static const char *const fields[] = {"remote", "tls", "transport", NULL};
+    struct es_lendpoint *le = es_lua_check_endpoint(L, 1);
+    struct es_connect_config cc;
+    union es_addr remote;
+    const char *text = NULL;
+    struct es_link *link;
+    char err[256] = "";
+
+    luaL_checktype(L, 2, LUA_TTABLE);
+    lua_settop(L, 2);
+    es_lua_check_fields(L, 2, fields);
+    if (le->ep == NULL)
+        return es_lua_closed(L, "endpoint");
+    memset(&cc, 0, sizeof cc);
+    if (!es_lua_opt_string(L, 2, "remote", &text, NULL) || es_addr_parse(&remote, text) < 0)
+        return luaL_error(L, "remote: expected a numeric address such as 127.0.0.1:5000, got %s",
+                          text != NULL ? text : "nothing");
+    lua_getfield(L, 2, "tls");
+    cc.tls = es_lua_check_tls(L, -1);
+    lua_getfield(L, 2, "transport");
+    es_transport_config_default(&cc.transport, 0);
+    es_lua_transport_config(L, -1, &cc.transport);
+    cc.remote = &remote;
+
+    struct es_lh3_app *app = app_new(le->loop);
+    struct es_lh3 *c = app != NULL ? conn_new(app) : NULL;
+    if (app != NULL)
+        es_lh3_app_unref(app); /* the connection's now */
+    if (c == NULL)
+        return es_lua_fail(L, ES_ERR_NOMEM, "connection");
+    push_conn(L, c);
+    es_lh3_unref(c); /* the userdata's now */
+    cc.app = &app->app;
+    cc.app_arg = c;
+    int rc = es_endpoint_connect(le->ep, &cc, &link, err, sizeof err);
+    if (rc == 0) {
+        es_lloop_wake(c->app->loop);
+        return 1;
+    }
+    if (c->h != NULL) /* attached, and closed() will not come */
+        conn_over(c);
+    lua_pushnil(L);
+    es_lua_push_error(L, es_lua_err_code(rc), "%s", err[0] != '\0' ? err : es_strerror(rc));
+    return 2;
+}
+
+void es_lua_open_http3(lua_State *L, int core)
+{
+    static const luaL_Reg host_methods[] = {
+        {"goaway", host_goaway}, {"close", host_close}, {"in_flight", host_in_flight}, {NULL, NULL}};
+    static const luaL_Reg host_meta[] = {{"__gc", host_gc}, {NULL, NULL}};
+    static const luaL_Reg conn_methods[] = {{"notify", conn_notify}, {"request", conn_request},
+                                            {"goaway", conn_goaway}, {"close", conn_close},
+                                            {"closed", conn_closed}, {NULL, NULL}};
+    static const luaL_Reg conn_meta[] = {{"__gc", conn_gc}, {NULL, NULL}};
+
+    es_lua_class(L, HOST_MT, host_methods, host_meta);
+    es_lua_class(L, CONN_MT, conn_methods, conn_meta);
+    es_lua_open_exchange(L);
+    lua_pushcfunction(L, core_h3_host);
+    lua_setfield(L, core, "h3_host");
+    lua_pushcfunction(L, core_h3_dial);
+    lua_setfield(L, core, "h3_dial");
+}

@@ -1,0 +1,410 @@
+/* Exchanges in Lua: one request with its answer, whoever asked. A userdata that nobody holds any more releases its
+ * exchange, which cancels what is not over. */
+#include <string.h>
+#include "../base/mem.h"
+#include "errors.h"
+#include "http3_internal.h"
+#include "luaaux.h"
+#include "quic.h"
+
+#define EXCHANGE_MT "echostream.exchange"
+#define READ_BYTES  65536
+
+/* ---- userdata ---- */
+
+struct es_lexchange *es_lua_exchange_box(lua_State *L, struct es_lh3 *c)
+{
+    struct es_lexchange *box = es_lua_new(L, EXCHANGE_MT, sizeof *box, 1);
+
+    box->c = es_lh3_ref(c);
+    return box;
+}
+
+/* Linking may raise; so the exchange, which has an owner from here on, is the userdata's first. */
+void es_lua_exchange_fill(lua_State *L, struct es_lexchange *box, struct es_exchange *x)
+{
+    box->x = x;
+    es_quic_link_userdata(L, x);
+}
+
+void es_lua_push_exchange(lua_State *L, struct es_lh3 *c, struct es_exchange *x)
+{
+    struct es_lexchange *box = es_lua_exchange_box(L, c);
+
+    es_quic_link_userdata(L, x);
+    box->x = x;
+}
+
+static struct es_lexchange *check(lua_State *L)
+{
+    return luaL_checkudata(L, 1, EXCHANGE_MT);
+}
+
+static void wake(struct es_lexchange *b)
+{
+    if (es_h3_link(es_exchange_h3(b->x)) != NULL)
+        es_lloop_wake(b->c->app->loop);
+}
+
+static int ok(lua_State *L)
+{
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+static int again(lua_State *L)
+{
+    lua_pushnil(L);
+    lua_pushliteral(L, "again");
+    return 2;
+}
+
+/* nil and why it is over */
+static int over(lua_State *L, struct es_lexchange *b)
+{
+    struct es_exchange_error e;
+
+    if (b->x == NULL)
+        return es_lua_closed(L, "request");
+    if (es_exchange_error(b->x, &e) != 0)
+        return es_h3_closed_by(es_exchange_h3(b->x)) != NULL ? es_lua_h3_closed(L, b->c)
+                                                             : es_lua_closed(L, "request");
+    lua_pushnil(L);
+    const char *code = e.code == ES_H3_REQUEST_CANCELLED   ? "cancelled"
+                       : e.code == ES_H3_REQUEST_REJECTED  ? "unavailable"
+                       : e.code == ES_H3_EXCESSIVE_LOAD    ? "resource_exhausted"
+                       : e.code == ES_H3_INTERNAL_ERROR    ? "internal"
+                                                           : es_lua_err_code(e.err);
+    es_lua_push_error(L, code, "%s gave the request up (HTTP/3 code %I)", e.peer ? "the peer" : "this side",
+                      (LUAI_UACINT)e.code);
+    lua_createtable(L, 0, 2);
+    lua_pushinteger(L, (lua_Integer)e.code);
+    lua_setfield(L, -2, "http3");
+    lua_pushboolean(L, e.unprocessed);
+    lua_setfield(L, -2, "unprocessed");
+    lua_setfield(L, -2, "details");
+    return 2;
+}
+
+static int result(lua_State *L, struct es_lexchange *b, int rc)
+{
+    switch (rc) {
+    case 0:
+        wake(b);
+        return ok(L);
+    case ES_ERR_AGAIN:
+        return again(L);
+    case ES_ERR_CLOSED:
+        return over(L, b);
+    case ES_ERR_INVAL:
+    case ES_ERR_EXISTS:
+    case ES_ERR_TOO_LARGE:
+        lua_pushnil(L);
+        es_lua_push_error(L, rc == ES_ERR_INVAL ? "invalid_argument" : "failed_precondition",
+                          rc == ES_ERR_INVAL    ? "a status, field or body that may not be sent"
+                          : rc == ES_ERR_EXISTS ? "the request was answered before"
+                                                : "more than the content-length that was said");
+        return 2;
+    default:
+        return es_lua_fail(L, rc, "request");
+    }
+}
+
+/* ---- heads ---- */
+
+const struct es_h3_field *es_lua_h3_fields(lua_State *L, int idx, size_t *n)
+{
+    *n = 0;
+    if (lua_isnoneornil(L, idx))
+        return NULL;
+    luaL_checktype(L, idx, LUA_TTABLE);
+    idx = lua_absindex(L, idx);
+    size_t count = lua_rawlen(L, idx) / 2;
+    luaL_argcheck(L, count <= 4096, idx, "at most 4096 fields");
+    struct es_h3_field *f = lua_newuserdatauv(L, (count + 1) * sizeof *f, 0);
+    memset(f, 0, (count + 1) * sizeof *f);
+    for (size_t i = 0; i < count; i++) {
+        for (int part = 0; part < 2; part++) {
+            if (lua_rawgeti(L, idx, (lua_Integer)(2 * i) + 1 + part) != LUA_TSTRING)
+                luaL_error(L, "fields: names and values are strings");
+            if (part == 0)
+                f[i].name = lua_tolstring(L, -1, &f[i].name_len);
+            else
+                f[i].value = lua_tolstring(L, -1, &f[i].value_len);
+            lua_pop(L, 1); /* the list keeps it */
+        }
+    }
+    *n = count;
+    return f;
+}
+
+static void push_fields(lua_State *L, const struct es_h3_head *head)
+{
+    struct es_h3_field f;
+    size_t at = 0;
+    lua_Integer i = 0;
+
+    lua_createtable(L, (int)es_h3_head_count(head) * 2, 0);
+    while (es_h3_head_next(head, &at, &f)) {
+        lua_pushlstring(L, f.name, f.name_len);
+        lua_rawseti(L, -2, ++i);
+        lua_pushlstring(L, f.value, f.value_len);
+        lua_rawseti(L, -2, ++i);
+    }
+}
+
+/* target(): { method, scheme, authority, path, protocol } of a peer's request; nil: not come */
+static int x_target(lua_State *L)
+{
+    static const char *const names[] = {"method", "scheme", "authority", "path", "protocol"};
+    static const enum es_h3_pseudo which[] = {ES_H3_METHOD, ES_H3_SCHEME, ES_H3_AUTHORITY, ES_H3_PATH,
+                                              ES_H3_PROTOCOL};
+    struct es_lexchange *b = check(L);
+    const struct es_h3_head *head = b->x != NULL ? es_exchange_head(b->x) : NULL;
+
+    if (head == NULL)
+        return over(L, b);
+    lua_createtable(L, 0, 5);
+    for (int i = 0; i < 5; i++) {
+        size_t n;
+        const char *s = es_h3_head_pseudo(head, which[i], &n);
+        if (s != NULL) {
+            lua_pushlstring(L, s, n);
+            lua_setfield(L, -2, names[i]);
+        }
+    }
+    return 1;
+}
+
+/* fields(): the head's; fields(true): the trailers'. nil: not there */
+static int x_fields(lua_State *L)
+{
+    struct es_lexchange *b = check(L);
+    const struct es_h3_head *head = b->x == NULL         ? NULL
+                                    : lua_toboolean(L, 2) ? es_exchange_trailers(b->x)
+                                                          : es_exchange_head(b->x);
+
+    if (head == NULL)
+        lua_pushnil(L);
+    else
+        push_fields(L, head);
+    return 1;
+}
+
+/* status(): of the answer; nil, "again": not come; nil, err */
+static int x_status(lua_State *L)
+{
+    struct es_lexchange *b = check(L);
+    struct es_exchange_error e;
+    const struct es_h3_head *head = b->x != NULL ? es_exchange_head(b->x) : NULL;
+
+    if (head != NULL) {
+        lua_pushinteger(L, es_h3_head_status(head));
+        return 1;
+    }
+    return b->x == NULL || es_exchange_error(b->x, &e) == 0 ? over(L, b) : again(L);
+}
+
+/* informed(): status and fields of the next 1xx answer; nothing: no more */
+static int x_informed(lua_State *L)
+{
+    struct es_lexchange *b = check(L);
+    const struct es_h3_head *head = b->x != NULL ? es_exchange_informed(b->x) : NULL;
+
+    if (head == NULL)
+        return 0;
+    lua_pushinteger(L, es_h3_head_status(head));
+    push_fields(L, head);
+    return 2;
+}
+
+/* ---- bodies ---- */
+
+/* read(max): bytes; nil: the end; nil, "again"; nil, err */
+static int x_read(lua_State *L)
+{
+    struct es_lexchange *b = check(L);
+    lua_Integer max = luaL_optinteger(L, 2, READ_BYTES);
+    const uint8_t *p;
+    size_t n;
+
+    luaL_argcheck(L, max > 0, 2, "expected a number of bytes above 0");
+    if (b->x == NULL)
+        return es_lua_closed(L, "request");
+    int rc = es_exchange_read(b->x, &p, &n);
+    if (rc == ES_ERR_NOT_FOUND) {
+        lua_pushnil(L);
+        return 1;
+    }
+    if (rc != 0)
+        return rc == ES_ERR_AGAIN ? again(L) : over(L, b);
+    n = n < (lua_Unsigned)max ? n : (size_t)max;
+    lua_pushlstring(L, (const char *)p, n);
+    es_exchange_consume(b->x, n);
+    wake(b);
+    return 1;
+}
+
+static int x_inform(lua_State *L)
+{
+    struct es_lexchange *b = check(L);
+    lua_Integer status = luaL_checkinteger(L, 2);
+    size_t n;
+    const struct es_h3_field *f = es_lua_h3_fields(L, 3, &n);
+
+    if (b->x == NULL)
+        return es_lua_closed(L, "request");
+    return result(L, b, es_exchange_inform(b->x, status < 0 || status > 999 ? 0 : (int)status, f, n));
+}
+
+/* respond(status, fields, fin) */
+static int x_respond(lua_State *L)
+{
+    struct es_lexchange *b = check(L);
+    lua_Integer status = luaL_checkinteger(L, 2);
+    size_t n;
+    int fin = lua_toboolean(L, 4);
+    const struct es_h3_field *f = es_lua_h3_fields(L, 3, &n);
+
+    if (b->x == NULL)
+        return es_lua_closed(L, "request");
+    return result(L, b, es_exchange_respond(b->x, status < 0 || status > 999 ? 0 : (int)status, f, n, fin));
+}
+
+static int x_write(lua_State *L)
+{
+    struct es_lexchange *b = check(L);
+    size_t n;
+    int rc;
+
+    luaL_checktype(L, 2, LUA_TSTRING);
+    const char *data = lua_tolstring(L, 2, &n);
+    if (b->x == NULL)
+        return es_lua_closed(L, "request");
+    if (n < ES_ANCHOR_BYTES) {
+        rc = es_exchange_write(b->x, data, n, NULL, NULL);
+    } else {
+        void *anchor = es_lua_anchor(L, b->c->app->loop->lua, 2);
+        if (anchor == NULL)
+            return es_lua_fail(L, ES_ERR_NOMEM, "request");
+        rc = es_exchange_write(b->x, data, n, es_lua_anchor_release, anchor);
+        if (rc != 0)
+            es_lua_anchor_release(anchor);
+    }
+    return result(L, b, rc);
+}
+
+static int x_finish(lua_State *L)
+{
+    struct es_lexchange *b = check(L);
+    size_t n;
+    const struct es_h3_field *f = es_lua_h3_fields(L, 2, &n);
+
+    if (b->x == NULL)
+        return es_lua_closed(L, "request");
+    return result(L, b, es_exchange_finish(b->x, f, n));
+}
+
+/* ---- the rest ---- */
+
+static int x_reset(lua_State *L)
+{
+    struct es_lexchange *b = check(L);
+    lua_Integer code = luaL_optinteger(L, 2, ES_H3_REQUEST_CANCELLED);
+
+    luaL_argcheck(L, code >= 0 && code < (lua_Integer)1 << 62, 2, "a code is 0 to 2^62 - 1");
+    if (b->x != NULL) {
+        es_exchange_reset(b->x, (uint64_t)code);
+        wake(b);
+    }
+    return ok(L);
+}
+
+static int x_priority(lua_State *L)
+{
+    struct es_lexchange *b = check(L);
+    lua_Integer urgency = luaL_checkinteger(L, 2);
+
+    luaL_argcheck(L, urgency >= 0 && urgency <= 7, 2, "an urgency is 0 to 7");
+    if (b->x != NULL)
+        es_exchange_priority(b->x, (int)urgency);
+    return 0;
+}
+
+static int x_id(lua_State *L)
+{
+    struct es_lexchange *b = check(L);
+
+    if (b->x == NULL)
+        return 0;
+    lua_pushinteger(L, (lua_Integer)es_exchange_id(b->x));
+    return 1;
+}
+
+static int x_peer_addr(lua_State *L)
+{
+    struct es_lexchange *b = check(L);
+    struct es_link *link = b->x != NULL ? es_h3_link(es_exchange_h3(b->x)) : NULL;
+    char buf[80] = "";
+
+    if (link == NULL)
+        return over(L, b);
+    es_link_peer_addr(link, buf, sizeof buf);
+    lua_pushstring(L, buf);
+    return 1;
+}
+
+static int x_notify(lua_State *L)
+{
+    luaL_checkudata(L, 1, EXCHANGE_MT);
+    if (!lua_isnoneornil(L, 2))
+        luaL_checktype(L, 2, LUA_TFUNCTION);
+    lua_settop(L, 2);
+    lua_setiuservalue(L, 1, 1);
+    return 0;
+}
+
+/* Idempotent; also __gc and __close. */
+static int x_release(lua_State *L)
+{
+    struct es_lexchange *b = check(L);
+    struct es_exchange *x = b->x;
+    struct es_lh3 *c = b->c;
+
+    b->x = NULL;
+    if (x != NULL) {
+        struct es_h3 *h = es_exchange_h3(x);
+        int alive = es_h3_link(h) != NULL;
+        es_exchange_release(x);
+        if (alive)
+            es_lloop_wake(c->app->loop);
+    }
+    return 0;
+}
+
+static int x_gc(lua_State *L)
+{
+    struct es_lexchange *b = check(L);
+
+    (void)x_release(L);
+    if (b->c != NULL) {
+        es_lh3_unref(b->c);
+        b->c = NULL;
+    }
+    return 0;
+}
+
+void es_lua_open_exchange(lua_State *L)
+{
+    static const luaL_Reg methods[] = {{"target", x_target},     {"fields", x_fields},
+                                       {"status", x_status},     {"informed", x_informed},
+                                       {"read", x_read},         {"inform", x_inform},
+                                       {"respond", x_respond},   {"write", x_write},
+                                       {"finish", x_finish},     {"reset", x_reset},
+                                       {"priority", x_priority}, {"id", x_id},
+                                       {"notify", x_notify},     {"peer_addr", x_peer_addr},
+                                       {"release", x_release},   {NULL, NULL}};
+    static const luaL_Reg meta[] = {{"__gc", x_gc}, {"__close", x_release}, {NULL, NULL}};
+
+    es_lua_class(L, EXCHANGE_MT, methods, meta);
+}
