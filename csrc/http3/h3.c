@@ -628,9 +628,15 @@ void es_h3_unref(struct es_h3 *h)
     if (--h->refs != 0) {
         return;
     }
+    void (*gone)(void *) = h->config->gone;
+    void *user = h->user;
+
     nghttp3_conn_del(h->nc);
     es_idmap_free(&h->by_id);
     es_free(h);
+    if (gone != NULL) {
+        gone(user); /* last: it may free the configuration */
+    }
 }
 
 void *es_h3_user(const struct es_h3 *h)

@@ -120,6 +120,8 @@ struct es_h3_config {
     struct es_h3_limits limits;
     int connect; /* server: takes extended CONNECT (RFC 9220) */
     void *user;  /* borrowed: es_h3_user() of what is accepted, until es_h3_set_user() */
+    /* An es_h3 is no more; `user` is what es_h3_user() said last. NULL: nobody wants to know. */
+    void (*gone)(void *user);
 };
 
 /* A user of links with the ALPN "h3". attach's arg is NULL for an accepted connection; a client gives a

@@ -1,7 +1,8 @@
 /* HTTP/3 connections in Lua: the host that takes requests, the connections that we dial, and their events.
  *
- * The es_h3 of a connection is the core's; here it gets a struct es_lh3, counted: its life until CLOSED holds one
- * reference, each userdata of it and of its exchanges one. It keeps the app, whose config the core borrows. */
+ * The es_h3 of a connection is the core's; here it gets a struct es_lh3, counted: the es_h3 holds one
+ * reference until it is gone, each userdata of it and of its exchanges one. It keeps the app, whose config
+ * the core borrows. */
 #include "http3.h"
 #include <string.h>
 #include "../base/mem.h"
@@ -20,6 +21,7 @@ static const char *const exchange_names[] = {"request",  "informed", "response",
 /* ---- apps ---- */
 
 static int attach(struct es_app *app, struct es_link *link, void *arg);
+static void gone(void *user);
 
 static struct es_lh3_app *app_new(struct es_lloop *lp)
 {
@@ -33,6 +35,7 @@ static struct es_lh3_app *app_new(struct es_lloop *lp)
     es_list_init(&a->conns);
     a->cfg.events = lp->events;
     a->cfg.timers = es_poller_timers(lp->poller);
+    a->cfg.gone = gone;
     es_h3_limits_default(&a->cfg.limits);
     es_h3_app_init(&a->core, &a->cfg);
     a->app = a->core;
@@ -88,10 +91,18 @@ void es_lh3_unref(struct es_lh3 *c)
 {
     if (--c->refs != 0)
         return;
-    if (c->h != NULL)
-        es_h3_unref(c->h);
     es_lh3_app_unref(c->app);
     es_free(c);
+}
+
+/* The core's connection is no more. */
+static void gone(void *user)
+{
+    struct es_lh3 *c = user;
+
+    c->h = NULL;
+    es_list_remove(&c->node);
+    es_lh3_unref(c);
 }
 
 static int attach(struct es_app *app, struct es_link *link, void *arg)
@@ -113,20 +124,23 @@ static int attach(struct es_app *app, struct es_link *link, void *arg)
         return rc;
     }
     c->h = dial.h3;
+    es_h3_unref(c->h); /* the link has one, and what is under way; gone() tells of the end */
     es_list_push(&a->conns, &c->node);
     return 0;
 }
 
-/* Its life is over: the userdata may be collected, and the core's reference goes. */
+/* Its life is over: the userdata may be collected. */
 static void conn_over(struct es_lh3 *c)
 {
     struct es_lua *lua = c->app->loop->lua;
 
+    if (c->h != NULL && es_h3_closed_by(c->h) != NULL)
+        c->info = *es_h3_closed_by(c->h);
+    c->over = 1;
     if (c->ud_ref != LUA_NOREF && !lua->closing && lua_checkstack(lua->main, 4))
         luaL_unref(lua->main, LUA_REGISTRYINDEX, c->ud_ref);
     c->ud_ref = LUA_NOREF;
     es_list_remove(&c->node);
-    es_lh3_unref(c);
 }
 
 /* ---- events: Lua from here on ---- */
@@ -307,7 +321,7 @@ static struct es_lh3 *check_conn(lua_State *L)
 
 int es_lua_h3_closed(lua_State *L, const struct es_lh3 *c)
 {
-    const struct es_close_info *info = c->h != NULL ? es_h3_closed_by(c->h) : NULL;
+    const struct es_close_info *info = c->over ? &c->info : c->h != NULL ? es_h3_closed_by(c->h) : NULL;
 
     if (info == NULL)
         return es_lua_closed(L, "connection");
@@ -458,8 +472,9 @@ static int core_h3_dial(lua_State *L)
         es_lloop_wake(c->app->loop);
         return 1;
     }
-    if (c->h != NULL) /* attached, and closed() will not come */
-        conn_over(c);
+    conn_over(c);
+    if (c->h != NULL) /* attached, and closed() will not come: the link's reference */
+        es_h3_unref(c->h);
     lua_pushnil(L);
     es_lua_push_error(L, es_lua_err_code(rc), "%s", err[0] != '\0' ? err : es_strerror(rc));
     return 2;

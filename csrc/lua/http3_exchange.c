@@ -1,5 +1,5 @@
-/* Exchanges in Lua: one request with its answer, whoever asked. A userdata that nobody holds any more releases its
- * exchange, which cancels what is not over. */
+/* Exchanges in Lua: one request with its answer, whoever asked. A userdata that nobody holds any more
+ * releases its exchange, which cancels what is not over. */
 #include <string.h>
 #include "../base/mem.h"
 #include "errors.h"
@@ -70,11 +70,11 @@ static int over(lua_State *L, struct es_lexchange *b)
         return es_h3_closed_by(es_exchange_h3(b->x)) != NULL ? es_lua_h3_closed(L, b->c)
                                                              : es_lua_closed(L, "request");
     lua_pushnil(L);
-    const char *code = e.code == ES_H3_REQUEST_CANCELLED   ? "cancelled"
-                       : e.code == ES_H3_REQUEST_REJECTED  ? "unavailable"
-                       : e.code == ES_H3_EXCESSIVE_LOAD    ? "resource_exhausted"
-                       : e.code == ES_H3_INTERNAL_ERROR    ? "internal"
-                                                           : es_lua_err_code(e.err);
+    const char *code = e.code == ES_H3_REQUEST_CANCELLED  ? "cancelled"
+                       : e.code == ES_H3_REQUEST_REJECTED ? "unavailable"
+                       : e.code == ES_H3_EXCESSIVE_LOAD   ? "resource_exhausted"
+                       : e.code == ES_H3_INTERNAL_ERROR   ? "internal"
+                                                          : es_lua_err_code(e.err);
     es_lua_push_error(L, code, "%s gave the request up (HTTP/3 code %I)", e.peer ? "the peer" : "this side",
                       (LUAI_UACINT)e.code);
     lua_createtable(L, 0, 2);
@@ -180,7 +180,7 @@ static int x_target(lua_State *L)
 static int x_fields(lua_State *L)
 {
     struct es_lexchange *b = check(L);
-    const struct es_h3_head *head = b->x == NULL         ? NULL
+    const struct es_h3_head *head = b->x == NULL          ? NULL
                                     : lua_toboolean(L, 2) ? es_exchange_trailers(b->x)
                                                           : es_exchange_head(b->x);
 
@@ -396,14 +396,11 @@ static int x_gc(lua_State *L)
 
 void es_lua_open_exchange(lua_State *L)
 {
-    static const luaL_Reg methods[] = {{"target", x_target},     {"fields", x_fields},
-                                       {"status", x_status},     {"informed", x_informed},
-                                       {"read", x_read},         {"inform", x_inform},
-                                       {"respond", x_respond},   {"write", x_write},
-                                       {"finish", x_finish},     {"reset", x_reset},
-                                       {"priority", x_priority}, {"id", x_id},
-                                       {"notify", x_notify},     {"peer_addr", x_peer_addr},
-                                       {"release", x_release},   {NULL, NULL}};
+    static const luaL_Reg methods[] = {
+        {"target", x_target}, {"fields", x_fields},       {"status", x_status},     {"informed", x_informed},
+        {"read", x_read},     {"inform", x_inform},       {"respond", x_respond},   {"write", x_write},
+        {"finish", x_finish}, {"reset", x_reset},         {"priority", x_priority}, {"id", x_id},
+        {"notify", x_notify}, {"peer_addr", x_peer_addr}, {"release", x_release},   {NULL, NULL}};
     static const luaL_Reg meta[] = {{"__gc", x_gc}, {"__close", x_release}, {NULL, NULL}};
 
     es_lua_class(L, EXCHANGE_MT, methods, meta);

@@ -7,22 +7,24 @@
 
 struct es_lh3_app {
     unsigned refs;
-    struct es_lloop *loop;    /* referenced */
-    struct es_h3_config cfg;  /* borrowed by the connections */
-    struct es_app core, app;  /* the core's, and ours around it */
-    struct es_list conns;     /* es_lh3.node, until they are over */
-    int fn_ref;               /* what gets the requests; LUA_NOREF: a dialled one */
+    struct es_lloop *loop;   /* referenced */
+    struct es_h3_config cfg; /* borrowed by the connections */
+    struct es_app core, app; /* the core's, and ours around it */
+    struct es_list conns;    /* es_lh3.node, until they are over */
+    int fn_ref;              /* what gets the requests; LUA_NOREF: a dialled one */
 };
 
 struct es_lh3 {
     unsigned refs;
-    struct es_lh3_app *app; /* referenced */
-    struct es_h3 *h;        /* referenced */
+    struct es_lh3_app *app;    /* referenced */
+    struct es_h3 *h;           /* borrowed; NULL once it is gone */
+    struct es_close_info info; /* once it is over */
+    int over;
     struct es_list node;
     int ud_ref; /* the anchored userdata of a dialled one; LUA_NOREF */
 };
 
-struct es_lexchange { /* userdata; user value 1: the notify function */
+struct es_lexchange {      /* userdata; user value 1: the notify function */
     struct es_exchange *x; /* the binding's reference; NULL after release() */
     struct es_lh3 *c;      /* referenced */
 };
@@ -34,9 +36,10 @@ int es_lua_h3_closed(lua_State *L, const struct es_lh3 *c); /* nil and why; 2 */
 
 /* http3_exchange.c */
 void es_lua_push_exchange(lua_State *L, struct es_lh3 *c, struct es_exchange *x); /* may raise */
-struct es_lexchange *es_lua_exchange_box(lua_State *L, struct es_lh3 *c);         /* pushed, empty; may raise */
+struct es_lexchange *es_lua_exchange_box(lua_State *L, struct es_lh3 *c); /* pushed, empty; may raise */
 void es_lua_exchange_fill(lua_State *L, struct es_lexchange *box, struct es_exchange *x); /* on top of L */
-/* The list { name, value, name, value, … } at idx, nil: none; valid while L's stack keeps what this pushes. */
+/* The list { name, value, name, value, … } at idx, nil: none; valid while L's stack keeps what this pushes.
+ */
 const struct es_h3_field *es_lua_h3_fields(lua_State *L, int idx, size_t *n);
 void es_lua_open_exchange(lua_State *L);
 
