@@ -83,6 +83,10 @@ static void request_came(struct es_exchange *x)
     int rc;
 
     es_list_remove(&x->headless);
+    if (x->coming->seen != x->lines.n[0]) { /* the library passed over one that may not be */
+        es_exchange_later(x, CHORE_ABORT, ES_H3_MESSAGE_ERROR);
+        return;
+    }
     if (x->refuse != 0) {
         es_exchange_later(x, CHORE_REFUSE, 0);
         return;
@@ -142,6 +146,10 @@ static int end_trailers(nghttp3_conn *nc, int64_t id, int fin, void *user, void 
     struct es_exchange *x = es_h3_find(user, id);
 
     if (x == NULL || x->aborted || x->coming == NULL) {
+        return 0;
+    }
+    if (!x->ours && x->coming->seen != x->lines.n[1]) {
+        es_exchange_later(x, CHORE_ABORT, ES_H3_MESSAGE_ERROR);
         return 0;
     }
     if (x->refuse != 0 && (x->ours || x->told)) { /* too late for a status */

@@ -361,6 +361,9 @@ static void on_data(void *user, struct es_link_stream *s, const uint8_t *p, size
     if (x != NULL) {
         x->begun = 1;
     }
+    if (x != NULL && !x->ours) {
+        es_h3_lines_feed(&x->lines, p, n);
+    }
     h->reading = s;
     used = nghttp3_conn_read_stream(h->nc, s->id, p, n, fin);
     h->reading = NULL;

@@ -53,6 +53,14 @@ struct es_h3 {
 /* What has to wait for nghttp3's return. */
 enum { CHORE_ABORT = 1, CHORE_REFUSE = 2 };
 
+/* Where in a request's bytes we are, and how many field lines came (lines.c). */
+struct es_h3_lines {
+    uint64_t v, type, payload,
+        text;      /* an integer under way; of the frame; bytes left of it, of a name or value */
+    uint32_t n[2]; /* lines of the head, of the trailers */
+    uint8_t state, then, left, shift, sections, headers;
+};
+
 struct es_exchange {
     size_t refs; /* the stream's, the binding's, the record's */
     struct es_h3 *h;
@@ -64,6 +72,7 @@ struct es_exchange {
 
     struct es_h3_head *coming; /* owned: the head under way */
     struct es_h3_head *head, *trailers;
+    struct es_h3_lines lines;
     struct es_list informs; /* owned */
     size_t n_informs;
     struct es_h3_head *inform; /* owned: the one that was seen last */
@@ -120,6 +129,9 @@ struct es_h3_out {
 };
 int es_h3_out_begin(struct es_h3_out *o, size_t room); /* 0 or ES_ERR_NOMEM; then es_h3_out_end() */
 void es_h3_out_end(struct es_h3_out *o);
+
+/* lines.c */
+void es_h3_lines_feed(struct es_h3_lines *l, const uint8_t *p, size_t n);
 
 /* h3.c */
 void es_h3_tell(struct es_h3 *h, unsigned bits);

@@ -69,6 +69,12 @@ static const struct row {
     {"a path with a NUL", BIDI, "01 0b 0000 d1 d7 51 02 2f00 50 01 61", 1, 0, ES_H3_MESSAGE_ERROR},
     {"an authority with a user", BIDI, "01 0a 0000 d1 d7 c1 50 03 624061", 1, 0, ES_H3_MESSAGE_ERROR},
     {"a host beside another authority", BIDI, "01 0f " GET " 24 686f7374 01 62", 1, 0, ES_H3_MESSAGE_ERROR},
+    {"a line feed in a value", BIDI, "01 0e " GET " 21 78 03 610a62", 1, 0, ES_H3_MESSAGE_ERROR},
+    {"a carriage return in a value", BIDI, "01 0e " GET " 21 78 03 610d62", 1, 0, ES_H3_MESSAGE_ERROR},
+    {"a NUL in a value", BIDI, "01 0e " GET " 21 78 03 610062", 1, 0, ES_H3_MESSAGE_ERROR},
+    {"a space in a name", BIDI, "01 0e " GET " 23 782078 01 61", 1, 0, ES_H3_MESSAGE_ERROR},
+    {"a line feed in a name", BIDI, "01 0e " GET " 23 780a78 01 61", 1, 0, ES_H3_MESSAGE_ERROR},
+    {"an empty name", BIDI, "01 0b " GET " 20 01 61", 1, 0, ES_H3_MESSAGE_ERROR},
     {"an empty authority", BIDI, "01 07 0000 d1 d7 c1 50 00", 1, 0, ES_H3_MESSAGE_ERROR},
 };
 
