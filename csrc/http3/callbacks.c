@@ -268,6 +268,7 @@ static nghttp3_ssize read_body(nghttp3_conn *nc, int64_t id, nghttp3_vec *vec, s
         if (x->tx_n_trailers > 0) {
             *flags |= NGHTTP3_DATA_FLAG_NO_END_STREAM;
             if (nghttp3_conn_submit_trailers(nc, id, x->tx_trailers, x->tx_n_trailers) != 0) {
+                x->h->poisoned = 1;
                 return NGHTTP3_ERR_CALLBACK_FAILURE;
             }
             x->tx_n_trailers = 0;

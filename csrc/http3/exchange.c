@@ -134,11 +134,13 @@ static void refuse(struct es_exchange *x)
 {
     nghttp3_nv nv;
     char text[4];
+    int rc;
 
     status_text(text, x->refuse);
     es_h3_nv(&nv, ":status", text, 3);
-    if (nghttp3_conn_submit_response(x->h->nc, x->id, &nv, 1, NULL) != 0) {
-        es_exchange_give_up(x, ES_H3_EXCESSIVE_LOAD, ES_H3_EXCESSIVE_LOAD);
+    rc = nghttp3_conn_submit_response(x->h->nc, x->id, &nv, 1, NULL);
+    if (rc != 0) {
+        es_h3_fail(x->h, rc);
         return;
     }
     x->responded = x->tx_fin = 1;
@@ -361,6 +363,7 @@ int es_exchange_inform(struct es_exchange *x, int status, const struct es_h3_fie
     rc = nghttp3_conn_submit_info(x->h->nc, x->id, o.nv, o.n);
     es_h3_out_end(&o);
     if (rc != 0) {
+        es_h3_fail(x->h, rc);
         return ES_ERR_NOMEM;
     }
     es_h3_pump(x->h);
@@ -401,6 +404,7 @@ int es_exchange_respond(struct es_exchange *x, int status, const struct es_h3_fi
     rc = nghttp3_conn_submit_response(x->h->nc, x->id, o.nv, o.n, fin ? NULL : &es_h3_reader);
     es_h3_out_end(&o);
     if (rc != 0) {
+        es_h3_fail(x->h, rc);
         return ES_ERR_NOMEM;
     }
     x->responded = 1;

@@ -104,6 +104,7 @@ void es_h3_close(struct es_h3 *h, uint64_t code, const char *reason)
 
 void es_h3_fail(struct es_h3 *h, int liberr)
 {
+    h->poisoned |= liberr == NGHTTP3_ERR_NOMEM;
     if (!h->failed) {
         es_h3_close(h, nghttp3_err_infer_quic_app_error_code(liberr), nghttp3_strerror(liberr));
     }
@@ -516,6 +517,14 @@ static void on_hold_low(void *user)
     (void)user; /* who writes waits for its own stream only */
 }
 
+static void delete_library(struct es_h3 *h)
+{
+    if (!h->poisoned) {
+        nghttp3_conn_del(h->nc);
+    }
+    h->nc = NULL;
+}
+
 static void on_closed(void *user, const struct es_close_info *info)
 {
     struct es_h3 *h = user;
@@ -537,8 +546,7 @@ static void on_closed(void *user, const struct es_close_info *info)
         }
         es_exchange_detach(x);
     }
-    nghttp3_conn_del(h->nc);
-    h->nc = NULL;
+    delete_library(h);
     es_h3_tell(h, ES_H3_CLOSED);
     es_h3_unref(h);
 }
@@ -634,7 +642,7 @@ void es_h3_unref(struct es_h3 *h)
     void (*gone)(void *) = h->config->gone;
     void *user = h->user;
 
-    nghttp3_conn_del(h->nc);
+    delete_library(h);
     es_idmap_free(&h->by_id);
     es_free(h);
     if (gone != NULL) {

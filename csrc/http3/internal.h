@@ -48,6 +48,8 @@ struct es_h3 {
     unsigned peer_goaway : 1;
     unsigned goaway : 2; /* what we sent: 1 the warning, 2 the last word */
     unsigned wants_credit : 1;
+    unsigned poisoned : 1; /* the library ran out of memory: 0.8 would free twice what it could not finish, so
+                              what it holds is left alone */
 };
 
 /* What has to wait for nghttp3's return. */

@@ -46,6 +46,9 @@ static int submit(struct es_exchange *x, struct es_h3_out *o, int fin)
 
     if (rc == 0) {
         rc = nghttp3_conn_submit_request(h->nc, x->id, o->nv, o->n, fin ? NULL : &es_h3_reader, NULL);
+        if (rc == NGHTTP3_ERR_NOMEM) {
+            es_h3_fail(h, rc);
+        }
         rc = rc == 0 ? 0 : rc == NGHTTP3_ERR_CONN_CLOSING ? ES_ERR_CLOSED : ES_ERR_NOMEM;
     }
     if (rc != 0) {
