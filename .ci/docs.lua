@@ -21,7 +21,7 @@ end
 
 -- What users call the object that has the methods of a local table.
 local prefixes = {
-  Repl = "prompt",
+  Repl = "prompt", Request = "request", ["http3.Response"] = "response",
   Server = "server", Client = "client", Session = "session", shared = "session", methods = "server", Host = "server", Stream = "stream",
   Context = "context", Call = "call", Net = "net", Listener = "listener", Connection = "connection", Calls = "calls", Timer = "timer",
   Timestamp = "timestamp", ["middleware.methods"] = "call", ["quic/connection.Stream"] = "quic_stream", Response = "response", Metric = "metric",
