@@ -262,3 +262,29 @@ TEST(a_body_that_is_not_as_long_as_was_said_is_an_error)
     CHECK_INT(raw.closed, ==, 0);
     h3_env_free(&e);
 }
+
+TEST(trailers_that_may_not_be_make_the_message_an_error)
+{
+    static const char *const bad[] = {
+        "01 08 0000 21 78 03 610a62", /* a line feed in a value */
+        "01 03 0000 c1",              /* :path */
+        "01 06 0000 21 58 01 61",     /* a capital */
+    };
+
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        struct es_exchange_error err;
+        char hex[256];
+
+        start(&e, NULL);
+        snprintf(hex, sizeof hex, "01 08 " GET " 00 02 6161 %s", bad[i]);
+        raw_send(&raw, BIDI, hex, 1);
+        run(&e);
+        REQUIRE(e.server.requests == 1);
+        REQUIRE(es_exchange_error(e.server.x, &err) == 0);
+        CHECK_INT(err.code, ==, ES_H3_MESSAGE_ERROR);
+        CHECK_INT(raw.reset_code, ==, ES_H3_MESSAGE_ERROR);
+        CHECK_INT(raw.closed, ==, 0);
+        CHECK(es_exchange_trailers(e.server.x) == NULL);
+        h3_env_free(&e);
+    }
+}
