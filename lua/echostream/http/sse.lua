@@ -46,7 +46,7 @@ function M.encode(event)
   end
   if event.id ~= nil then
     local id = tostring(event.id)
-    if id:find "[\r\n%z]" or not utf8.len(id) then
+    if id:find "[\0\r\n]" or not utf8.len(id) then
       fail("id", event.id)
     end
     out[#out + 1] = "id: " .. id .. "\n"
