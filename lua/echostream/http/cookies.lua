@@ -51,7 +51,7 @@ end
 local function check(name, value, opts)
   if not fields.is_token(name) then
     fail(name, "has a name that no cookie has")
-  elseif type(value) ~= "string" or value:find "[^!#-+%--:<-%[%]-~]" then
+  elseif type(value) ~= "string" or value:find "[^!-~]" or value:find '[",;\\]' then
     fail(name, "has a value with blanks, quotes, commas, semicolons, backslashes or bytes beyond ASCII: encode it")
   elseif #name + #value > 4096 then
     fail(name, "is longer than the 4096 bytes that browsers keep")
