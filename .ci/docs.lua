@@ -31,6 +31,7 @@ local prefixes = {
   Backoff = "backoff", Topic = "topic", Subscription = "subscription",
   Tracing = "tracing", Cache = "cache", Presence = "presence",
   Guard = "guard", Source = "source", Browser = "browser",
+  Fields = "fields", Router = "router", Cors = "cors",
 }
 local modules = { -- whose functions users call, and how
   introspect = "echo.introspect", schema = "echo.schema",
@@ -45,6 +46,12 @@ local modules = { -- whose functions users call, and how
   ["plugins/cache"] = "echo.plugins", ["plugins/presence"] = "echo.plugins",
   ["plugins/resubscribe"] = "echo.resubscribe", fleet = "echo.fleet", service = "echo.service", split = "echo.split",
   discovery = "echo.discovery",
+  ["http/router"] = "echo.http.router", ["http/fields"] = "echo.http.fields", ["http/accept"] = "echo.http.accept",
+  ["http/query"] = "echo.http.query", ["http/percent"] = "echo.http.percent", ["http/cookies"] = "echo.http.cookies",
+  ["http/content"] = "echo.http.content", ["http/static"] = "echo.http.static", ["http/mime"] = "echo.http.mime",
+  ["http/cors"] = "echo.http.cors", ["http/sse"] = "echo.http.sse", ["http/errors"] = "echo.http.errors",
+  ["http/conditional"] = "echo.http.conditional", ["http/range"] = "echo.http.range", ["http/date"] = "echo.http.date",
+  ["http/message"] = "echo.http.message",
 }
 -- The class that documents the options of a schema: { module, name of the table }.
 local schemas = {
@@ -91,6 +98,10 @@ local schemas = {
   ["echostream.options.presence"] = { "plugins/presence", "schema" },
   ["echostream.options.dedupe"] = { "dedupe", "M.schema" },
   ["echostream.options.budget"] = { "budget", "M.schema" },
+  ["echostream.options.cookie"] = { "http/cookies", "schema" },
+  ["echostream.options.cors"] = { "http/cors", "schema" },
+  ["echostream.options.static"] = { "http/static", "schema" },
+  ["echostream.options.content"] = { "http/content", "schema" },
   ["echostream.options.path"] = { "sim", "path_schema" },
   ["echostream.options.listen"] = { "quic", "listen_schema" },
   ["echostream.options.dial"] = { "quic", "connect_schema" },
@@ -103,7 +114,7 @@ local function complain(...) complaints[#complaints + 1] = string.format(...) en
 local sources = {} -- module -> text
 do
   local folders = { "." }
-  for folder in ("plugins _meta reload introspect diagnose metrics fleet session quic discovery"):gmatch "%S+" do
+  for folder in ("plugins _meta reload introspect diagnose metrics fleet session quic discovery http"):gmatch "%S+" do
     folders[#folders + 1] = folder
   end
   local pipe <close> = assert(io.popen(("cd lua/echostream && find %s -maxdepth 1 -name '*.lua' | sed 's|^\\./||' | LC_ALL=C sort")

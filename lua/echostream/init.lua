@@ -42,6 +42,7 @@ local task = require "echostream.task"
 ---@field introspect table              what servers say about themselves, and pages made of it (loaded on first use)
 ---@field schema table                  what arguments and results have to look like (loaded on first use)
 ---@field doctor table                  what is wrong here or on the way to a server (loaded on first use)
+---@field http table                    parts of HTTP: routes, header fields, files … (loaded on first use)
 ---@field retry table                   policies of retries (loaded on first use)
 local M = {
   version = core.version,
@@ -140,6 +141,7 @@ local parts = {
   discovery = "echostream.discovery",
   resubscribe = "echostream.plugins.resubscribe",
   plugins = "echostream.plugins",
+  http = "echostream.http",
 }
 
 return setmetatable(M, {

@@ -33,6 +33,16 @@ function M.parse(value)
   return cookies, list
 end
 
+---@class echostream.options.cookie
+---@field path? string       the path it is sent below (default: "/")
+---@field domain? string     a domain it is sent to with all its hosts (default: the host that sets it, only)
+---@field max_age? integer   seconds that it is kept; 0 or less removes it (default: until the browser ends)
+---@field expires? number    when it ends, in seconds since 1970, for browsers without `max_age`
+---@field secure? boolean    sent over TLS only (default: true)
+---@field http_only? boolean out of the reach of scripts (default: true)
+---@field same_site? "strict"|"lax"|"none"  whether it is sent with what other sites ask for (default: "lax")
+---@field partitioned? boolean  kept apart for each site that a page of ours is part of (default: false)
+
 local schema = {
   path = { type = "string", default = "/" },
   domain = { type = "string" },
@@ -78,8 +88,7 @@ local sites = { strict = "Strict", lax = "Lax", none = "None" }
 --- reach of scripts, not sent with what other sites ask for. Raises on a cookie that browsers would drop.
 ---@param name string
 ---@param value string  printable ASCII without `" , ; \` and blanks
----@param opts? { path?: string, domain?: string, max_age?: integer, expires?: number, secure?: boolean, http_only?: boolean, same_site?: string, partitioned?: boolean }
---- `max_age` in seconds, `expires` in seconds since 1970; without both the cookie ends with the browser. `same_site`: "strict", "lax" or "none"
+---@param opts? echostream.options.cookie
 ---@return string
 function M.build(name, value, opts)
   local o = options.check("http.cookies", opts, schema)
@@ -109,7 +118,7 @@ end
 
 --- Makes a `Set-Cookie` field that removes a cookie. `path` and `domain` have to be those it was set with.
 ---@param name string
----@param opts? table  as `build`
+---@param opts? echostream.options.cookie  as of `build`
 ---@return string
 function M.expire(name, opts)
   local o = {}

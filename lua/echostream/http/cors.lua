@@ -13,6 +13,15 @@ local Cors = {}
 Cors.__index = Cors
 Cors.__name = "echostream.http.cors"
 
+---@class echostream.options.cors
+---@field origins string[]|"*"|fun(origin: string): boolean  such as "https://example.org", compared as they are; "*" for all, never together
+--- with `credentials`; "null", which sandboxed pages and files have, only when it is listed
+---@field methods? string[]   of requests (default: { "GET", "HEAD", "POST" })
+---@field headers? string[]   of requests (default: { "content-type", "timeout" })
+---@field expose? string[]    fields of answers that scripts may read
+---@field credentials? boolean  with cookies (default: false)
+---@field max_age? number     seconds that a browser remembers the policy (default: 600)
+
 local schema = {
   origins = { type = { "strings", "string", "function" }, required = true },
   methods = { type = "strings", default = { "GET", "HEAD", "POST" } },
@@ -31,11 +40,7 @@ local function check_tokens(name, list)
 end
 
 --- Makes a policy.
----@param opts { origins: string[]|"*"|fun(origin: string): boolean, methods?: string[], headers?: string[], expose?: string[], credentials?: boolean, max_age?: number }
---- `origins`: such as "https://example.org", compared as they are; "*" for all (never together with `credentials`); "null", which
---- sandboxed pages and files have, only when it is listed. `methods` (default GET, HEAD, POST) and `headers` (default content-type,
---- timeout) of requests; `expose`: fields of answers that scripts may read. `credentials`: with cookies. `max_age`: seconds that a
---- browser remembers the policy, default 600
+---@param opts echostream.options.cors
 ---@return echostream.http.cors
 function M.new(opts)
   local o = options.check("http.cors", opts, schema)

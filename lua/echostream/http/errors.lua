@@ -63,11 +63,18 @@ local codes = {
   [504] = "timeout",
 }
 
---- The status that an error is answered with.
+--- The status that an error is answered with. An error may say it itself, in a field `http_status` from 400 to 599.
 ---@param err echostream.error|string  or its code
 ---@return integer
 function M.status(err)
-  return M.statuses[type(err) == "table" and err.code or err] or 500
+  if type(err) == "table" then
+    local own = rawget(err, "http_status")
+    if math.type(own) == "integer" and own >= 400 and own <= 599 then
+      return own
+    end
+    err = err.code
+  end
+  return M.statuses[err] or 500
 end
 
 --- The code that an answer without one of ours stands for.
@@ -86,12 +93,15 @@ end
 
 -- Text that JSON can carry: bytes that are not UTF-8 are shown as "?".
 local function readable(text)
+  local pieces, from = {}, 1
   while true do
-    local n, at = utf8.len(text)
+    local n, at = utf8.len(text, from)
     if n then
-      return text
+      pieces[#pieces + 1] = text:sub(from)
+      return table.concat(pieces)
     end
-    text = text:sub(1, at - 1) .. "?" .. text:sub(at + 1)
+    pieces[#pieces + 1] = text:sub(from, at - 1) .. "?"
+    from = at + 1
   end
 end
 

@@ -24,6 +24,15 @@ local M = {}
 ---@field real_path fun(path: string): string?  without links
 ---@field open fun(path: string): echostream.reader?, "not_found"|"denied"|"io"|nil  its `path` is without links
 
+---@class echostream.options.static
+---@field index? string|false  the file that stands for its directory; false: none does (default: "index.html")
+---@field dotfiles? boolean|string[]  whether names that begin with a dot are served; or those that are, such as { ".well-known" } (default: false)
+---@field precompressed? boolean  whether `x.zst`, `x.br` or `x.gz` is sent for `x` to who takes it (default: true)
+---@field cache_control? string  the field `Cache-Control` of what is sent
+---@field chunk? integer       bytes of a read (default: 131072)
+---@field files? echostream.http.static.files  how files are reached, when they are no files of this machine
+---@field now? fun(): number   seconds since 1970, for specs
+
 local schema = {
   index = { type = { "string", "boolean" }, default = "index.html" },
   dotfiles = { type = { "boolean", "strings" }, default = false },
@@ -94,19 +103,22 @@ end
 -- A body of parts { head?, first, last } of a file, and a tail. Each call reads one piece; a file that has become shorter cannot keep
 -- the length that was promised, so the response fails.
 local function body_of(file, chunk, parts, tail, length)
-  local at, position = 1, nil
+  local at, position, over = 1, nil, false
   local function finish()
-    file:close()
+    if not over then
+      over = true
+      file:close()
+    end
   end
   return setmetatable({ length = length, close = finish }, {
     __name = "echostream.http.body",
     __call = function()
       local part = parts[at]
-      if not part then
+      if over then
+        return nil
+      elseif not part then
         finish()
-        local rest = tail
-        tail = nil
-        return rest
+        return tail
       elseif not position then
         position = part.first
         if part.head then
@@ -280,9 +292,7 @@ end
 --- own path may be a link, also one that is pointed elsewhere later. Methods but GET and HEAD are 405. Ranges, conditions and (for a
 --- file `x` with `x.zst`, `x.br` or `x.gz` beside it that is not older) compressed forms are answered.
 ---@param root string
----@param opts? { index?: string|false, dotfiles?: boolean|string[], precompressed?: boolean, cache_control?: string, chunk?: integer, files?: echostream.http.static.files, now?: fun(): number }
---- `index`: the file that stands for a directory, default "index.html"; false: none. `dotfiles`: true, or the names that are shown, such
---- as { ".well-known" }. `chunk`: bytes of a read, default 128 KiB
+---@param opts? echostream.options.static
 ---@return echostream.http.handler
 function M.new(root, opts)
   options.argument("http.static", "directory", root, "string")

@@ -1,0 +1,22 @@
+--- The parts of HTTP, each loaded on first use: `echo.http.router` is `require "echostream.http.router"`.
+
+local parts = {}
+for _, name in ipairs { "accept", "conditional", "content", "cookies", "cors", "date", "errors", "fields", "message", "mime", "percent", "query",
+  "range", "router", "sse", "static" } do
+  parts[name] = "echostream.http." .. name
+end
+
+return setmetatable({}, {
+  __name = "echostream.http",
+  __methods = parts, -- for the prompt's completion
+  __lookup = function(self, key)
+    return self[key]
+  end,
+  __index = function(self, key)
+    if parts[key] then
+      local part = require(parts[key])
+      rawset(self, key, part)
+      return part
+    end
+  end,
+})
