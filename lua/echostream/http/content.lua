@@ -90,7 +90,7 @@ local schema = {
 --- Reads and decodes a body. May wait.
 ---@param request { headers: echostream.http.fields, body?: string|echostream.http.body }
 ---@param opts? echostream.options.content
----@return any value  of JSON and MessagePack what was packed, of a form the first value of each name, of text and bytes a string
+---@return any value  of JSON and MessagePack what was packed (null: `echo.null`), of a form the first value of each name, of text and bytes a string
 ---@return "json"|"msgpack"|"form"|"text"|"bytes"|echostream.error kind  or, after nil: `serialization` for content that is broken (400) or
 --- of a type or coding that nobody here knows (415); what `read` says
 function M.decode(request, opts)
@@ -112,14 +112,20 @@ function M.decode(request, opts)
   elseif kind == "text" or kind == "bytes" then
     return bytes, kind
   end
-  local value, problem
   if kind == "form" then
-    value, problem = query.parse(bytes)
-  else
-    value, problem = codec[kind].unpack(bytes)
+    local values, problem = query.parse(bytes)
+    if not values then
+      return nil, problem
+    end
+    return values, kind
   end
-  if value == nil then
-    return nil, problem
+  local value, behind = codec[kind].unpack(bytes)
+  if math.type(behind) ~= "integer" then
+    return nil, behind
+  elseif bytes:find(kind == "json" and "[^ \t\r\n]" or ".", behind) then
+    return fail(400, "serialization", "there is more behind the value")
+  elseif value == nil then
+    value = codec.null
   end
   return value, kind
 end

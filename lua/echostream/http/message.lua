@@ -137,7 +137,11 @@ function M.finish(request, response, now)
     if type(body) == "string" and body ~= "" and not headers:has "content-type" then
       headers:set("content-type", "text/plain; charset=utf-8")
     end
-    body = type(body) == "string" and (body ~= "" and body or nil) or checked(body, length)
+    if body == "" then
+      body = nil
+    elseif type(body) ~= "string" then
+      body = checked(body, length)
+    end
   end
   if not headers:has "date" then
     headers:set("date", date.format(now or os.time()))

@@ -9,6 +9,7 @@
 local accept = require "echostream.http.accept"
 local conditional = require "echostream.http.conditional"
 local date = require "echostream.http.date"
+local errors = require "echostream.errors"
 local fields = require "echostream.http.fields"
 local loop = require "echostream.loop"
 local mime = require "echostream.http.mime"
@@ -128,7 +129,7 @@ local function body_of(file, chunk, parts, tail, length)
       local data, err = file:read(position, math.min(chunk, part.last - position + 1))
       if not data or data == "" then
         finish()
-        return nil, err or "the file has become shorter"
+        return nil, err or errors.new("data_loss", "the file has become shorter")
       end
       position = position + #data
       if position > part.last then

@@ -1,5 +1,6 @@
 --- Files that are read piece by piece, beside the loop: a slow disk holds up nobody but who waits for it.
 
+local errors = require "echostream.errors"
 local loop = require "echostream.loop"
 local task = require "echostream.task"
 
@@ -15,6 +16,7 @@ local O_RDONLY_NONBLOCK = 2048 -- a pipe without a writer would hold up whoever 
 ---@field mtime_nsec integer
 ---@field private _fd integer?
 ---@field private _reading boolean
+---@field private _closing boolean?
 local Reader = {}
 Reader.__index = Reader
 Reader.__name = "echostream.reader"
@@ -90,30 +92,30 @@ end
 --- Reads. Waits, in a simulation it does not: its clock stands still while a disk works.
 ---@param offset integer
 ---@param n integer  bytes at most
----@return string? data, string? err  "" at the file's end
+---@return string? data, echostream.error? err  "" at the file's end; `io`, or `cancelled`
 function Reader:read(offset, n)
   if not self._fd then
-    return nil, "the file is closed"
+    return nil, errors.new("io", "the file is closed")
   elseif self._reading then
-    return nil, "the file is being read"
+    return nil, errors.new("io", "the file is being read")
   elseif loop.current().sim then
-    return loop.luv().fs_read(self._fd, n, offset)
+    local data, problem = loop.luv().fs_read(self._fd, n, offset)
+    return data, not data and errors.new("io", tostring(problem)) or nil
   end
   self._reading = true
-  local data, err = task.await(function(resume)
+  return task.await(function(resume)
     local ended = loop.guard("reading a file", function(problem, bytes)
       self._reading = false
       if self._closing then
         self:close()
       end
-      resume(bytes, problem)
+      resume(bytes, problem and errors.new("io", tostring(problem)) or nil)
     end)
     local ok, problem = loop.luv().fs_read(self._fd, n, offset, ended)
     if not ok then
       ended(problem)
     end
   end)
-  return data, err and tostring(err) or nil
 end
 
 --- Closes the file. While it is being read that happens afterwards: the descriptor could be another file's by then. Harmless twice.
