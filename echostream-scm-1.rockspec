@@ -57,6 +57,7 @@ build = {
         "csrc/framing/kv.c",
         "csrc/framing/reader.c",
         "csrc/http3/callbacks.c",
+        "csrc/http3/early.c",
         "csrc/http3/events.c",
         "csrc/http3/exchange.c",
         "csrc/http3/h3.c",

@@ -102,10 +102,13 @@ static void request_came(struct es_exchange *x)
     if (nghttp3_conn_get_stream_priority(h->nc, &pri, x->id) == 0 && x->s != NULL) {
         es_link_priority(x->s, ES_PRIO_FIRST + (int)pri.urgency);
     }
-    x->told = 1;
-    x->refs++; /* the binding's */
-    h->in_flight++;
-    es_exchange_tell(x, ES_EX_REQUEST);
+    x->early = h->early;
+    if (h->early && !es_h3_is_safe((const char *)x->head->pseudo[ES_H3_METHOD].text.p)) {
+        x->deferred = 1; /* whoever recorded it could send it again (RFC 8470 3) */
+        es_list_push(&h->waiting, &x->waiting);
+        return;
+    }
+    es_exchange_begin(x);
 }
 
 static void answer_came(struct es_exchange *x)

@@ -25,6 +25,7 @@ struct es_exchange *es_exchange_new(struct es_h3 *h, int ours)
     es_list_init(&x->all);
     es_list_init(&x->headless);
     es_list_init(&x->chore);
+    es_list_init(&x->waiting);
     es_list_init(&x->informs);
     return x;
 }
@@ -74,6 +75,15 @@ void es_exchange_tell(struct es_exchange *x, unsigned bits)
     x->refs++;
 }
 
+void es_exchange_begin(struct es_exchange *x)
+{
+    x->deferred = 0;
+    x->told = 1;
+    x->refs++; /* the binding's */
+    x->h->in_flight++;
+    es_exchange_tell(x, ES_EX_REQUEST);
+}
+
 void es_exchange_later(struct es_exchange *x, int chore, uint64_t code)
 {
     if (x->aborted && chore == CHORE_ABORT && x->rx_stopped) {
@@ -95,6 +105,7 @@ void es_exchange_abort(struct es_exchange *x, int err, uint64_t code, int peer, 
     x->error.peer = peer;
     x->error.unprocessed = unprocessed;
     es_list_remove(&x->headless);
+    es_list_remove(&x->waiting);
     drop_received(x);
     es_exchange_tell(x, ES_EX_ABORTED);
 }
@@ -191,6 +202,7 @@ void es_exchange_detach(struct es_exchange *x)
     es_list_remove(&x->all);
     es_list_remove(&x->headless);
     es_list_remove(&x->chore);
+    es_list_remove(&x->waiting);
     es_exchange_unref(x);
 }
 
@@ -238,7 +250,7 @@ int es_exchange_received(struct es_exchange *x, const uint8_t *p, size_t n)
 {
     int rc;
 
-    if (!x->told || x->released || x->aborted || x->rx_stopped) { /* nobody will read it */
+    if (!(x->told || x->deferred) || x->released || x->aborted || x->rx_stopped) { /* nobody will read it */
         if (x->s != NULL) {
             es_link_credit(x->s, n);
         }
@@ -566,6 +578,11 @@ void es_exchange_priority(struct es_exchange *x, int urgency)
 struct es_h3 *es_exchange_h3(const struct es_exchange *x)
 {
     return x->h;
+}
+
+int es_exchange_is_early(const struct es_exchange *x)
+{
+    return x->early;
 }
 
 int64_t es_exchange_id(const struct es_exchange *x)

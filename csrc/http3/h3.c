@@ -182,6 +182,7 @@ static void bind_streams(struct es_h3 *h)
                 }
                 return; /* stream_credit() follows */
             }
+            h->out_id[i] = h->out[i]->id;
             es_link_priority(h->out[i], ES_PRIO_CONTROL);
         }
     }
@@ -194,13 +195,30 @@ static void bind_streams(struct es_h3 *h)
         return;
     }
     h->bound = 1;
-    es_h3_tell(h, ES_H3_OPEN);
+    es_h3_tell(h, h->established ? ES_H3_OPEN : ES_H3_EARLY);
     es_h3_pump(h);
+}
+
+static void on_early(void *user)
+{
+    struct es_h3 *h = user;
+
+    h->early = 1;
+    bind_streams(h);
 }
 
 static void on_established(void *user)
 {
-    bind_streams(user);
+    struct es_h3 *h = user;
+
+    h->early = 0;
+    h->established = 1;
+    if (!h->bound) {
+        bind_streams(h);
+    } else if (es_h3_early_settled(h)) {
+        es_h3_tell(h, ES_H3_OPEN);
+        es_h3_pump(h);
+    }
 }
 
 static void on_stream_credit(void *user, int dir)
@@ -358,7 +376,8 @@ static void on_stream_reset(void *user, struct es_link_stream *s, uint64_t code)
         (void)nghttp3_conn_shutdown_stream_read(h->nc, s->id);
     }
     if (!x->aborted && !(x->ours && x->rx_fin)) {
-        es_exchange_abort(x, ES_ERR_CLOSED, code, 1, x->ours && code == ES_H3_REQUEST_REJECTED);
+        es_exchange_abort(x, ES_ERR_CLOSED, code, 1,
+                          x->ours && (code == ES_H3_REQUEST_REJECTED || !h->established));
         es_exchange_give_up(x, code, ES_H3_REQUEST_CANCELLED);
     }
     es_h3_pump(h);
@@ -494,6 +513,7 @@ static void on_closed(void *user, const struct es_close_info *info)
 }
 
 static const struct es_link_events link_events = {.established = on_established,
+                                                  .early = on_early,
                                                   .stream_opened = on_stream_opened,
                                                   .data = on_data,
                                                   .stream_reset = on_stream_reset,
@@ -548,6 +568,7 @@ static int attach(struct es_app *app, struct es_link *link, void *arg)
     es_list_init(&h->exchanges);
     es_list_init(&h->headless);
     es_list_init(&h->chores);
+    es_list_init(&h->waiting);
     es_timer_init(&h->head_timer, on_head_timer, h);
     if (new_library(h) != 0) {
         es_free(h);
@@ -568,6 +589,7 @@ void es_h3_app_init(struct es_app *app, const struct es_h3_config *config)
     memset(app, 0, sizeof *app);
     app->alpn = ES_H3_ALPN;
     app->attach = attach;
+    app->takes_early = 1; /* what is not safe waits: callbacks.c */
     app->user = (void *)(uintptr_t)config;
 }
 

@@ -79,6 +79,7 @@ enum es_h3_bits {
     ES_H3_CREDIT = 4,  /* es_h3_request said LIMIT before and may not now */
     ES_H3_IDLE = 8,    /* after our es_h3_goaway(1): no exchange is under way any more */
     ES_H3_CLOSED = 16, /* last; es_h3_closed_by() */
+    ES_H3_EARLY = 32   /* before OPEN: requests that are safe may be sent already (0-RTT) */
 };
 
 enum es_exchange_bits {
@@ -184,15 +185,18 @@ struct es_h3_target {
     const char *protocol; /* extended CONNECT; else NULL */
 };
 
-/* fin 1: no body follows. *out is the caller's until es_exchange_release(). ES_ERR_AGAIN: before ES_H3_OPEN;
- * ES_ERR_LIMIT: the peer takes no more now, ES_H3_CREDIT follows; ES_ERR_CLOSED: it is closed or draining;
- * ES_ERR_INVAL: fields that may not be sent; ES_ERR_UNSUPPORTED: a server's connection; ES_ERR_NOMEM. */
+/* fin 1: no body follows. *out is the caller's until es_exchange_release(). ES_ERR_AGAIN: before ES_H3_OPEN
+ * (and before ES_H3_EARLY, when the method is safe: early data may be replayed, RFC 8470); ES_ERR_LIMIT: the
+ * peer takes no more now, ES_H3_CREDIT follows; ES_ERR_CLOSED: it is closed or draining; ES_ERR_INVAL: fields
+ * that may not be sent; ES_ERR_UNSUPPORTED: a server's connection; ES_ERR_NOMEM. */
 int es_h3_request(struct es_h3 *h, const struct es_h3_target *t, const struct es_h3_field *fields, size_t n,
                   int fin, void *user, struct es_exchange **out);
 
 /* ---- exchanges ---- */
 
 struct es_h3 *es_exchange_h3(const struct es_exchange *x);
+/* A peer's request that came, or ours that went, before the end of the handshake. */
+int es_exchange_is_early(const struct es_exchange *x);
 int64_t es_exchange_id(const struct es_exchange *x); /* of its stream */
 void *es_exchange_user(const struct es_exchange *x);
 void es_exchange_set_user(struct es_exchange *x, void *user);

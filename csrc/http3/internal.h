@@ -30,11 +30,13 @@ struct es_h3 {
     nghttp3_conn *nc;                  /* owned; NULL after closed() */
     void *user;                        /* borrowed */
     struct es_link_stream *out[H3_OUT];
+    int64_t out_id[H3_OUT];         /* as the library knows them */
     struct es_link_stream *reading; /* while nghttp3 reads what came on it */
     struct es_idmap by_id;          /* exchanges whose stream lives */
     struct es_list exchanges;       /* the same, in the order of their beginning */
     struct es_list headless;        /* the peer's, without a whole head, the oldest first */
     struct es_list chores;          /* exchanges with something to do once nghttp3 has returned */
+    struct es_list waiting;         /* early requests that are not safe, until the handshake is over */
     struct es_timer head_timer;
     struct es_close_info info;
     size_t in_flight;
@@ -48,6 +50,8 @@ struct es_h3 {
     unsigned peer_goaway : 1;
     unsigned goaway : 2; /* what we sent: 1 the warning, 2 the last word */
     unsigned wants_credit : 1;
+    unsigned early : 1;       /* between the link's early() and established() */
+    unsigned established : 1; /* the handshake is over */
     unsigned poisoned : 1; /* the library ran out of memory: 0.8 would free twice what it could not finish, so
                               what it holds is left alone */
 };
@@ -69,7 +73,7 @@ struct es_exchange {
     struct es_link_stream *s; /* borrowed; NULL: it is over */
     int64_t id;
     void *user;
-    struct es_list all, headless, chore;
+    struct es_list all, headless, chore, waiting;
     uint64_t head_deadline;
 
     struct es_h3_head *coming; /* owned: the head under way */
@@ -98,6 +102,8 @@ struct es_exchange {
     int8_t urgency; /* -1: the peer's wish */
     unsigned queued : 1;
     unsigned ours : 1;     /* we asked */
+    unsigned early : 1;    /* before the end of the handshake */
+    unsigned deferred : 1; /* its head is there, but it may not begin before the end of the handshake */
     unsigned told : 1;     /* the binding was told of it, and has a reference */
     unsigned released : 1; /* by the binding */
     unsigned kept : 1;     /* the peer's allowance returns at the release */
@@ -135,6 +141,13 @@ void es_h3_out_end(struct es_h3_out *o);
 /* lines.c */
 void es_h3_lines_feed(struct es_h3_lines *l, const uint8_t *p, size_t n);
 
+/* early.c */
+/* RFC 9110 9.2.1: GET, HEAD, OPTIONS and TRACE change nothing. */
+int es_h3_is_safe(const char *method);
+/* The handshake is over, and there was early data: what waited for that begins. 0: the connection is being
+ * closed, requests of ours may be sent again on another. */
+int es_h3_early_settled(struct es_h3 *h);
+
 /* h3.c */
 void es_h3_tell(struct es_h3 *h, unsigned bits);
 void es_h3_fail(struct es_h3 *h, int liberr); /* closes for an error of nghttp3's */
@@ -149,6 +162,7 @@ extern const nghttp3_data_reader es_h3_reader;
 const nghttp3_mem *es_h3_mem(void);
 
 /* exchange.c */
+void es_exchange_begin(struct es_exchange *x); /* a peer's request: the binding hears of it */
 struct es_exchange *es_exchange_new(struct es_h3 *h, int ours);
 void es_exchange_unref(struct es_exchange *x);
 void es_exchange_ended(struct es_exchange *x); /* our side said all */

@@ -86,6 +86,9 @@ int es_h3_request(struct es_h3 *h, const struct es_h3_target *t, const struct es
     if (!h->bound) {
         return ES_ERR_AGAIN;
     }
+    if (!h->established && (t->method == NULL || t->protocol != NULL || !es_h3_is_safe(t->method))) {
+        return ES_ERR_AGAIN;
+    }
     if (check_target(t) != 0 || es_h3_content_length(fields, n, &length) != 0 ||
         (fin && length != UINT64_MAX && length != 0)) {
         return ES_ERR_INVAL;
@@ -105,6 +108,7 @@ int es_h3_request(struct es_h3 *h, const struct es_h3_target *t, const struct es
     if (rc == 0) {
         x->id = x->s->id;
         x->user = user;
+        x->early = !h->established;
         x->is_head = 0; /* of answers that we write */
         x->tx_left = fin ? UINT64_MAX : length;
         rc = submit(x, &o, fin);

@@ -14,7 +14,7 @@
 #define HOST_MT "echostream.h3host"
 #define CONN_MT "echostream.h3"
 
-static const char *const conn_names[] = {"open", "goaway", "credit", "idle", "closed"};
+static const char *const conn_names[] = {"open", "goaway", "credit", "idle", "closed", "early"};
 static const char *const exchange_names[] = {"request",  "informed", "response",
                                              "readable", "writable", "aborted"};
 
@@ -409,6 +409,37 @@ static int conn_closed(lua_State *L)
     return 1;
 }
 
+static int conn_stats(lua_State *L)
+{
+    struct es_lh3 *c = check_conn(L);
+
+    if (c->h == NULL || es_h3_link(c->h) == NULL)
+        return es_lua_h3_closed(L, c);
+    es_lua_push_link_stats(L, es_h3_link(c->h));
+    return 1;
+}
+
+static int conn_peer_addr(lua_State *L)
+{
+    struct es_lh3 *c = check_conn(L);
+    char buf[80] = "";
+
+    if (c->h == NULL || es_h3_link(c->h) == NULL)
+        return es_lua_h3_closed(L, c);
+    es_link_peer_addr(es_h3_link(c->h), buf, sizeof buf);
+    lua_pushstring(L, buf);
+    return 1;
+}
+
+/* Requests that were not let go. */
+static int conn_in_flight(lua_State *L)
+{
+    struct es_lh3 *c = check_conn(L);
+
+    lua_pushinteger(L, c->h != NULL ? (lua_Integer)es_h3_in_flight(c->h) : 0);
+    return 1;
+}
+
 static int conn_gc(lua_State *L)
 {
     struct es_lh3 **box = luaL_checkudata(L, 1, CONN_MT);
@@ -430,10 +461,11 @@ static void push_conn(lua_State *L, struct es_lh3 *c)
     *box = es_lh3_ref(c);
 }
 
-/* core.h3_dial(endpoint, { remote, tls, transport }): a connection, which is open when it says so */
+/* core.h3_dial(endpoint, { remote, tls, transport, ticket, on_ticket, limits }): a connection, which is open
+ * when it says so */
 static int core_h3_dial(lua_State *L)
 {
-    static const char *const fields[] = {"remote", "tls", "transport", NULL};
+    static const char *const fields[] = {"remote", "tls", "transport", "ticket", "on_ticket", "limits", NULL};
     struct es_lendpoint *le = es_lua_check_endpoint(L, 1);
     struct es_connect_config cc;
     union es_addr remote;
@@ -457,7 +489,13 @@ static int core_h3_dial(lua_State *L)
     es_lua_transport_config(L, -1, &cc.transport);
     cc.remote = &remote;
 
+    struct es_h3_config wanted;
+    es_h3_limits_default(&wanted.limits);
+    lua_getfield(L, 2, "limits");
+    read_limits(L, -1, &wanted);
     struct es_lh3_app *app = app_new(le->loop);
+    if (app != NULL)
+        app->cfg.limits = wanted.limits;
     struct es_lh3 *c = app != NULL ? conn_new(app) : NULL;
     if (app != NULL)
         es_lh3_app_unref(app); /* the connection's now */
@@ -467,7 +505,11 @@ static int core_h3_dial(lua_State *L)
     es_lh3_unref(c); /* the userdata's now */
     cc.app = &app->app;
     cc.app_arg = c;
-    int rc = es_endpoint_connect(le->ep, &cc, &link, err, sizeof err);
+    int rc = es_lua_ticket_options(L, 2, c->app->loop, &cc);
+    if (rc == 0)
+        rc = es_endpoint_connect(le->ep, &cc, &link, err, sizeof err);
+    if (rc < 0 && cc.ticket_free != NULL)
+        cc.ticket_free(cc.ticket_user);
     if (rc == 0) {
         es_lloop_wake(c->app->loop);
         return 1;
@@ -485,9 +527,10 @@ void es_lua_open_http3(lua_State *L, int core)
     static const luaL_Reg host_methods[] = {
         {"goaway", host_goaway}, {"close", host_close}, {"in_flight", host_in_flight}, {NULL, NULL}};
     static const luaL_Reg host_meta[] = {{"__gc", host_gc}, {NULL, NULL}};
-    static const luaL_Reg conn_methods[] = {{"notify", conn_notify}, {"request", conn_request},
-                                            {"goaway", conn_goaway}, {"close", conn_close},
-                                            {"closed", conn_closed}, {NULL, NULL}};
+    static const luaL_Reg conn_methods[] = {
+        {"notify", conn_notify},       {"request", conn_request},     {"goaway", conn_goaway},
+        {"close", conn_close},         {"closed", conn_closed},       {"stats", conn_stats},
+        {"peer_addr", conn_peer_addr}, {"in_flight", conn_in_flight}, {NULL, NULL}};
     static const luaL_Reg conn_meta[] = {{"__gc", conn_gc}, {NULL, NULL}};
 
     es_lua_class(L, HOST_MT, host_methods, host_meta);

@@ -354,6 +354,15 @@ static int x_peer_addr(lua_State *L)
     return 1;
 }
 
+/* early(): whether it came, or went, before the end of the handshake */
+static int x_early(lua_State *L)
+{
+    struct es_lexchange *b = check(L);
+
+    lua_pushboolean(L, b->x != NULL && es_exchange_is_early(b->x));
+    return 1;
+}
+
 static int x_notify(lua_State *L)
 {
     luaL_checkudata(L, 1, EXCHANGE_MT);
@@ -400,7 +409,8 @@ void es_lua_open_exchange(lua_State *L)
         {"target", x_target}, {"fields", x_fields},       {"status", x_status},     {"informed", x_informed},
         {"read", x_read},     {"inform", x_inform},       {"respond", x_respond},   {"write", x_write},
         {"finish", x_finish}, {"reset", x_reset},         {"priority", x_priority}, {"id", x_id},
-        {"notify", x_notify}, {"peer_addr", x_peer_addr}, {"release", x_release},   {NULL, NULL}};
+        {"notify", x_notify}, {"peer_addr", x_peer_addr}, {"release", x_release},   {"early", x_early},
+        {NULL, NULL}};
     static const luaL_Reg meta[] = {{"__gc", x_gc}, {"__close", x_release}, {NULL, NULL}};
 
     es_lua_class(L, EXCHANGE_MT, methods, meta);
