@@ -63,6 +63,7 @@ build = {
         "csrc/http3/h3.c",
         "csrc/http3/head.c",
         "csrc/http3/lines.c",
+        "csrc/http3/oneway.c",
         "csrc/http3/request.c",
         "csrc/link/pair.c",
         "csrc/link/pair_ops.c",

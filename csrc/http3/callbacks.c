@@ -46,6 +46,17 @@ static int begin(nghttp3_conn *nc, int64_t id, void *user, void *stream_user)
     return x->coming != NULL ? 0 : NGHTTP3_ERR_CALLBACK_FAILURE;
 }
 
+/* nghttp3 looks at the bytes of a value only when there are two or more of them. */
+static int is_value(nghttp3_vec v)
+{
+    for (size_t i = 0; i < v.len; i++) {
+        if ((v.base[i] < ' ' && v.base[i] != '\t') || v.base[i] == 0x7f) {
+            return 0;
+        }
+    }
+    return 1;
+}
+
 static int field(nghttp3_conn *nc, int64_t id, int32_t token, nghttp3_rcbuf *name, nghttp3_rcbuf *value,
                  uint8_t flags, void *user, void *stream_user)
 {
@@ -56,6 +67,9 @@ static int field(nghttp3_conn *nc, int64_t id, int32_t token, nghttp3_rcbuf *nam
 
     if (x == NULL || x->aborted || (head = x->coming) == NULL) {
         return 0;
+    }
+    if (!is_value(v)) {
+        es_exchange_later(x, CHORE_ABORT, ES_H3_MESSAGE_ERROR);
     }
     limits = &x->h->config->limits;
     head->seen++;
@@ -133,7 +147,7 @@ static int end_head(nghttp3_conn *nc, int64_t id, int fin, void *user, void *str
 {
     struct es_exchange *x = es_h3_find(user, id);
 
-    if (x == NULL || x->aborted || x->coming == NULL) {
+    if (x == NULL || x->aborted || x->coming == NULL || (x->chores & CHORE_ABORT) != 0) {
         return 0;
     }
     if (x->ours) {
@@ -148,7 +162,7 @@ static int end_trailers(nghttp3_conn *nc, int64_t id, int fin, void *user, void 
 {
     struct es_exchange *x = es_h3_find(user, id);
 
-    if (x == NULL || x->aborted || x->coming == NULL) {
+    if (x == NULL || x->aborted || x->coming == NULL || (x->chores & CHORE_ABORT) != 0) {
         return 0;
     }
     if (!x->ours && x->coming->seen != x->lines.n[1]) {
@@ -206,13 +220,10 @@ static int end_stream(nghttp3_conn *nc, int64_t id, void *user, void *stream_use
 
 static int give_up(nghttp3_conn *nc, int64_t id, uint64_t code, void *user, void *stream_user)
 {
-    struct es_h3 *h = user;
-    struct es_exchange *x = es_h3_find(h, id);
+    struct es_exchange *x = es_h3_find(user, id);
 
     if (x != NULL) {
         es_exchange_later(x, CHORE_ABORT, code);
-    } else if (h->reading != NULL && h->reading->id == id) { /* one-way, of a kind that nobody knows */
-        es_link_stop(h->reading, code);
     }
     return 0;
 }

@@ -240,7 +240,13 @@ static void on_stream_opened(void *user, struct es_link_stream *s, int dir)
     uint64_t timeout = h->config->limits.head_timeout;
 
     s->user = NULL;
-    if (dir == ES_DIR_UNI || !es_h3_usable(h)) {
+    if (!es_h3_usable(h)) {
+        return;
+    }
+    if (dir == ES_DIR_UNI) {
+        if (es_h3_oneway_opened(h, s) != 0) {
+            es_h3_close(h, ES_H3_INTERNAL_ERROR, "out of memory");
+        }
         return;
     }
     if (!h->server) {
@@ -298,13 +304,18 @@ static void on_head_timer(struct es_timer *t)
 static void on_data(void *user, struct es_link_stream *s, const uint8_t *p, size_t n, int fin)
 {
     struct es_h3 *h = user;
-    struct es_exchange *x = s->user;
+    struct es_exchange *x = es_exchange_of(s);
     nghttp3_ssize used;
 
     if (!es_h3_usable(h)) {
         return;
     }
-    if (x != NULL ? x->rx_stopped : (s->id & 2) == 0) { /* nobody reads it any more */
+    if (x == NULL && (s->id & 2) != 0) {
+        es_h3_oneway_data(h, s, p, n, fin);
+        es_h3_pump(h);
+        return;
+    }
+    if (x == NULL || x->rx_stopped) { /* nobody reads it any more */
         if (n > 0) {
             es_link_credit(s, n);
         }
@@ -313,25 +324,28 @@ static void on_data(void *user, struct es_link_stream *s, const uint8_t *p, size
     if (n == 0 && !fin) {
         return;
     }
-    if (x != NULL && !x->ours && n == 0 && !x->begun) { /* the library would close the connection */
+    if (!x->ours) {
+        es_h3_lines_feed(&x->lines, p, n);
+    }
+    if (!x->ours && fin && es_h3_lines_nothing(&x->lines)) { /* the library would close the connection */
         x->rx_fin = 1;
         es_exchange_later(x, CHORE_ABORT, ES_H3_REQUEST_INCOMPLETE);
+        if (n > 0) {
+            es_link_credit(s, n);
+        }
         es_h3_pump(h);
         return;
     }
-    if (x != NULL) {
-        x->begun = 1;
-    }
-    if (x != NULL && !x->ours) {
-        es_h3_lines_feed(&x->lines, p, n);
-    }
-    h->reading = s;
     used = nghttp3_conn_read_stream(h->nc, s->id, p, n, fin);
-    h->reading = NULL;
-    if (x != NULL &&
-        (used == NGHTTP3_ERR_MALFORMED_HTTP_HEADER || used == NGHTTP3_ERR_MALFORMED_HTTP_MESSAGING)) {
+    if (used == NGHTTP3_ERR_MALFORMED_HTTP_HEADER || used == NGHTTP3_ERR_MALFORMED_HTTP_MESSAGING) {
         es_exchange_later(x, CHORE_ABORT, ES_H3_MESSAGE_ERROR); /* of the stream only (RFC 9114 4.1.2) */
         used = (nghttp3_ssize)n;
+    } else if (used == NGHTTP3_ERR_H3_GENERAL_PROTOCOL_ERROR) { /* cut off within its type (RFC 9114 7.1) */
+        es_h3_close(h, ES_H3_FRAME_ERROR, "the stream ends within a frame");
+        return;
+    } else if (es_h3_beyond_measure(used)) {
+        es_h3_close(h, ES_H3_QPACK_DECOMPRESSION_FAILED, "a head that cannot be decompressed");
+        return;
     }
     if (used < 0) {
         es_h3_fail(h, (int)used);
@@ -355,7 +369,7 @@ static int is_glitch(struct es_h3 *h, uint64_t points, const char *what)
 static void on_stream_reset(void *user, struct es_link_stream *s, uint64_t code)
 {
     struct es_h3 *h = user;
-    struct es_exchange *x = s->user;
+    struct es_exchange *x = es_exchange_of(s);
     int rc;
 
     if (!es_h3_usable(h)) {
@@ -386,7 +400,7 @@ static void on_stream_reset(void *user, struct es_link_stream *s, uint64_t code)
 static void on_stream_stopped(void *user, struct es_link_stream *s, uint64_t code)
 {
     struct es_h3 *h = user;
-    struct es_exchange *x = s->user;
+    struct es_exchange *x = es_exchange_of(s);
 
     if (!es_h3_usable(h)) {
         return;
@@ -417,7 +431,7 @@ static void on_stream_stopped(void *user, struct es_link_stream *s, uint64_t cod
 
 static void on_writable(void *user, struct es_link_stream *s)
 {
-    struct es_exchange *x = s->user;
+    struct es_exchange *x = es_exchange_of(s);
 
     (void)user;
     if (x != NULL && x->tx_blocked) {
@@ -429,7 +443,7 @@ static void on_writable(void *user, struct es_link_stream *s)
 static void on_sent(void *user, struct es_link_stream *s)
 {
     struct es_h3 *h = user;
-    struct es_exchange *x = s->user;
+    struct es_exchange *x = es_exchange_of(s);
 
     if (x != NULL && !x->ours && h->link != NULL) {
         es_glitch_forgive(&h->link->glitch, GLITCH_DONE);
@@ -439,9 +453,12 @@ static void on_sent(void *user, struct es_link_stream *s)
 static void on_stream_closed(void *user, struct es_link_stream *s)
 {
     struct es_h3 *h = user;
-    struct es_exchange *x = s->user;
+    struct es_exchange *x = es_exchange_of(s);
     int rc;
 
+    if (x == NULL && (s->id & 2) != 0) {
+        es_h3_oneway_closed(s->user);
+    }
     s->user = NULL;
     for (int i = 0; i < H3_OUT; i++) {
         if (h->out[i] == s) {
@@ -507,6 +524,11 @@ static void on_closed(void *user, const struct es_close_info *info)
         }
         es_exchange_detach(x);
     }
+    es_list_foreach(it, &h->oneways)
+    {
+        es_h3_oneway_closed(es_container_of(it, struct es_h3_oneway, all));
+    }
+    es_buf_free(&h->control.frame);
     delete_library(h);
     es_h3_tell(h, ES_H3_CLOSED);
     es_h3_unref(h);
@@ -569,6 +591,7 @@ static int attach(struct es_app *app, struct es_link *link, void *arg)
     es_list_init(&h->headless);
     es_list_init(&h->chores);
     es_list_init(&h->waiting);
+    es_list_init(&h->oneways);
     es_timer_init(&h->head_timer, on_head_timer, h);
     if (new_library(h) != 0) {
         es_free(h);

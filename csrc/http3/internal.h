@@ -23,6 +23,23 @@ struct es_h3_head {
 
 enum { H3_CONTROL, H3_ENCODER, H3_DECODER, H3_OUT };
 
+/* A one-way stream of the peer (oneway.c); its link stream's user. */
+struct es_h3_oneway {
+    struct es_list all;
+    uint64_t kind;
+    uint8_t head[8]; /* the bytes of the kind */
+    uint8_t head_n, known;
+};
+
+/* Where in the peer's control stream we are. */
+struct es_h3_control {
+    struct es_buf frame; /* as much of the one under way as came */
+    size_t head;         /* bytes of its type and length; 0: not whole */
+    uint64_t type, left;
+    uint64_t max_push;
+    uint8_t skip, settings; /* its payload is not kept; SETTINGS came */
+};
+
 struct es_h3 {
     size_t refs;
     const struct es_h3_config *config; /* borrowed */
@@ -30,13 +47,14 @@ struct es_h3 {
     nghttp3_conn *nc;                  /* owned; NULL after closed() */
     void *user;                        /* borrowed */
     struct es_link_stream *out[H3_OUT];
-    int64_t out_id[H3_OUT];         /* as the library knows them */
-    struct es_link_stream *reading; /* while nghttp3 reads what came on it */
-    struct es_idmap by_id;          /* exchanges whose stream lives */
-    struct es_list exchanges;       /* the same, in the order of their beginning */
-    struct es_list headless;        /* the peer's, without a whole head, the oldest first */
-    struct es_list chores;          /* exchanges with something to do once nghttp3 has returned */
-    struct es_list waiting;         /* early requests that are not safe, until the handshake is over */
+    int64_t out_id[H3_OUT];       /* as the library knows them */
+    struct es_h3_control control; /* the peer's */
+    struct es_list oneways;       /* owned: the peer's one-way streams */
+    struct es_idmap by_id;        /* exchanges whose stream lives */
+    struct es_list exchanges;     /* the same, in the order of their beginning */
+    struct es_list headless;      /* the peer's, without a whole head, the oldest first */
+    struct es_list chores;        /* exchanges with something to do once nghttp3 has returned */
+    struct es_list waiting;       /* early requests that are not safe, until the handshake is over */
     struct es_timer head_timer;
     struct es_close_info info;
     size_t in_flight;
@@ -65,6 +83,7 @@ struct es_h3_lines {
         text;      /* an integer under way; of the frame; bytes left of it, of a name or value */
     uint32_t n[2]; /* lines of the head, of the trailers */
     uint8_t state, then, left, shift, sections, headers;
+    uint8_t begun; /* a frame came of a kind that is known */
 };
 
 struct es_exchange {
@@ -110,7 +129,6 @@ struct es_exchange {
     unsigned is_head : 1;  /* the method is HEAD */
     unsigned responded : 1;
     unsigned no_body : 1; /* 204, 304 */
-    unsigned begun : 1;   /* a byte of it came */
     unsigned rx_fin : 1, rx_stopped : 1;
     unsigned tx_fin : 1, tx_stopped : 1, tx_end : 1; /* tx_end: the write under way is the last */
     unsigned tx_blocked : 1;                         /* WRITABLE is owed */
@@ -138,8 +156,25 @@ struct es_h3_out {
 int es_h3_out_begin(struct es_h3_out *o, size_t room); /* 0 or ES_ERR_NOMEM; then es_h3_out_end() */
 void es_h3_out_end(struct es_h3_out *o);
 
+/* oneway.c */
+int es_h3_oneway_opened(struct es_h3 *h, struct es_link_stream *s); /* 0 or ES_ERR_NOMEM */
+void es_h3_oneway_data(struct es_h3 *h, struct es_link_stream *s, const uint8_t *p, size_t n, int fin);
+void es_h3_oneway_closed(struct es_h3_oneway *w); /* NULL is fine */
+/* An exchange, or NULL for a one-way stream. */
+static inline struct es_exchange *es_exchange_of(const struct es_link_stream *s)
+{
+    return (s->id & 2) == 0 ? s->user : NULL;
+}
+
 /* lines.c */
 void es_h3_lines_feed(struct es_h3_lines *l, const uint8_t *p, size_t n);
+int es_h3_lines_nothing(const struct es_h3_lines *l); /* so far, nothing but whole frames of unknown kinds */
+
+/* A number or a length that QPACK cannot mean; the library has errors for it, but no code of HTTP/3. */
+static inline int es_h3_beyond_measure(nghttp3_ssize rc)
+{
+    return rc == NGHTTP3_ERR_QPACK_FATAL || rc == NGHTTP3_ERR_QPACK_HEADER_TOO_LARGE;
+}
 
 /* early.c */
 /* RFC 9110 9.2.1: GET, HEAD, OPTIONS and TRACE change nothing. */

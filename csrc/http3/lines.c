@@ -7,7 +7,10 @@
 enum { FRAME_TYPE, FRAME_LEN, SKIP, INSERT_COUNT, BASE, LINE, REST_OF_INT, VALUE, TEXT };
 enum { THEN_BASE, THEN_LINES, THEN_LINE_OVER, THEN_VALUE, THEN_NAME, THEN_TEXT };
 
-#define FRAME_HEADERS 1
+#define FRAME_HEADERS        1
+#define LAST_KNOWN_FRAME     0x0d
+#define PRIORITY_UPDATE      0xf0700
+#define PRIORITY_UPDATE_PUSH 0xf0701
 
 /* A variable-length integer, a byte at a time. 1: it is whole, in l->v. */
 static int varint(struct es_h3_lines *l, uint8_t b)
@@ -127,6 +130,7 @@ static void payload_begins(struct es_h3_lines *l)
 {
     l->payload = l->v;
     l->headers = l->type == FRAME_HEADERS && l->sections < 2;
+    l->begun |= l->type <= LAST_KNOWN_FRAME || l->type == PRIORITY_UPDATE || l->type == PRIORITY_UPDATE_PUSH;
     l->state = l->headers ? INSERT_COUNT : SKIP;
     if (l->payload == 0) {
         payload_over(l);
@@ -183,4 +187,9 @@ void es_h3_lines_feed(struct es_h3_lines *l, const uint8_t *p, size_t n)
         p += used;
         n -= used;
     }
+}
+
+int es_h3_lines_nothing(const struct es_h3_lines *l)
+{
+    return !l->begun && l->state == FRAME_TYPE && l->left == 0;
 }

@@ -170,6 +170,7 @@ struct raw {
     uint8_t got[65536]; /* on two-way streams */
     size_t n_got;
     struct es_link_stream *control, *stream;
+    struct es_link_stream *pending_reset; /* is reset once its bytes arrived */
 };
 
 static void raw_none(void *u) {}
@@ -203,6 +204,12 @@ static void raw_stream(void *u, struct es_link_stream *s)
     if (r->stream == s) {
         r->stream = NULL;
     }
+    if (r->control == s) {
+        r->control = NULL;
+    }
+    if (r->pending_reset == s) {
+        r->pending_reset = NULL;
+    }
 }
 static void raw_datagram(void *u, const uint8_t *p, size_t n) {}
 static void raw_credit(void *u, int dir) {}
@@ -213,7 +220,7 @@ static void raw_closed(void *u, const struct es_close_info *info)
 
     r->closed = 1;
     r->info = *info;
-    r->stream = r->control = NULL;
+    r->stream = r->control = r->pending_reset = NULL;
 }
 
 static const struct es_link_events raw_events = {.established = raw_none,
