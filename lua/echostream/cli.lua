@@ -37,6 +37,7 @@ local order = {
   "describe",
   "top",
   "bench",
+  "discover",
   "cert",
   "doctor",
 }

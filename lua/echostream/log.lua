@@ -23,10 +23,9 @@ local levels = { error = 4, warn = 3, info = 2, debug = 1 }
 -- Repeats: so many records of one text in a window of so many seconds; of so many texts.
 local REPEATS, WINDOW, TEXTS = 10, 10, 256
 
+-- What peers said stands in messages too, and a terminal obeys more than the controls of ASCII.
 local function escape(text)
-  return (tostring(text):gsub("[%c\127]", function(c)
-    return c == "\n" and "\n  " or c == "\t" and "\t" or ("\\x%02x"):format(c:byte())
-  end))
+  return (require("echostream.pretty").safe(tostring(text), true):gsub("\n", "\n  "))
 end
 
 local function to_stderr(record)

@@ -61,15 +61,15 @@ end
 ---@return string?
 function M.nearest(word, names)
   local best, best_distance
+  local most = math.max(1, #word // 3)
   for name in pairs(names) do
-    local d = distance(word:lower(), name)
-    if not best or d < best_distance or (d == best_distance and name < best) then
+    -- Names may be a peer's: one that is too long to be near costs nothing.
+    local d = math.abs(#name - #word) <= most and distance(word:lower(), name) or most + 1
+    if d <= most and (not best or d < best_distance or d == best_distance and name < best) then
       best, best_distance = name, d
     end
   end
-  if best and best_distance <= math.max(1, #word // 3) then
-    return best
-  end
+  return best
 end
 
 local function matches(value, wanted)

@@ -91,6 +91,31 @@ function M.safe(text, lines)
   return text
 end
 
+local RESET = "\27[0m"
+
+local ours = { [RESET] = true }
+for _, code in pairs(colours) do
+  ours[("\27[%sm"):format(code)] = true
+end
+
+--- The output of a prompt that is somewhere else, for a terminal: `safe`, but for the colours that this module paints with. One that
+--- is left on ends with the text.
+---@param text string
+---@return string
+function M.safe_painted(text)
+  options.argument("pretty.safe_painted", "text", text, "string")
+  local out, from, on = {}, 1, false
+  for at, sequence, after in text:gmatch "()(\27%[%d%d?m)()" do
+    if ours[sequence] then
+      out[#out + 1] = M.safe(text:sub(from, at - 1), true)
+      out[#out + 1] = sequence
+      from, on = after, sequence ~= RESET
+    end
+  end
+  out[#out + 1] = M.safe(text:sub(from), true)
+  return table.concat(out) .. (on and RESET or "")
+end
+
 -- Cut at a character, not inside one.
 local function cut(text, bytes)
   local last = bytes

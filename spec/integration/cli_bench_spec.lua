@@ -54,6 +54,16 @@ describe("the load of echostream bench", function()
     assert.equal(figures.requests, figures.rate)
   end)
 
+  it("counts what is answered after the end as late, and not as failed as well", function()
+    -- Ten callers and 20 ms a call: two rounds in time, the third after the end.
+    local figures, run = simulate { method = "fail", concurrency = 10, duration = 0.05 }
+    assert.equal(20, figures.requests)
+    assert.equal(20, figures.failed)
+    assert.same({ out_of_range = 20 }, figures.codes)
+    assert.equal(10, figures.late)
+    assert.equal(0, run.succeeded)
+  end)
+
   it("calls at a rate whether answers keep up or not, and counts from when a call was due", function()
     local figures = simulate { rate = 100, concurrency = 1000, duration = 2 }
     assert.equal(200, figures.requests + figures.late)

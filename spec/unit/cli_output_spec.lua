@@ -22,7 +22,17 @@ describe("output of commands", function()
     assert.equal("3 min", output.duration(200))
   end)
 
-  it("takes control characters out of what peers say", function()
-    assert.equal("a?[31mb\tc\nd?", output.plain "a\27[31mb\tc\nd\0")
+  it("escapes what a terminal would obey in what peers say", function()
+    assert.equal("a\\x1b[31mb\tc\nd\\x00", output.plain "a\27[31mb\tc\nd\0")
+    assert.equal("a\\n\\tb", output.line "a\n\tb")
+    for code = 0x80, 0x9f do -- the controls that are characters, and the same bytes alone
+      assert.equal(("\\u{%x}"):format(code), output.plain(utf8.char(code)))
+      assert.equal(("\\x%02x"):format(code), output.plain(string.char(code)))
+    end
+    for _, code in ipairs { 0x61c, 0x200e, 0x200f, 0x202a, 0x202b, 0x202c, 0x202d, 0x202e, 0x2066, 0x2067, 0x2068, 0x2069 } do
+      assert.equal(("\\u{%x}"):format(code), output.line(utf8.char(code)))
+    end
+    assert.equal("größe 日本", output.plain "größe 日本")
+    assert.equal("nil", output.line(nil))
   end)
 end)

@@ -1,3 +1,4 @@
+local core = require "echostream.core"
 local echo = require "echostream"
 local net = require "spec.support.net"
 local pretty = require "echostream.pretty"
@@ -40,6 +41,18 @@ describe("pretty.format", function()
     shows([["\xed\xa0\x80"]], "\xed\xa0\x80") -- a surrogate
     for byte = 0, 255 do
       assert.is_nil(pretty.format { [string.char(byte)] = string.char(byte) }:find("[%c]"))
+    end
+  end)
+
+  it("leaves the colours that it paints with, when told to, and nothing else that moves a terminal", function()
+    local painted = pretty.paint("one", "string") .. "\n" .. pretty.paint("two", "dim")
+    assert.equal(painted, pretty.safe_painted(painted))
+    assert.equal("a\\x1b[2Jb\\x1b[31;1m\\x1b[8m\n\\x07\\u{9b}31m", pretty.safe_painted "a\27[2Jb\27[31;1m\27[8m\n\7\u{9b}31m")
+    assert.equal("\27[31mred\27[0m", pretty.safe_painted "\27[31mred") -- what is on ends with the text
+    assert.equal("", pretty.safe_painted "")
+    for _ = 1, 200 do
+      local bytes = core.random(60) .. "\27[3" .. core.random(40)
+      assert.is_nil((pretty.safe_painted(bytes):gsub("\27%[%d%d?m", ""):find "[\0-\8\11-\31\127]"))
     end
   end)
 

@@ -2,6 +2,7 @@
 
 local cli = require "echostream.cli"
 local connection = require "echostream.cli.connection"
+local errors = require "echostream.errors"
 local load = require "echostream.cli.load"
 local output = require "echostream.cli.output"
 local stdio = require "echostream.loop.stdio"
@@ -96,7 +97,7 @@ local function print_report(figures, run, plan)
     and ("%s calls/s wanted"):format(output.number(plan.rate)) or ("%d callers"):format(plan.concurrency)))
   local codes = {}
   for code, n in pairs(figures.codes) do
-    codes[#codes + 1] = ("%s %s"):format(output.plain(code), output.number(n))
+    codes[#codes + 1] = ("%s %s"):format(output.line(code), output.number(n))
   end
   table.sort(codes)
   print(("failed: %s%s"):format(output.number(figures.failed), #codes > 0 and " (" .. table.concat(codes, ", ") .. ")" or ""))
@@ -129,8 +130,7 @@ local function finish(given, run, plan)
         figures.cpu * 100)
     end
   end
-  local total = run.latency:totals()
-  return total > figures.failed and cli.OK or cli.FAILED
+  return run.succeeded > 0 and cli.OK or cli.FAILED
 end
 
 local function measure(given, run, plan)
@@ -164,7 +164,7 @@ function M.run(given, words)
     local made, first, err = connection.try(M, calls.request, calls, words[2], table.unpack(arguments, 1, arguments.n))
     if not made then
       return first
-    elseif first == nil and err and err.code == "method_not_found" then
+    elseif first == nil and errors.is_error(err) and err.code == "method_not_found" then
       return connection.no_method(given, calls, words[2], err)
     end
     local all, clients = { calls }, {}

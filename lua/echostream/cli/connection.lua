@@ -154,6 +154,20 @@ function M.settings(given)
   }
 end
 
+local function as_escape(character)
+  return ("\\u%04x"):format(utf8.codepoint(character))
+end
+
+-- What JSON leaves as it is and a terminal obeys: the controls U+0080 to U+009F, and what turns the direction of writing. It means
+-- the same when it is escaped.
+local function escape(line)
+  if line:find "[\xc2\xd8\xe2]" then
+    line = line:gsub("\xc2[\x80-\x9f]", as_escape):gsub("\xd8\x9c", as_escape):gsub("\xe2\x80[\x8e\x8f\xa8-\xae]", as_escape)
+      :gsub("\xe2\x81[\xa6-\xa9]", as_escape)
+  end
+  return line
+end
+
 --- Writes one value as a line of JSON.
 ---@param value any
 ---@return boolean written
@@ -163,7 +177,7 @@ function M.print_json(value)
     cli.complain("the result cannot be written as JSON: %s", tostring(err))
     return false
   end
-  io.stdout:write(line, "\n")
+  io.stdout:write(escape(line), "\n")
   return true
 end
 

@@ -3,6 +3,7 @@
 local cli = require "echostream.cli"
 local connection = require "echostream.cli.connection"
 local core = require "echostream.core"
+local errors = require "echostream.errors"
 local options = require "echostream.options"
 local output = require "echostream.cli.output"
 
@@ -29,7 +30,7 @@ local function remarks(entry)
     words[#words + 1] = "idempotent"
   end
   if entry.version then
-    words[#words + 1] = "v" .. output.plain(entry.version)
+    words[#words + 1] = "v" .. output.line(entry.version)
   end
   if entry.deprecated then
     words[#words + 1] = "deprecated"
@@ -49,7 +50,7 @@ end
 local function print_list(entries)
   local rows = {}
   for i, entry in ipairs(entries) do
-    rows[i] = { output.plain(entry.name), output.plain(entry.kind), remarks(entry) .. first_line(entry.doc) }
+    rows[i] = { output.line(entry.name), output.line(entry.kind), remarks(entry) .. first_line(entry.doc) }
   end
   local paint = output.painter(1)
   for i, line in ipairs(output.columns(rows)) do
@@ -66,13 +67,13 @@ local titles = { args = "arguments", returns = "results" }
 -- An argument or result as { name =, type =, doc =, optional = } in one line.
 local function line_of(value)
   if type(value) == "string" then
-    return output.plain(value)
+    return output.line(value)
   elseif type(value) == "table" and type(value.name) == "string" then
-    local kind = value.type ~= nil and (": " .. output.plain(value.type)) or ""
-    local doc = value.doc ~= nil and ("  " .. output.plain(value.doc)) or ""
-    return output.plain(value.name) .. (value.optional and "?" or "") .. kind .. doc
+    local kind = value.type ~= nil and (": " .. output.line(value.type)) or ""
+    local doc = value.doc ~= nil and ("  " .. output.line(value.doc)) or ""
+    return output.line(value.name) .. (value.optional and "?" or "") .. kind .. doc
   end
-  return core.codec.json.pack(value) or output.plain(value)
+  return output.line(core.codec.json.pack(value) or value)
 end
 
 local function list_of(values)
@@ -80,7 +81,7 @@ local function list_of(values)
   for i, value in ipairs(type(values) == "table" and values or {}) do
     words[i] = core.codec.json.pack(value) or "?"
   end
-  return output.plain(table.concat(words, ", "))
+  return output.line(table.concat(words, ", "))
 end
 
 -- An example as { arguments =, results =, doc = }, as it would be called.
@@ -89,8 +90,8 @@ local function example_line(name, example)
     return line_of(example)
   end
   local results = example.results ~= nil and " -> " .. list_of(example.results) or ""
-  local doc = example.doc ~= nil and "  " .. output.plain(example.doc) or ""
-  return ("%s(%s)%s%s"):format(output.plain(name), list_of(example.arguments), results, doc)
+  local doc = example.doc ~= nil and "  " .. output.line(example.doc) or ""
+  return ("%s(%s)%s%s"):format(output.line(name), list_of(example.arguments), results, doc)
 end
 
 local function print_field(paint, title, value, name)
@@ -116,7 +117,7 @@ end
 
 local function print_one(description)
   local paint = output.painter(1)
-  print(("%s (%s)"):format(paint("bold", output.plain(description.name)), output.plain(description.kind)))
+  print(("%s (%s)"):format(paint("bold", output.line(description.name)), output.line(description.kind)))
   for line in output.plain(description.doc or ""):gmatch "[^\n]+" do
     print("  " .. line)
   end
@@ -125,7 +126,7 @@ local function print_one(description)
     local value = description[field]
     if not shown[field] and value ~= nil and value ~= core.null and value ~= false then
       shown[field] = true
-      print_field(paint, titles[field] or output.plain(field), value, description.name)
+      print_field(paint, titles[field] or output.line(field), value, description.name)
     end
   end
   for _, field in ipairs(order) do
@@ -163,7 +164,7 @@ function M.run(given, words)
     else
       answer, err = calls:request("rpc.list")
     end
-    if err then
+    if answer == nil and errors.is_error(err) then
       if err.code == "method_not_found" and not given.json then
         cli.complain("this server does not describe itself (introspection = false)")
       elseif name and err.code == "not_found" then

@@ -22,10 +22,11 @@ local TICK = 0.001
 ---@field rate? number              calls a second
 ---@field latency echostream.core.histogram  ns of all that were answered; with a rate: since they were due
 ---@field answered integer          in time
----@field failed integer            of them, all in all
----@field late integer              answered after the time was over
+---@field failed integer            of them
+---@field succeeded integer         in time or late
+---@field late integer              answered after the time was over, and not counted otherwise
 ---@field skipped integer           with a rate: not sent, since too many were under way
----@field codes table<string, integer>
+---@field codes table<string, integer>  of those that failed
 ---@field under_way integer
 ---@field seconds number            how long it went
 ---@field cpu number                share of one processor that this process used
@@ -33,16 +34,20 @@ local TICK = 0.001
 local function count(load, began, ok, err)
   local now = loop.now()
   load.latency:add((now - began) * 1e9)
-  if now <= load.ends then
+  local in_time = now <= load.ends
+  if in_time then
     load.answered = load.answered + 1
   else
     load.late = load.late + 1
   end
-  if ok == nil and errors.is_error(err) then
+  if not (ok == nil and errors.is_error(err)) then
+    load.succeeded = load.succeeded + 1
+    return nil
+  elseif in_time then
     load.failed = load.failed + 1
     load.codes[err.code] = (load.codes[err.code] or 0) + 1
-    return err
   end
+  return err
 end
 
 -- Whoever calls it has counted the call as under way: it may start later.
@@ -106,7 +111,7 @@ end
 ---@param opts { calls: echostream.calls[], method: string, arguments: table, concurrency: integer, duration: number, rate?: number }
 ---@return echostream.cli.load
 function M.new(opts)
-  local load = { answered = 0, late = 0, failed = 0, skipped = 0, under_way = 0, codes = {}, latency = core.histogram(), seconds = 0,
+  local load = { answered = 0, late = 0, failed = 0, succeeded = 0, skipped = 0, under_way = 0, codes = {}, latency = core.histogram(), seconds = 0,
     cpu = 0 }
   for name, value in pairs(opts) do
     load[name] = value

@@ -1,5 +1,6 @@
 --- What commands write for people: colours where they belong, columns, numbers and durations in few characters.
 
+local pretty = require "echostream.pretty"
 local stdio = require "echostream.loop.stdio"
 
 local M = {}
@@ -28,11 +29,19 @@ function M.painter(fd)
   end
 end
 
---- What the peer said, without what would move a terminal's cursor or change its colours.
+--- What the peer said, with everything escaped that a terminal would obey or not show as it is: controls (those of one byte and those
+--- that are characters, U+0080 to U+009F), what turns the direction of writing, bytes that are no UTF-8. Newlines and tabs stay.
 ---@param text any
 ---@return string
 function M.plain(text)
-  return (tostring(text):gsub("[\0-\8\11-\31\127]", "?"))
+  return pretty.safe(tostring(text), true)
+end
+
+--- The same in one line, for cells of a table.
+---@param text any
+---@return string
+function M.line(text)
+  return pretty.safe(tostring(text))
 end
 
 local function width_of(text)

@@ -2,6 +2,7 @@
 
 local cli = require "echostream.cli"
 local connection = require "echostream.cli.connection"
+local errors = require "echostream.errors"
 local output = require "echostream.cli.output"
 local task = require "echostream.task"
 local terminal = require "echostream.loop.terminal"
@@ -47,8 +48,14 @@ local function cut(line, columns)
   return from and line:sub(1, from - 1) or line
 end
 
--- The lines of a view, at most so many and so wide; nil: any.
-local function lines_of(view, paint, rows, columns)
+---@package
+--- The lines of a view, at most so many and so wide; nil: any.
+---@param view echostream.top.view
+---@param paint fun(colour: string, text: string): string
+---@param rows? integer
+---@param columns? integer
+---@return string[]
+function M.lines(view, paint, rows, columns)
   local lines = {
     ("%d %s (%s since the start), up %s, %s of memory"):format(view.sessions, view.sessions == 1 and "session" or "sessions",
       output.number(view.sessions_total),
@@ -68,7 +75,7 @@ local function lines_of(view, paint, rows, columns)
     end
     cells[#cells + 1] = { row.kind, output.number(row.rate), row.errors and output.number(row.errors) or "",
       row.running and tostring(row.running) or "", time_or_nothing(row.p50), time_or_nothing(row.p95), time_or_nothing(row.p99),
-      output.number(row.total), output.plain(row.name) }
+      output.number(row.total), output.line(row.name) }
   end
   local right = { [2] = true, [3] = true, [4] = true, [5] = true, [6] = true, [7] = true, [8] = true }
   for i, line in ipairs(output.columns(cells, right)) do
@@ -96,7 +103,7 @@ local function screen(leave)
   local paint = output.painter(1)
   return {
     show = function(view)
-      local lines = lines_of(view, paint, tty:rows(), tty:columns())
+      local lines = M.lines(view, paint, tty:rows(), tty:columns())
       io.stdout:write("\27[H", table.concat(lines, "\27[K\r\n"), "\27[K\27[J")
       io.stdout:flush()
     end,
@@ -112,7 +119,7 @@ local function show_plain(given, view)
   if given.json then
     connection.print_json(view)
   else
-    io.stdout:write(table.concat(lines_of(view, output.painter(1)), "\n"), "\n")
+    io.stdout:write(table.concat(M.lines(view, output.painter(1)), "\n"), "\n")
     if not given.once then
       io.stdout:write "\n"
     end
@@ -121,7 +128,14 @@ local function show_plain(given, view)
 end
 
 -- Until it is over: nil, or the error that ended it.
-local function watch(given, ask, show)
+local function watch(given, look, show)
+  local function ask()
+    local answer, err = look()
+    if answer == nil and errors.is_error(err) then
+      return nil, err
+    end
+    return top_figures.check(answer)
+  end
   local before, err = ask()
   while before do
     if not task.sleep(given.interval or 1) then
@@ -173,7 +187,18 @@ local function run(given, ask)
   return connection.report(given, err)
 end
 
-local function attached(given, word)
+-- What says something about a connection.
+local idle = { "pin", "ca", "insecure", "cert", "key", "server-name", "metadata", "credential" }
+
+local function attached_to(given, word)
+  if word and word:find(":", 1, true) and not word:find("/", 1, true) then
+    return cli.misused(M, ("--attach takes a server on this machine, by its name, process id or socket; %s is an address"):format(word))
+  end
+  for _, name in ipairs(idle) do
+    if given[name] then
+      return cli.misused(M, ("--%s goes with ADDR, and not with --attach"):format(name))
+    end
+  end
   local server, err = task.block(require("echostream.cli.attached").open, word, given.timeout or 10)
   if not server then
     return connection.failed(given, err)
@@ -190,7 +215,7 @@ function M.run(given, words)
     return cli.misused(M, "--interval wants 0.1 to 3600 seconds")
   end
   if given.attach then
-    return attached(given, words[1])
+    return attached_to(given, words[1])
   elseif not words[1] then
     return cli.misused(M, "which server? ADDR, or --attach")
   end

@@ -2,6 +2,7 @@
 --- happened between. No addresses and nothing about single sessions: whoever may call may see it.
 
 local core = require "echostream.core"
+local errors = require "echostream.errors"
 local loop = require "echostream.loop"
 
 local M = {}
@@ -98,6 +99,104 @@ function M.init(self, wanted, offer)
   end
 end
 
+-- What a peer answered -----------------------------------------------------------------------------------------
+
+-- Nothing that is counted is larger: floats are exact up to here, and nothing that is printed overflows.
+local MOST = 2 ^ 53
+
+local function is_number(value)
+  return type(value) == "number" and value >= 0 and value <= MOST -- NaN is neither
+end
+
+local function is_count(value)
+  return is_number(value) and math.tointeger(value) ~= nil
+end
+
+local fields = {
+  time = is_number, uptime = is_number, sessions = is_count, sessions_total = is_count, running = is_count, refused = is_count,
+  events = is_count, bytes_in = is_count, bytes_out = is_count, packets_lost = is_count, memory = is_count,
+}
+
+local kinds = { call = true, stream = true, event = true }
+
+local method_fields = {
+  name = function(value)
+    return type(value) == "string" and #value <= 256 and value:find "^[%w._/:-]+$" ~= nil
+  end,
+  kind = function(value)
+    return type(value) == "string" and kinds[value] == true
+  end,
+  count = is_count,
+  running = function(value)
+    return value == nil or is_count(value)
+  end,
+  errors = function(value)
+    return value == nil or is_count(value)
+  end,
+  times = function(value)
+    if value == nil then
+      return true
+    elseif type(value) ~= "table" or rawlen(value) % 2 ~= 0 then
+      return false
+    end
+    for i = 1, rawlen(value) do
+      if not is_count(value[i]) then
+        return false
+      end
+    end
+    return true
+  end,
+}
+
+-- The fields of a table, whole numbers as integers; or nil and which one is not as it should be.
+local function taken(given, wanted)
+  local made = {}
+  for name, fits in pairs(wanted) do
+    local value = given[name]
+    if value == core.null then
+      value = nil
+    end
+    if not fits(value) then
+      return nil, name
+    end
+    made[name] = fits ~= is_number and math.tointeger(value) or value
+  end
+  return made
+end
+
+local function nonsense(where)
+  return errors.new("protocol", ("the server's answer to rpc.stats makes no sense (%s)"):format(where))
+end
+
+--- What a peer answered, as a snapshot: every field is there and of its kind. It may be anything at all.
+---@param answer any
+---@return echostream.top.snapshot|nil snapshot
+---@return echostream.error? err  `protocol`
+function M.check(answer)
+  if type(answer) ~= "table" then
+    return nil, nonsense("it is a " .. type(answer))
+  end
+  local snapshot, problem = taken(answer, fields)
+  if not snapshot then
+    return nil, nonsense(problem)
+  elseif type(answer.methods) ~= "table" then
+    return nil, nonsense "methods"
+  end
+  snapshot.methods = core.array {}
+  for i = 1, rawlen(answer.methods) do
+    local method
+    method, problem = nil, "it is no table"
+    if type(answer.methods[i]) == "table" then
+      method, problem = taken(answer.methods[i], method_fields)
+    end
+    if not method then
+      return nil, nonsense(("methods[%d]: %s"):format(i, problem))
+    end
+    snapshot.methods[i] = method
+  end
+  return snapshot
+end
+
 -- What happened between -----------------------------------------------------------------------------------------
 
 -- The times that came since; nil: none.
@@ -162,7 +261,7 @@ local function row_of(old, new, seconds)
   }
 end
 
---- What happened between two snapshots of one server.
+--- What happened between two snapshots of one server. Those of a peer have gone through `check`.
 ---@param before echostream.top.snapshot
 ---@param after echostream.top.snapshot
 ---@return echostream.top.view

@@ -31,8 +31,9 @@ function M.new(send, front)
       front:write(pretty.paint(("attached to %s; .help says more"):format(pretty.safe(body)), "dim", front.colour) .. "\n")
     end
   end
+  -- What is printed there may come from anybody, and this terminal is not theirs.
   function takes.out(body)
-    front:write(body)
+    front:write(front.colour and pretty.safe_painted(body) or pretty.safe(body, true))
   end
   function takes.ready(body)
     local failed, prompt = body:match("^(%d+) (.*)$")
