@@ -21,7 +21,7 @@ end
 
 -- What users call the object that has the methods of a local table.
 local prefixes = {
-  Repl = "prompt", Request = "request", ["http3.Response"] = "response",
+  Repl = "prompt", Request = "request", ["http/response.Response"] = "response", ["http/face.methods"] = "server",
   Server = "server", Client = "client", Session = "session", shared = "session", methods = "server", Host = "server", Stream = "stream",
   Context = "context", Call = "call", Net = "net", Listener = "listener", Connection = "connection", Calls = "calls", Timer = "timer",
   Timestamp = "timestamp", ["middleware.methods"] = "call", ["quic/connection.Stream"] = "quic_stream", Response = "response", Metric = "metric",
@@ -102,6 +102,8 @@ local schemas = {
   ["echostream.options.cors"] = { "http/cors", "schema" },
   ["echostream.options.static"] = { "http/static", "schema" },
   ["echostream.options.content"] = { "http/content", "schema" },
+  ["echostream.options.http"] = { "http/face", "M.fields" },
+  ["echostream.options.route"] = { "http/face", "route_fields" },
   ["echostream.options.path"] = { "sim", "path_schema" },
   ["echostream.options.listen"] = { "quic", "listen_schema" },
   ["echostream.options.dial"] = { "quic", "connect_schema" },

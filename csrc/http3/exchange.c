@@ -390,24 +390,15 @@ void es_exchange_ended(struct es_exchange *x)
     }
 }
 
-int es_exchange_respond(struct es_exchange *x, int status, const struct es_h3_field *fields, size_t n,
-                        int fin)
+/* The head, and with it what x->tx holds already. */
+static int send_head(struct es_exchange *x, int status, const struct es_h3_field *fields, size_t n, int fin,
+                     uint64_t length)
 {
     struct es_h3_out o;
     char text[4];
-    uint64_t length;
     nghttp3_pri pri;
-    int rc = may_answer(x);
+    int rc = out_head(&o, status, text, fields, n);
 
-    if (rc == 0 && (status < 200 || status > 999 || es_h3_content_length(fields, n, &length) != 0)) {
-        rc = ES_ERR_INVAL;
-    }
-    if (rc == 0 && fin && !x->is_head && status != 304 && length != UINT64_MAX && length > 0) {
-        rc = ES_ERR_INVAL; /* a body was promised */
-    }
-    if (rc == 0) {
-        rc = out_head(&o, status, text, fields, n);
-    }
     if (rc != 0) {
         return rc;
     }
@@ -431,6 +422,29 @@ int es_exchange_respond(struct es_exchange *x, int status, const struct es_h3_fi
         es_exchange_ended(x);
     }
     return 0;
+}
+
+static int may_respond(const struct es_exchange *x, int status, const struct es_h3_field *fields, size_t n,
+                       uint64_t *length)
+{
+    int rc = may_answer(x);
+
+    if (rc == 0 && (status < 200 || status > 999 || es_h3_content_length(fields, n, length) != 0)) {
+        rc = ES_ERR_INVAL;
+    }
+    return rc;
+}
+
+int es_exchange_respond(struct es_exchange *x, int status, const struct es_h3_field *fields, size_t n,
+                        int fin)
+{
+    uint64_t length;
+    int rc = may_respond(x, status, fields, n, &length);
+
+    if (rc == 0 && fin && !x->is_head && status != 304 && length != UINT64_MAX && length > 0) {
+        rc = ES_ERR_INVAL; /* a body was promised */
+    }
+    return rc == 0 ? send_head(x, status, fields, n, fin, length) : rc;
 }
 
 /* Everything that one connection keeps for its peer is bounded by the link's cap, but each stream may have
@@ -471,6 +485,32 @@ static int push_body(struct es_exchange *x)
     return x->tx_stopped || x->aborted || !es_h3_usable(x->h) ? ES_ERR_CLOSED : 0;
 }
 
+/* The library asks for the body while it sends: what there is of it. */
+static void lend(struct es_exchange *x, const void *data, size_t n, void (*release)(void *), void *arg)
+{
+    x->tx = data;
+    x->tx_n = n;
+    x->tx_release = release;
+    x->tx_arg = arg;
+    es_h3_ref(x->h);
+    x->refs++;
+}
+
+static int take_back(struct es_exchange *x, int rc, void (*release)(void *), void *arg)
+{
+    if (release != NULL && x->tx_release == NULL) {
+        rc = 0; /* the link has it, whatever happened after */
+    } else if (release != NULL && rc == 0) {
+        release(arg); /* the library cut it up, so it was copied */
+    }
+    x->tx = NULL;
+    x->tx_n = 0;
+    x->tx_release = NULL;
+    es_h3_unref(x->h);
+    es_exchange_unref(x);
+    return rc;
+}
+
 int es_exchange_write(struct es_exchange *x, const void *data, size_t n, void (*release)(void *), void *arg)
 {
     int rc = may_write(x);
@@ -506,24 +546,37 @@ int es_exchange_write(struct es_exchange *x, const void *data, size_t n, void (*
     if (x->tx_left != UINT64_MAX) {
         x->tx_left -= n;
     }
-    x->tx = data;
-    x->tx_n = n;
-    x->tx_release = release;
-    x->tx_arg = arg;
-    es_h3_ref(x->h);
-    x->refs++;
+    lend(x, data, n, release, arg);
     rc = push_body(x);
-    if (release != NULL && x->tx_release == NULL) {
-        rc = 0; /* the link has it, whatever happened after */
-    } else if (release != NULL && rc == 0) {
-        release(arg); /* the library cut it up, so it was copied */
+    return take_back(x, rc, release, arg);
+}
+
+int es_exchange_answer(struct es_exchange *x, int status, const struct es_h3_field *fields, size_t n,
+                       const void *data, size_t n_data, void (*release)(void *), void *arg)
+{
+    uint64_t length;
+    int rc = may_respond(x, status, fields, n, &length);
+
+    if (rc == 0 && !x->is_head && length != UINT64_MAX && length != n_data) {
+        rc = ES_ERR_INVAL;
     }
-    x->tx = NULL;
-    x->tx_n = 0;
-    x->tx_release = NULL;
-    es_h3_unref(x->h);
-    es_exchange_unref(x);
-    return rc;
+    if (rc == 0 && n_data > 0 && (status == 204 || status == 304)) {
+        rc = ES_ERR_INVAL;
+    }
+    if (rc != 0) {
+        return rc;
+    }
+    lend(x, data, x->is_head ? 0 : n_data, release, arg);
+    x->tx_end = 1;
+    rc = send_head(x, status, fields, n, n_data == 0, UINT64_MAX);
+    if (!x->responded) {
+        x->tx_end = 0;
+    } else if (rc == 0 && (x->tx_n > 0 || x->tx_stopped || x->aborted || !es_h3_usable(x->h))) {
+        rc = ES_ERR_CLOSED;
+    } else if (rc == 0 && !x->tx_fin) {
+        es_exchange_ended(x);
+    }
+    return take_back(x, rc, release, arg);
 }
 
 int es_exchange_finish(struct es_exchange *x, const struct es_h3_field *trailers, size_t n)

@@ -336,6 +336,11 @@ static void on_data(void *user, struct es_link_stream *s, const uint8_t *p, size
         es_h3_pump(h);
         return;
     }
+    if (h->server && !h->bound) { /* RFC 9114 6.2: it has to let us open three streams */
+        es_h3_close(h, ES_H3_GENERAL_PROTOCOL_ERROR,
+                    "the peer allows no streams that every connection needs");
+        return;
+    }
     used = nghttp3_conn_read_stream(h->nc, s->id, p, n, fin);
     if (used == NGHTTP3_ERR_MALFORMED_HTTP_HEADER || used == NGHTTP3_ERR_MALFORMED_HTTP_MESSAGING) {
         es_exchange_later(x, CHORE_ABORT, ES_H3_MESSAGE_ERROR); /* of the stream only (RFC 9114 4.1.2) */

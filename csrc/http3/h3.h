@@ -222,6 +222,10 @@ int es_exchange_respond(struct es_exchange *x, int status, const struct es_h3_fi
  * ES_ERR_CLOSED: aborted, finished, or the peer wants no more; ES_ERR_INVAL: before the head, or with 204 and
  * 304. The answer to HEAD takes and drops it. */
 int es_exchange_write(struct es_exchange *x, const void *data, size_t n, void (*release)(void *), void *arg);
+/* Head, body and end in one: what most answers are. Errors as of respond() and write(), but never AGAIN; when
+ * it fails nothing was sent, or the answer was cut off. */
+int es_exchange_answer(struct es_exchange *x, int status, const struct es_h3_field *fields, size_t n,
+                       const void *data, size_t n_data, void (*release)(void *), void *arg);
 /* The end of our side, with trailers when n > 0. ES_ERR_INVAL: fields that may not be sent (nothing was), or
  * less than the content-length that was said (the stream is reset). Harmless twice. */
 int es_exchange_finish(struct es_exchange *x, const struct es_h3_field *trailers, size_t n);

@@ -223,7 +223,7 @@ struct es_lh3_app *es_lua_check_h3_host(lua_State *L, int idx)
 static void read_limits(lua_State *L, int idx, struct es_h3_config *cfg)
 {
     static const char *const fields[] = {"max_header_bytes", "max_header_fields", "max_target_bytes",
-                                         "header_timeout",   "connect",           NULL};
+                                         "head_timeout",     "connect",           NULL};
     lua_Integer v;
 
     if (lua_isnoneornil(L, idx))
@@ -235,7 +235,7 @@ static void read_limits(lua_State *L, int idx, struct es_h3_config *cfg)
         cfg->limits.max_fields = (size_t)v;
     if (es_lua_opt_integer(L, idx, "max_target_bytes", 16, 1 << 24, &v))
         cfg->limits.max_target = (size_t)v;
-    es_lua_opt_seconds(L, idx, "header_timeout", &cfg->limits.head_timeout);
+    es_lua_opt_seconds(L, idx, "head_timeout", &cfg->limits.head_timeout);
     es_lua_opt_boolean(L, idx, "connect", &cfg->connect);
 }
 

@@ -153,26 +153,44 @@ static void push_fields(lua_State *L, const struct es_h3_head *head)
     }
 }
 
-/* target(): { method, scheme, authority, path, protocol } of a peer's request; nil: not come */
+/* target(): method, path, authority, scheme, protocol of a peer's request, nil for what is not there; nil,
+ * err: not come */
 static int x_target(lua_State *L)
 {
-    static const char *const names[] = {"method", "scheme", "authority", "path", "protocol"};
-    static const enum es_h3_pseudo which[] = {ES_H3_METHOD, ES_H3_SCHEME, ES_H3_AUTHORITY, ES_H3_PATH,
+    static const enum es_h3_pseudo which[] = {ES_H3_METHOD, ES_H3_PATH, ES_H3_AUTHORITY, ES_H3_SCHEME,
                                               ES_H3_PROTOCOL};
     struct es_lexchange *b = check(L);
     const struct es_h3_head *head = b->x != NULL ? es_exchange_head(b->x) : NULL;
 
     if (head == NULL)
         return over(L, b);
-    lua_createtable(L, 0, 5);
     for (int i = 0; i < 5; i++) {
         size_t n;
         const char *s = es_h3_head_pseudo(head, which[i], &n);
-        if (s != NULL) {
+        if (s != NULL)
             lua_pushlstring(L, s, n);
-            lua_setfield(L, -2, names[i]);
+        else
+            lua_pushnil(L);
+    }
+    return 5;
+}
+
+/* header(name): the value of its first line in the head, or nil; without a table of all of them */
+static int x_header(lua_State *L)
+{
+    struct es_lexchange *b = check(L);
+    const struct es_h3_head *head = b->x != NULL ? es_exchange_head(b->x) : NULL;
+    struct es_h3_field f;
+    size_t at = 0, n;
+    const char *name = luaL_checklstring(L, 2, &n);
+
+    while (head != NULL && es_h3_head_next(head, &at, &f)) {
+        if (f.name_len == n && memcmp(f.name, name, n) == 0) {
+            lua_pushlstring(L, f.value, f.value_len);
+            return 1;
         }
     }
+    lua_pushnil(L);
     return 1;
 }
 
@@ -305,7 +323,49 @@ static int x_finish(lua_State *L)
     return result(L, b, es_exchange_finish(b->x, f, n));
 }
 
+/* answer(status, fields, body): head, body and end in one */
+static int x_answer(lua_State *L)
+{
+    struct es_lexchange *b = check(L);
+    lua_Integer status = luaL_checkinteger(L, 2);
+    size_t n_fields, n;
+    void *anchor = NULL;
+
+    luaL_checktype(L, 4, LUA_TSTRING);
+    const char *data = lua_tolstring(L, 4, &n);
+    const struct es_h3_field *f = es_lua_h3_fields(L, 3, &n_fields);
+    if (b->x == NULL)
+        return es_lua_closed(L, "request");
+    if (n >= ES_ANCHOR_BYTES && (anchor = es_lua_anchor(L, b->c->app->loop->lua, 4)) == NULL)
+        return es_lua_fail(L, ES_ERR_NOMEM, "request");
+    int rc = es_exchange_answer(b->x, status < 0 || status > 999 ? 0 : (int)status, f, n_fields, data, n,
+                                anchor != NULL ? es_lua_anchor_release : NULL, anchor);
+    if (rc != 0 && anchor != NULL)
+        es_lua_anchor_release(anchor);
+    return result(L, b, rc);
+}
+
 /* ---- the rest ---- */
+
+/* error(): nil, or why it failed */
+static int x_error(lua_State *L)
+{
+    struct es_lexchange *b = check(L);
+    struct es_exchange_error e;
+
+    if (b->x != NULL && es_exchange_error(b->x, &e) != 0)
+        return 0;
+    (void)over(L, b);
+    return 1;
+}
+
+static int x_peer_cert(lua_State *L)
+{
+    struct es_lexchange *b = check(L);
+    struct es_link *link = b->x != NULL ? es_h3_link(es_exchange_h3(b->x)) : NULL;
+
+    return link != NULL ? es_lua_push_peer_cert(L, link) : over(L, b);
+}
 
 static int x_reset(lua_State *L)
 {
@@ -406,11 +466,13 @@ static int x_gc(lua_State *L)
 void es_lua_open_exchange(lua_State *L)
 {
     static const luaL_Reg methods[] = {
-        {"target", x_target}, {"fields", x_fields},       {"status", x_status},     {"informed", x_informed},
-        {"read", x_read},     {"inform", x_inform},       {"respond", x_respond},   {"write", x_write},
-        {"finish", x_finish}, {"reset", x_reset},         {"priority", x_priority}, {"id", x_id},
-        {"notify", x_notify}, {"peer_addr", x_peer_addr}, {"release", x_release},   {"early", x_early},
-        {NULL, NULL}};
+        {"target", x_target},   {"header", x_header},       {"answer", x_answer},
+        {"error", x_error},     {"peer_cert", x_peer_cert}, {"fields", x_fields},
+        {"status", x_status},   {"informed", x_informed},   {"read", x_read},
+        {"inform", x_inform},   {"respond", x_respond},     {"write", x_write},
+        {"finish", x_finish},   {"reset", x_reset},         {"priority", x_priority},
+        {"id", x_id},           {"notify", x_notify},       {"peer_addr", x_peer_addr},
+        {"release", x_release}, {"early", x_early},         {NULL, NULL}};
     static const luaL_Reg meta[] = {{"__gc", x_gc}, {"__close", x_release}, {NULL, NULL}};
 
     es_lua_class(L, EXCHANGE_MT, methods, meta);

@@ -92,6 +92,30 @@ function undoing.tap(real, _, name, fn)
   end
 end
 
+function undoing.route(real, _, method, pattern)
+  return function()
+    real:remove_route(method, pattern)
+  end
+end
+
+function undoing.static(real, _, prefix)
+  return function()
+    require("echostream.http.face").remove_static(real, prefix)
+  end
+end
+
+function undoing.http(real, _, fn)
+  return function()
+    require("echostream.http.face").remove_fallback(real, fn)
+  end
+end
+
+function undoing.http_middleware(real, _, fn)
+  return function()
+    real:remove_http_middleware(fn)
+  end
+end
+
 function undoing.topic(_, results)
   return function()
     results[1]:close()

@@ -5,6 +5,7 @@ local admission = require "echostream.admission"
 local alerts = require "echostream.alerts"
 local address = require "echostream.address"
 local dedupe = require "echostream.dedupe"
+local face = require "echostream.http.face"
 local host = require "echostream.host"
 local identity = require "echostream.identity"
 local introspect = require "echostream.introspect"
@@ -26,7 +27,7 @@ local M = {}
 ---@field cert_hash string  "sha256:<hex>" of the whole certificate: what browsers take
 ---@field state "new"|"starting"|"running"|"stopping"|"stopped"
 local Server = {}
-for _, methods in ipairs { host.methods, admission.methods } do
+for _, methods in ipairs { host.methods, admission.methods, face.methods } do
   for name, method in pairs(methods) do
     Server[name] = method
   end
@@ -40,6 +41,7 @@ local schema = {
   renew_after = { type = "seconds" },
   grace = { type = "seconds", default = 10 },
   dedupe = dedupe.option,
+  http = { type = "table" },
 }
 for _, fields in ipairs { host.schema, tls.server_schema, newcomers.schema, tls.shared_schema } do
   for name, field in pairs(fields) do
@@ -111,6 +113,7 @@ function make(opts)
     error('echo.server: option "cert" needs "key"', 2)
   end
   tls.check_server("echo.server", checked)
+  checked.http = face.check("echo.server", checked.http)
   local ok, bind_host, port = pcall(address.parse, "echo.server", checked.bind, "0.0.0.0")
   if not ok then
     error(bind_host, 2)
@@ -228,8 +231,8 @@ local function listen(self)
     ip = addresses[1]
   end
   local apps = { { alpn = "echostream/1", host = self._host } }
-  if self._http then -- nothing installed: not even offered
-    self._http_host = require("echostream.http3").host(self._rec, self._http)
+  self._http_host = face.host(self)
+  if self._http_host then -- nothing registered: not even offered
     apps[2] = { alpn = "h3", h3 = self._http_host.core }
   end
   local endpoint, problem = loop.endpoint(newcomers.configure({
@@ -268,16 +271,6 @@ local function start(self)
       self._options.cert and "with its own certificate" or "pin " .. self.pin))
   end
   return self
-end
-
---- Serves HTTP/3 on the same port: `fn` runs in a task for each request. Before `start`.
----@param fn fun(request: echostream.http.request, response: echostream.http.response)
-function Server:http(fn)
-  options.argument("server:http", "fn", fn, "function")
-  if self.state ~= "new" then
-    error(("server:http: this server is %s already"):format(self.state), 2)
-  end
-  self._http = fn
 end
 
 --- Listens. After it `address` has the real port.

@@ -42,6 +42,7 @@ net.only("sim", function(env)
         function(options) return dial { transport = options } end,
         function(options) return raw_listen { transport = options } end,
       },
+      http = { function(options) return listen { http = options } end },
       call = {
         function(options) return client:with(options):request "ping" end,
         function(options) return client:with(options):emit "nothing" end,

@@ -54,6 +54,7 @@
 ---@field names? string[]  of a made certificate (default: localhost and the address)
 ---@field quiet? boolean  does not print address and pin (default: false)
 ---@field renew_after? number  seconds; when a made certificate (13 days) is renewed; the key stays (default: 12 days)
+---@field http? echostream.options.http  limits of what is served over HTTP/3: see [HTTP](#http)
 ---@field grace? number  seconds that `stop` waits for what is under way (default: 10)
 ---@field dedupe? boolean|echostream.options.dedupe  a retry of an idempotent call gets the first answer instead of running again: see [deduplication](#deduplication) (default: false)
 
@@ -265,3 +266,11 @@
 ---@field gro boolean  several are received at once (UDP_GRO)
 ---@field ecn boolean  congestion marks are sent and read
 ---@field pktinfo boolean  the local address of each datagram is known, on sockets bound to every address
+
+---@class echostream.options.http  the table `http` of a server's options
+---@field max_body? integer  bytes; a longer body of a request is answered with 413 when it is read. Routes may say otherwise (default: 8 MiB)
+---@field max_header_bytes? integer  of the fields of a request, each with its name, its value and 32 (RFC 9114, section 4.2.2); more are answered with 431, without a handler (default: 64 KiB)
+---@field max_header_fields? integer  the same of their number (default: 100)
+---@field max_target_bytes? integer  of path and query; more are answered with 414 (default: 16 KiB)
+---@field head_timeout? number  seconds that a request's head may take; 0: as long as it likes (default: 10)
+---@field alt_svc? string  the field `Alt-Svc` of every answer

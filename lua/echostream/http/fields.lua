@@ -5,7 +5,7 @@ local errors = require "echostream.errors"
 local M = {}
 
 ---@class echostream.http.fields
----@field private _lines { [1]: string, [2]: string }[]
+---@field private _list string[]  name, value, name, value, …: as the core gives and takes them
 local Fields = {}
 Fields.__index = Fields
 Fields.__name = "echostream.http.fields"
@@ -61,7 +61,7 @@ end
 ---@param from? table<string, string|integer|string[]>|{ [1]: string, [2]: string }[]  a map, or a list of pairs
 ---@return echostream.http.fields
 function M.new(from)
-  local self = setmetatable({ _lines = {} }, Fields)
+  local self = setmetatable({ _list = {} }, Fields)
   if from then
     if type(from) ~= "table" then
       error("http.fields: wants a table, got " .. errors.show(from), 2)
@@ -103,7 +103,7 @@ end
 ---@param pairs_of { [1]: string, [2]: string }[]
 ---@return echostream.http.fields? fields, echostream.error? err  `protocol`
 function M.parse(pairs_of)
-  local lines = {}
+  local list = {}
   for i, pair in ipairs(pairs_of) do
     local name, value = pair[1], pair[2]
     if not is_token(name) or name:find "%u" then
@@ -113,9 +113,33 @@ function M.parse(pairs_of)
     elseif not M.is_value(value) then
       return nil, errors.new("protocol", ("the field \"%s\" has a value that no field has"):format(name))
     end
-    lines[i] = { name, value }
+    list[2 * i - 1], list[2 * i] = name, value
   end
-  return setmetatable({ _lines = lines }, Fields)
+  return setmetatable({ _list = list }, Fields)
+end
+
+--- Fields around the core's own list, which has been checked there and is theirs from here on.
+---@param list string[]  name, value, name, value, …
+---@return echostream.http.fields
+---@package
+function M.of_list(list)
+  return setmetatable({ _list = list }, Fields)
+end
+
+--- What `of_list` takes. Not a copy.
+---@param self echostream.http.fields
+---@return string[]
+---@package
+function M.list_of(self)
+  return self._list
+end
+
+--- Whether a value is one of these objects.
+---@param value any
+---@return boolean
+---@package
+function M.is_fields(value)
+  return getmetatable(value) == Fields
 end
 
 --- The value of a name: of several lines, all of them joined (RFC 9110, section 5.3). `set-cookie` is never joined: its first.
@@ -124,16 +148,17 @@ end
 function Fields:get(name)
   name = name:lower()
   local first, more
-  for _, line in ipairs(self._lines) do
-    if line[1] == name then
+  local list = self._list
+  for i = 1, #list, 2 do
+    if list[i] == name then
       if not first then
-        first = line[2]
+        first = list[i + 1]
         if name == "set-cookie" then
           break
         end
       else
         more = more or { first }
-        more[#more + 1] = line[2]
+        more[#more + 1] = list[i + 1]
       end
     end
   end
@@ -145,10 +170,10 @@ end
 ---@return string[]
 function Fields:all(name)
   name = name:lower()
-  local values = {}
-  for _, line in ipairs(self._lines) do
-    if line[1] == name then
-      values[#values + 1] = line[2]
+  local values, list = {}, self._list
+  for i = 1, #list, 2 do
+    if list[i] == name then
+      values[#values + 1] = list[i + 1]
     end
   end
   return values
@@ -159,8 +184,9 @@ end
 ---@return boolean
 function Fields:has(name)
   name = name:lower()
-  for _, line in ipairs(self._lines) do
-    if line[1] == name then
+  local list = self._list
+  for i = 1, #list, 2 do
+    if list[i] == name then
       return true
     end
   end
@@ -173,7 +199,10 @@ end
 ---@return echostream.http.fields self
 function Fields:add(name, value)
   name = check_name("fields:add", name)
-  table.insert(self._lines, { name, check_value("fields:add", name, value) })
+  value = check_value("fields:add", name, value)
+  local list = self._list
+  local n = #list
+  list[n + 1], list[n + 2] = name, value
   return self
 end
 
@@ -183,13 +212,13 @@ end
 ---@return echostream.http.fields self
 function Fields:set(name, value)
   name = check_name("fields:set", name)
-  local values = type(value) == "table" and value or { value }
   local lines = {}
-  for i, one in ipairs(values) do
-    lines[i] = { name, check_value("fields:set", name, one) }
+  for _, one in ipairs(type(value) == "table" and value or { value }) do
+    lines[#lines + 1] = name
+    lines[#lines + 1] = check_value("fields:set", name, one)
   end
   self:remove(name)
-  table.move(lines, 1, #lines, #self._lines + 1, self._lines)
+  table.move(lines, 1, #lines, #self._list + 1, self._list)
   return self
 end
 
@@ -198,13 +227,17 @@ end
 ---@return echostream.http.fields self
 function Fields:remove(name)
   name = name:lower()
-  local kept = {}
-  for _, line in ipairs(self._lines) do
-    if line[1] ~= name then
-      kept[#kept + 1] = line
+  local list, n = self._list, 0
+  for i = 1, #list, 2 do
+    local line, value = list[i], list[i + 1]
+    if line ~= name then
+      list[n + 1], list[n + 2] = line, value
+      n = n + 2
     end
   end
-  self._lines = kept
+  for i = #list, n + 1, -1 do
+    list[i] = nil
+  end
   return self
 end
 
@@ -229,31 +262,28 @@ function Fields:include(name, ...)
   return self:set(name, table.concat(members, ", "))
 end
 
---- Iterates over the lines: lower-case name, value.
+--- Iterates over the lines: lower-case name, value. They must not be changed meanwhile.
 ---@return fun(): string?, string?
 function Fields:each()
-  local i, lines = 0, self._lines
+  local i, list = -1, self._list
   return function()
-    i = i + 1
-    local line = lines[i]
-    if line then
-      return line[1], line[2]
-    end
+    i = i + 2
+    return list[i], list[i + 1]
   end
 end
 
 --- How many lines there are.
 ---@return integer
 function Fields:count()
-  return #self._lines
+  return #self._list // 2
 end
 
 --- The size that limits are about: names and values and 32 for each line (RFC 9114, section 4.2.2).
 ---@return integer
 function Fields:size()
   local bytes = 0
-  for _, line in ipairs(self._lines) do
-    bytes = bytes + #line[1] + #line[2] + 32
+  for _, text in ipairs(self._list) do
+    bytes = bytes + #text + 16
   end
   return bytes
 end
@@ -261,11 +291,7 @@ end
 --- A copy that can be changed.
 ---@return echostream.http.fields
 function Fields:copy()
-  local lines = {}
-  for i, line in ipairs(self._lines) do
-    lines[i] = { line[1], line[2] }
-  end
-  return setmetatable({ _lines = lines }, Fields)
+  return setmetatable({ _list = table.move(self._list, 1, #self._list, 1, {}) }, Fields)
 end
 
 -- Values ------------------------------------------------------------------------------------------------------

@@ -25,20 +25,6 @@ local percent = require "echostream.http.percent"
 
 local M = {}
 
----@class echostream.http.request
----@field method string      as it was sent: methods have case
----@field scheme string
----@field authority string
----@field path string        raw: with the query, percent-encoded
----@field headers echostream.http.fields
----@field params? table<string, string>  what the pattern's names stand for (set by the router)
----@field route? string      the pattern that took it (set by the router)
-
----@class echostream.http.response
----@field status integer     200 at first
----@field headers echostream.http.fields
----@field body? string|echostream.http.body  sent after the handler returned; not sent for HEAD, 204 and 304
-
 --- A body that is made while it is sent: called for the next piece whenever the transport can take one, so that a slow reader slows
 --- it down. It gives nil at the end, and nil, err when it failed: then the response is reset. It may wait.
 ---@class echostream.http.body

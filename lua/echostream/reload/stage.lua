@@ -10,6 +10,7 @@ local admission = require "echostream.admission"
 local alerts = require "echostream.alerts"
 local errors = require "echostream.errors"
 local event = require "echostream.event"
+local http = require "echostream.http.face"
 local middleware = require "echostream.middleware"
 
 local M = {}
@@ -29,6 +30,7 @@ local hook_kinds = { "start", "stop", "connect", "disconnect", "migrate", "unloa
 ---@field watchers table[]
 ---@field topics table<string, echostream.topic>
 ---@field auth table|false
+---@field http table|false  routes and the like
 
 local function by_kind()
   return { rpc = {}, event = {}, stream = {} }
@@ -42,7 +44,7 @@ function M.nothing()
     hooks[kind] = {}
   end
   return { handlers = by_kind(), entries = by_kind(), groups = by_kind(), services = {}, middleware = {}, hooks = hooks,
-    listeners = {}, plugins = {}, watchers = {}, topics = {}, auth = false }
+    listeners = {}, plugins = {}, watchers = {}, topics = {}, auth = false, http = false }
 end
 
 -- The core's host of a stage. Another host, without sessions, checks names; nothing gets to the server's.
@@ -80,7 +82,7 @@ end
 
 -- The fields of a stage's own, while there is one.
 local fields = { "_host", "_catalog", "_groups", "_event_fns", "_event_waits", "_services", "_middleware", "_chains", "_hooks",
-  "_listeners", "_plugins", "_watchers", "_topics", "_auth", "_inherited", "start", "run", "stop" }
+  "_listeners", "_plugins", "_watchers", "_topics", "_auth", "_http", "_inherited", "start", "run", "stop" }
 
 local function mine(list)
   local set = {}
@@ -113,7 +115,7 @@ function M.new(server, before)
   end
   local stage = {
     _catalog = fresh.entries, _groups = fresh.groups, _event_fns = {}, _event_waits = {}, _services = fresh.services,
-    _middleware = {}, _chains = {}, _hooks = fresh.hooks, _listeners = {}, _watchers = {}, _topics = {}, _auth = false,
+    _middleware = {}, _chains = {}, _hooks = fresh.hooks, _listeners = {}, _watchers = {}, _topics = {}, _auth = false, _http = false,
     _plugins = others(server._plugins, before.plugins),
     _inherited = { handlers = fresh.handlers, topics = before.topics, topic_options = {}, plugins = plugins },
     _host = recorder(server, fresh.handlers),
@@ -142,6 +144,7 @@ local function gathered(stage, server, before)
     handlers = inherited.handlers, entries = stage._catalog, groups = stage._groups, services = stage._services,
     middleware = stage._middleware, hooks = stage._hooks, listeners = stage._listeners, watchers = stage._watchers,
     plugins = others(stage._plugins, others(server._plugins, before.plugins)), topics = stage._topics, auth = stage._auth,
+    http = stage._http,
   }
 end
 
@@ -168,7 +171,7 @@ local function conflict(server, before, after)
       return ("add_service: there is a service %s already, which the file did not make"):format(errors.show(name))
     end
   end
-  return clash("rpc", "stream") or clash("stream", "rpc")
+  return clash("rpc", "stream") or clash("stream", "rpc") or http.conflict(server, before.http, after.http)
 end
 
 -- Handing over ------------------------------------------------------------------------------------------------------
@@ -278,6 +281,7 @@ local function merge(stage, server, before, after)
   if after.auth or before.auth and server._auth == before.auth then
     server._auth = after.auth or nil
   end
+  http.exchange(server, before.http, after.http)
   middleware.rebuild(server)
   admission.open_early(server)
 end

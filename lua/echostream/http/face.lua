@@ -1,0 +1,320 @@
+--- What servers have to do with HTTP: `server:http`, `server:route` and so on. What serves them is loaded when the first is used.
+
+local errors = require "echostream.errors"
+local options = require "echostream.options"
+
+local M = {}
+
+---@class echostream.server
+local methods = {}
+M.methods = methods
+
+--- The server's option `http`.
+---@type table<string, echostream.options.field>
+M.fields = {
+  max_body = { type = "integer", min = 0, default = 8 << 20 },
+  max_header_bytes = { type = "integer", min = 256, max = 1 << 24, default = 64 << 10 },
+  max_header_fields = { type = "integer", min = 8, max = 1 << 16, default = 100 },
+  max_target_bytes = { type = "integer", min = 16, max = 1 << 24, default = 16 << 10 },
+  head_timeout = { type = "seconds", default = 10 },
+  alt_svc = { type = "string" },
+}
+
+--- Checks the option.
+---@param where string
+---@param opts table?
+---@return table
+---@package
+function M.check(where, opts)
+  local checked = options.check(where .. ".http", opts or {}, M.fields)
+  if checked.alt_svc and not require("echostream.http.fields").is_value(checked.alt_svc) then
+    error(('%s.http: option "alt_svc" wants the value of a header field'):format(where), options.users_level(2))
+  end
+  return checked
+end
+
+-- What is registered ------------------------------------------------------------------------------------------
+
+local function registry()
+  return { fn = nil, routes = {}, middleware = {}, router = nil, chain = nil }
+end
+
+-- A stand-in that gathers what a file registers has its own (see reload/stage.lua), so it must not be looked for behind it.
+local function mine(where, self)
+  if self.state ~= "new" and not self._http_host then
+    error(("%s: this server is %s already, without HTTP"):format(where, self.state), options.users_level(3))
+  end
+  local reg = rawget(self, "_http")
+  if not reg then
+    reg = registry()
+    rawset(self, "_http", reg)
+  end
+  return reg
+end
+
+-- Routes are put into a router of their own, which takes the place of the last: requests see all of a change or nothing.
+local function rebuild(reg)
+  local router = require("echostream.http.router").new()
+  for _, route in ipairs(reg.routes) do
+    router:add(route.method, route.pattern, route.handler)
+  end
+  reg.router = #reg.routes > 0 and router or nil
+end
+
+local function refuse(response, status, allow)
+  local code = status == 404 and "not_found" or status == 405 and "method_not_found" or "invalid_argument"
+  local err = errors.new(code, status == 404 and "nothing is here" or status == 405 and "not with this method" or "this is no path")
+  err.http_status = status
+  if allow then
+    response.headers:set("allow", allow)
+  end
+  return nil, err
+end
+
+local function dispatch(reg, request, response)
+  local router, fn = reg.router, reg.fn
+  if not router or not request.path then
+    if fn then
+      return fn(request, response)
+    end
+    return refuse(response, request.path and 404 or 405)
+  end
+  local match, status, allow = router:match(request.method, request.path)
+  if match then
+    request.params, request.route = match.params, match.pattern
+    return match.handler(request, response)
+  elseif status == 204 then
+    response.status = 204
+    response.headers:set("allow", allow)
+    return
+  elseif status == 404 and fn then
+    return fn(request, response)
+  end
+  return refuse(response, status, allow)
+end
+
+-- The middleware around `dispatch`, the first that was added outermost.
+local function chain(reg)
+  local inner = function(request, response)
+    return dispatch(reg, request, response)
+  end
+  for i = #reg.middleware, 1, -1 do
+    local fn, next = reg.middleware[i], inner
+    inner = function(request, response)
+      return fn(request, response, next)
+    end
+  end
+  return inner
+end
+
+--- The host for what a server has registered; nil: nothing.
+---@param server echostream.server
+---@return echostream.http.host?
+---@package
+function M.host(server)
+  local reg = server._http
+  if not reg then
+    return nil
+  end
+  reg.chain = chain(reg)
+  return require("echostream.http.server").new(server._rec, function(request, response)
+    return reg.chain(request, response)
+  end, server._options.http)
+end
+
+-- Registering ---------------------------------------------------------------------------------------------------
+
+--- Serves HTTP/3 on the same port: `fn` runs in a task for each request that no route takes. What it returns as a string is the body;
+--- `nil, err` and what it raises is answered as `echo.http.errors` says. Before `start`.
+---@param fn echostream.http.handler
+---@return echostream.server self
+function methods:http(fn)
+  options.argument("server:http", "fn", fn, "function")
+  mine("server:http", self).fn = fn
+  return self
+end
+
+---@class echostream.options.route
+---@field max_body? integer  bytes; the longest body that is read; the server's otherwise
+
+local route_fields = {
+  max_body = { type = "integer", min = 0 },
+}
+M.route_fields = route_fields
+
+local function limited(fn, o)
+  if o.max_body == nil then
+    return fn
+  end
+  return function(request, response)
+    request._max_body = o.max_body
+    return fn(request, response)
+  end
+end
+
+--- Serves what matches a pattern, such as "/users/:id": see [routing](#routing). The first route must be there before `start`, others
+--- may come and go while the server runs.
+---@param method string|string[]  such as "GET", which answers HEAD too; "*" is every method without a route of its own
+---@param pattern string
+---@param fn echostream.http.handler  finds what the pattern's names stand for in `request.params`
+---@param opts? echostream.options.route
+---@return echostream.server self
+function methods:route(method, pattern, fn, opts)
+  options.argument("server:route", "fn", fn, "function")
+  local o = options.check("server:route", opts, route_fields)
+  local reg = mine("server:route", self)
+  local route = { method = method, pattern = pattern, handler = limited(fn, o), fn = fn }
+  table.insert(reg.routes, route)
+  local ok, err = pcall(rebuild, reg)
+  if not ok then
+    table.remove(reg.routes)
+    error("server:route: " .. tostring(err):gsub("^.-: ", ""), options.users_level(2))
+  end
+  return self
+end
+
+--- Removes a route. Requests that it took go on.
+---@param method string|string[]  as it was given to `route`
+---@param pattern string
+---@return boolean removed
+function methods:remove_route(method, pattern)
+  local reg = rawget(self, "_http")
+  local wanted = type(method) == "table" and table.concat(method, ",") or method
+  for i, route in ipairs(reg and reg.routes or {}) do
+    if route.pattern == pattern and (type(route.method) == "table" and table.concat(route.method, ",") or route.method) == wanted then
+      table.remove(reg.routes, i)
+      rebuild(reg)
+      return true
+    end
+  end
+  return false
+end
+
+--- Serves the files below a directory: see [files](#files).
+---@param prefix string  such as "/files"; "/" for all paths that no other route takes
+---@param directory string
+---@param opts? echostream.options.static
+---@return echostream.server self
+function methods:static(prefix, directory, opts)
+  options.argument("server:static", "prefix", prefix, "string")
+  local handler = require("echostream.http.static").new(directory, opts)
+  local base = prefix:gsub("/+$", "")
+  if base ~= "" then
+    methods.route(self, "GET", base, function(request, response)
+      local path, asked = require("echostream.http.query").split(request.path)
+      response:redirect(path .. "/" .. (asked and "?" .. asked or ""), 308)
+    end)
+  end
+  return methods.route(self, "GET", base .. "/*rest", handler)
+end
+
+--- Adds a middleware around every HTTP handler: `fn(request, response, next)` runs for each request and calls `next(request, response)`
+--- to go on, whose results it should return. The first that was added is the outermost.
+---@param fn fun(request: echostream.http.request, response: echostream.http.response, next: echostream.http.handler): any, any
+---@return echostream.server self
+function methods:http_middleware(fn)
+  options.argument("server:http_middleware", "fn", fn, "function")
+  local reg = mine("server:http_middleware", self)
+  table.insert(reg.middleware, fn)
+  reg.chain = chain(reg)
+  return self
+end
+
+--- Removes a middleware; whether it was there.
+---@param fn function
+---@return boolean removed
+function methods:remove_http_middleware(fn)
+  local reg = rawget(self, "_http")
+  for i, each in ipairs(reg and reg.middleware or {}) do
+    if each == fn then
+      table.remove(reg.middleware, i)
+      reg.chain = chain(reg)
+      return true
+    end
+  end
+  return false
+end
+
+-- For plugins and files that are loaded again -------------------------------------------------------------------
+
+--- Undoes `server:static`.
+---@package
+function M.remove_static(server, prefix)
+  local base = prefix:gsub("/+$", "")
+  if base ~= "" then
+    server:remove_route("GET", base)
+  end
+  server:remove_route("GET", base .. "/*rest")
+end
+
+--- Undoes `server:http`.
+---@package
+function M.remove_fallback(server, fn)
+  local reg = rawget(server, "_http")
+  if reg and reg.fn == fn then
+    reg.fn = nil
+  end
+end
+
+-- A list without some of its members, and with others behind.
+local function replaced(list, without, with)
+  local gone, out = {}, {}
+  for _, each in ipairs(without) do
+    gone[each] = true
+  end
+  for _, each in ipairs(list) do
+    if not gone[each] then
+      out[#out + 1] = each
+    end
+  end
+  return table.move(with, 1, #with, #out + 1, out)
+end
+
+-- What a server will have once what a file registered has been exchanged.
+local function exchanged(server, before, after)
+  local now = rawget(server, "_http") or registry()
+  local none = registry()
+  before, after = before or none, after or none
+  local reg = registry()
+  reg.routes = replaced(now.routes, before.routes, after.routes)
+  reg.middleware = replaced(now.middleware, before.middleware, after.middleware)
+  reg.fn = now.fn
+  if after.fn or now.fn == before.fn then
+    reg.fn = after.fn
+  end
+  rebuild(reg)
+  return reg
+end
+
+--- Why what a file registers cannot take the place of what it registered before; nil: it can.
+---@param server echostream.server
+---@param before table|false
+---@param after table|false
+---@return string?
+---@package
+function M.conflict(server, before, after)
+  local ok, err = pcall(exchanged, server, before, after)
+  return not ok and ("route: " .. tostring(err)) or nil
+end
+
+--- Makes it so.
+---@param server echostream.server
+---@param before table|false
+---@param after table|false
+---@package
+function M.exchange(server, before, after)
+  if not before and not after then
+    return
+  end
+  local reg = exchanged(server, before, after)
+  local now = rawget(server, "_http")
+  if now then
+    now.fn, now.routes, now.middleware, now.router = reg.fn, reg.routes, reg.middleware, reg.router
+  else
+    now = reg
+    rawset(server, "_http", reg)
+  end
+  now.chain = chain(now)
+end
+
+return M

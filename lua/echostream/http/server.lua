@@ -1,0 +1,132 @@
+--- The host of HTTP/3 requests: runs a handler in a task for each, and sends what it made.
+---
+--- Nobody requires this module but `server.lua`, and that only when something is to be served.
+
+local core = require "echostream.core"
+local errors = require "echostream.errors"
+local http_errors = require "echostream.http.errors"
+local log = require "echostream.log"
+local loop = require "echostream.loop"
+local requests = require "echostream.http.request"
+local responses = require "echostream.http.response"
+local task = require "echostream.task"
+
+local M = {}
+
+-- What was raised that is no error object: for the log, never for the client.
+local raised_mt = {}
+
+local function traced(raised)
+  if errors.is_error(raised) then
+    return raised
+  end
+  return setmetatable({ message = errors.from(raised).message, traceback = debug.traceback(nil, 2) }, raised_mt)
+end
+
+-- Fields that describe a body, which is another one when an error takes its place.
+local of_body = { "content-length", "content-encoding", "content-range", "etag", "last-modified", "cache-control", "accept-ranges" }
+
+local function refuse(response, err)
+  local headers = response.headers
+  for _, name in ipairs(of_body) do
+    headers:remove(name)
+  end
+  response.trailers = nil
+  http_errors.respond(response, err)
+end
+
+local function note(request, message, traceback)
+  log.write("error", message, { traceback = traceback, method = ("%s %s"):format(request.method, request.path or request.authority) })
+end
+
+local function answer(self, request, response)
+  local result, err = self.handle(request, response)
+  if result == nil and errors.is_error(err) then
+    error(err, 0)
+  elseif type(result) == "string" and response.body == nil and not response.begun then
+    response.body = result
+  end
+  local ok, problem = responses.complete(response)
+  if not ok and not response.begun then
+    if problem.code == "internal" or problem.code == "invalid_argument" then
+      note(request, "the handler's response cannot be sent: " .. problem.message)
+      problem = errors.new("internal", "the response cannot be sent")
+    end
+    error(problem, 0)
+  end
+end
+
+local function failed(request, response, problem)
+  if getmetatable(problem) == raised_mt then
+    note(request, problem.message, problem.traceback)
+    problem = errors.new("internal", "the handler failed")
+  end
+  if response.begun then
+    responses.abort(response)
+  else
+    refuse(response, problem)
+    responses.complete(response)
+  end
+end
+
+local function serve(self, x)
+  local request = requests.new(self, x)
+  if request then
+    local response = responses.new(request)
+    local ok, problem = xpcall(answer, traced, self, request, response)
+    if not ok then
+      ok, problem = xpcall(failed, traced, request, response, problem)
+      if not ok then -- what fails here is ours, or has no memory
+        note(request, problem.message, problem.traceback)
+      end
+    end
+  end
+  x:release()
+end
+
+---@class echostream.http.host
+---@field core userdata      what an endpoint's `apps` take
+---@field now fun(): number
+---@field max_body integer
+---@field alt_svc string?
+---@field handle echostream.http.handler
+local Host = {}
+Host.__index = Host
+
+--- Takes no more requests and waits until those that are there were answered.
+---@param grace number seconds
+---@package
+function Host:drain(grace)
+  self.core:goaway(true)
+  if grace > 0 and self._running > 0 then
+    task.await(function(resume)
+      self._idle = resume
+    end, grace)
+    self._idle = nil
+  end
+end
+
+--- Makes a host.
+---@param rec table       the loop's record
+---@param handle echostream.http.handler
+---@param opts table      checked: `echostream.options.http`
+---@return echostream.http.host
+---@package
+function M.new(rec, handle, opts)
+  local self = setmetatable({ now = loop.now, max_body = opts.max_body, alt_svc = opts.alt_svc, handle = handle, _running = 0, _idle = nil,
+    core = nil }, Host)
+  self.core = core.h3_host(rec.core, function(x)
+    self._running = self._running + 1
+    serve(self, x)
+    self._running = self._running - 1
+    if self._running == 0 and self._idle then
+      self._idle(true)
+    end
+  end, {
+    max_header_bytes = opts.max_header_bytes, max_header_fields = opts.max_header_fields, max_target_bytes = opts.max_target_bytes,
+    head_timeout = opts.head_timeout,
+  })
+  return self
+end
+
+return M
