@@ -106,6 +106,9 @@ campaign-retries: all  ## RETRY_SEEDS=1000 simulated networks with retries, addr
 campaign-streams: all  ## SEEDS=10000 simulated networks with streaming calls of every kind
 	@SEEDS=$(SEEDS) .ci/env $(LUA) spec/campaigns/streams.lua
 
+campaign-clock: all  ## SEEDS=2000 simulated pairs of wrong clocks for CLOCK_SECONDS=200, 50 ms apart with 20 ms of jitter: within 10 ms
+	@SEEDS=$(if $(filter command environment,$(origin SEEDS)),$(SEEDS),2000) SECONDS=$(or $(CLOCK_SECONDS),200) .ci/env $(LUA) spec/campaigns/clock.lua
+
 KILLS ?= 1000
 campaign-kill: all deps-test  ## KILLS=1000 times kill -9 of a server under load: clients come back, nothing runs twice
 	@KILLS=$(KILLS) .ci/env $(LUA) spec/campaigns/kill.lua
@@ -156,4 +159,4 @@ help:  ## this list
 
 FORCE:
 -include $(OBJ:.o=.d)
-.PHONY: bench-seed all core docs demo test asan valgrind lint sim interop goodput hostile campaign-calls campaign-slow campaign-overload campaign-cancel campaign-ledger campaign-chaos campaign-fleet campaign-kill campaign-rolling campaign-reload campaign-streams fuzz bench install-rock check-debian13 clean help FORCE
+.PHONY: bench-seed all core docs demo test asan valgrind lint sim interop goodput hostile campaign-calls campaign-slow campaign-overload campaign-cancel campaign-clock campaign-ledger campaign-chaos campaign-fleet campaign-kill campaign-rolling campaign-reload campaign-streams fuzz bench install-rock check-debian13 clean help FORCE

@@ -85,39 +85,60 @@ function M.pong(peer, id, rtt, clock)
   end
 end
 
---- Asks once. In a task.
+--- Sends a question, as soon as the peer introduced itself. In a task.
 ---@param peer echostream.session
----@param timeout number
----@return { rtt: number, clock: number }|nil, echostream.error?
-function M.ping(peer, timeout)
-  local deadline = loop.now() + timeout
+---@param deadline number  on the loop's clock
+---@return integer? id, echostream.error? err
+function M.ask(peer, deadline)
+  local began = loop.now()
   local id, err = peer._ud:ping()
-  while err == "again" do -- it has not introduced itself yet
-    if loop.now() >= deadline or not task.sleep(math.min(0.005, timeout)) then
-      return nil, errors.new("timeout", ("the peer did not introduce itself within %g s"):format(timeout))
+  while err == "again" do
+    if loop.now() >= deadline or not task.sleep(math.min(0.005, math.max(deadline - loop.now(), 0))) then
+      return nil, errors.new("timeout", ("the peer did not introduce itself within %g s"):format(loop.now() - began))
     end
     id, err = peer._ud:ping()
   end
   if not id then
     return nil, err
   end
-  local mine = waiting[peer] or {}
-  waiting[peer] = mine
-  local rec = peer._rec
-  if not rec.stepping then
-    loop.touch(rec)
+  if not peer._rec.stepping then
+    loop.touch(peer._rec)
   end
+  return id
+end
+
+--- Waits for the answer to a question that was just sent. In a task.
+---@param peer echostream.session
+---@param id integer
+---@param deadline number  on the loop's clock
+---@return { rtt: number, clock: number }|nil, echostream.error?
+function M.await(peer, id, deadline)
+  local began, mine = loop.now(), waiting[peer] or {}
+  waiting[peer] = mine
   local rtt, clock = task.await(function(resume)
     mine[id] = resume
-  end, math.max(deadline - loop.now(), 0))
+  end, math.max(deadline - began, 0))
   mine[id] = nil
   if rtt then
     return { rtt = rtt, clock = clock }
   elseif clock.code == "timeout" then
     note(peer)
-    return nil, errors.new("timeout", ("the peer did not answer within %g s"):format(timeout))
+    return nil, errors.new("timeout", ("the peer did not answer within %g s"):format(deadline - began))
   end
   return nil, clock
+end
+
+--- Asks once. In a task.
+---@param peer echostream.session
+---@param timeout number
+---@return { rtt: number, clock: number }|nil, echostream.error?
+function M.ping(peer, timeout)
+  local deadline = loop.now() + timeout
+  local id, err = M.ask(peer, deadline)
+  if not id then
+    return nil, err
+  end
+  return M.await(peer, id, deadline)
 end
 
 local shared = {} -- of sessions and clients
