@@ -4,7 +4,7 @@
 void es_h3_tell(struct es_h3 *h, unsigned bits)
 {
     h->bits |= bits;
-    if (h->queued) {
+    if (h->queued || h->config->events == NULL) {
         return;
     }
     if (es_evq_push(h->config->events, ES_H3_EVENT_CONN, h, sizeof(struct es_event)) == NULL) {

@@ -14,6 +14,7 @@ struct es_exchange *es_exchange_new(struct es_h3 *h, int ours)
     if (x == NULL) {
         return NULL;
     }
+    x->any.kind = H3_EXCHANGE;
     x->refs = 1; /* the stream's */
     x->h = h;
     es_h3_ref(h);
@@ -63,8 +64,12 @@ void es_exchange_tell(struct es_exchange *x, unsigned bits)
     if (!x->told || x->released) {
         return;
     }
+    if (x->wt != NULL) {
+        es_wt_tell(x->wt, bits);
+        return;
+    }
     x->bits |= bits;
-    if (x->queued) {
+    if (x->queued || x->h->config->events == NULL) {
         return;
     }
     if (es_evq_push(x->h->config->events, ES_H3_EVENT_EXCHANGE, x, sizeof(struct es_event)) == NULL) {
@@ -77,6 +82,10 @@ void es_exchange_tell(struct es_exchange *x, unsigned bits)
 
 void es_exchange_begin(struct es_exchange *x)
 {
+    if (es_wt_wants(x)) {
+        es_wt_offered(x);
+        return;
+    }
     x->deferred = 0;
     x->told = 1;
     x->refs++; /* the binding's */

@@ -42,6 +42,7 @@
 
 struct es_h3;
 struct es_exchange;
+struct es_webtransport; /* webtransport.h */
 
 #define ES_H3_ALPN "h3"
 
@@ -116,11 +117,12 @@ struct es_h3_limits {
 void es_h3_limits_default(struct es_h3_limits *l); /* 64 KiB, 100, 16 KiB, 16, 10 s, 4096, 16 */
 
 struct es_h3_config {
-    struct es_evq *events;    /* borrowed; outlives every es_h3 */
+    struct es_evq *events;    /* borrowed; outlives every es_h3; NULL: nobody is told of connections */
     struct es_timers *timers; /* borrowed; the same */
     struct es_h3_limits limits;
-    int connect; /* server: takes extended CONNECT (RFC 9220) */
-    void *user;  /* borrowed: es_h3_user() of what is accepted, until es_h3_set_user() */
+    int connect;                                /* server: takes extended CONNECT (RFC 9220) */
+    const struct es_webtransport *webtransport; /* server: borrowed; takes such sessions. NULL: it does not */
+    void *user; /* borrowed: es_h3_user() of what is accepted, until es_h3_set_user() */
     /* An es_h3 is no more; `user` is what es_h3_user() said last. NULL: nobody wants to know. */
     void (*gone)(void *user);
 };

@@ -8,6 +8,34 @@
 #include "compat.h"
 #include "h3.h"
 
+/* What a link's stream has as its `user`: it begins with this. NULL: our own one-way streams. */
+enum h3_kind {
+    H3_EXCHANGE = 1,
+    H3_ONEWAY,    /* the peer's, of nghttp3 or not known yet */
+    H3_FRESH,     /* two-way of a server, not known yet */
+    H3_WT_STREAM, /* of a WebTransport session */
+    H3_DEAD       /* given up: whatever comes on it is dropped */
+};
+struct h3_any {
+    uint8_t kind;
+};
+
+/* The first integers of a peer's stream, while they are not all there. */
+struct es_h3_prefix {
+    uint8_t n, b[16];
+};
+
+struct h3_fresh {
+    struct h3_any any;
+    struct es_h3_prefix prefix;
+};
+
+/* What the peer's SETTINGS say that nghttp3 does not tell. */
+struct es_h3_settings {
+    unsigned seen : 1; /* they came */
+    unsigned datagram : 1, webtransport : 1, connect : 1;
+};
+
 struct es_h3_head {
     struct es_list node;
     struct es_buf bytes; /* each field: two uint32_t, name, NUL, value, NUL */
@@ -25,9 +53,10 @@ enum { H3_CONTROL, H3_ENCODER, H3_DECODER, H3_OUT };
 
 /* A one-way stream of the peer (oneway.c); its link stream's user. */
 struct es_h3_oneway {
+    struct h3_any any; /* first */
     struct es_list all;
     uint64_t kind;
-    uint8_t head[8]; /* the bytes of the kind */
+    uint8_t head[16]; /* the bytes of the kind; then those of a session's number */
     uint8_t head_n, known;
 };
 
@@ -56,6 +85,15 @@ struct es_h3 {
     struct es_list chores;        /* exchanges with something to do once nghttp3 has returned */
     struct es_list waiting;       /* early requests that are not safe, until the handshake is over */
     struct es_timer head_timer;
+    struct es_list sessions; /* of WebTransport: es_wt.node */
+    struct es_list wt_due;   /* es_wt.due */
+    struct es_list strays;   /* streams of sessions that are not there, the oldest first */
+    struct es_timer stray_timer;
+    size_t n_strays, stray_bytes;
+    int64_t gone[4]; /* sessions that were here, the number + 1 */
+    unsigned gone_at;
+    struct es_h3_settings peer;
+    struct es_h3_config own; /* of a client's connection for one session */
     struct es_close_info info;
     size_t in_flight;
     int64_t peer_streams; /* that the peer may open, as we told nghttp3 */
@@ -68,6 +106,9 @@ struct es_h3 {
     unsigned peer_goaway : 1;
     unsigned goaway : 2; /* what we sent: 1 the warning, 2 the last word */
     unsigned wants_credit : 1;
+    unsigned wt : 1;       /* WebTransport may happen on it */
+    unsigned extended : 1; /* our SETTINGS are written */
+    unsigned pumping : 1;
     unsigned early : 1;       /* between the link's early() and established() */
     unsigned established : 1; /* the handshake is over */
     unsigned poisoned : 1; /* the library ran out of memory: 0.8 would free twice what it could not finish, so
@@ -87,11 +128,14 @@ struct es_h3_lines {
 };
 
 struct es_exchange {
-    size_t refs; /* the stream's, the binding's, the record's */
+    struct h3_any any; /* first */
+    size_t refs;       /* the stream's, the binding's, the record's */
     struct es_h3 *h;
     struct es_link_stream *s; /* borrowed; NULL: it is over */
     int64_t id;
     void *user;
+    struct es_wt *wt; /* borrowed: the session that it opens, which is told of it instead of the binding */
+    struct es_h3_prefix prefix;
     struct es_list all, headless, chore, waiting;
     uint64_t head_deadline;
 
@@ -129,6 +173,7 @@ struct es_exchange {
     unsigned is_head : 1;  /* the method is HEAD */
     unsigned responded : 1;
     unsigned no_body : 1; /* 204, 304 */
+    unsigned sorted : 1;  /* its first bytes say that it is a request */
     unsigned rx_fin : 1, rx_stopped : 1;
     unsigned tx_fin : 1, tx_stopped : 1, tx_end : 1; /* tx_end: the write under way is the last */
     unsigned tx_blocked : 1;                         /* WRITABLE is owed */
@@ -160,10 +205,16 @@ void es_h3_out_end(struct es_h3_out *o);
 int es_h3_oneway_opened(struct es_h3 *h, struct es_link_stream *s); /* 0 or ES_ERR_NOMEM */
 void es_h3_oneway_data(struct es_h3 *h, struct es_link_stream *s, const uint8_t *p, size_t n, int fin);
 void es_h3_oneway_closed(struct es_h3_oneway *w); /* NULL is fine */
-/* An exchange, or NULL for a one-way stream. */
+static inline int es_h3_is(const struct es_link_stream *s, enum h3_kind kind)
+{
+    const struct h3_any *any = s->user;
+
+    return any != NULL && any->kind == kind;
+}
+/* An exchange, or NULL for any other stream. */
 static inline struct es_exchange *es_exchange_of(const struct es_link_stream *s)
 {
-    return (s->id & 2) == 0 ? s->user : NULL;
+    return es_h3_is(s, H3_EXCHANGE) ? s->user : NULL;
 }
 
 /* lines.c */
@@ -183,13 +234,64 @@ int es_h3_is_safe(const char *method);
  * closed, requests of ours may be sent again on another. */
 int es_h3_early_settled(struct es_h3 *h);
 
-/* h3.c */
+/* up.c */
+#define ES_H3_STREAMS_AHEAD 1024 /* of the peer's that nghttp3 is told of before they are opened */
+extern const struct es_link_events es_h3_link_events;
+void es_h3_head_timer(struct es_timer *t); /* requests whose heads do not come */
+
+/* h3.c, pump.c */
+void es_h3_delete_library(struct es_h3 *h);
 void es_h3_tell(struct es_h3 *h, unsigned bits);
 void es_h3_fail(struct es_h3 *h, int liberr); /* closes for an error of nghttp3's */
 void es_h3_pump(struct es_h3 *h); /* hands what nghttp3 has to say to the link, and does the chores */
 int es_h3_usable(const struct es_h3 *h);
 struct es_exchange *es_h3_find(const struct es_h3 *h, int64_t id);
 void es_h3_check_idle(struct es_h3 *h);
+
+/* An es_h3 of a client without a binding: nobody is told of anything. Its reference is the link's. */
+int es_h3_attach_client(struct es_link *link, struct es_timers *timers, struct es_h3 **out);
+
+/* sort.c */
+enum h3_sorted {
+    H3_MORE, /* not known yet: what came was taken */
+    H3_OURS, /* nghttp3's: the bytes of `kept` first, then what is left */
+    H3_TAKEN /* of a session: what is left is es_wt_data()'s */
+};
+/* The first bytes of a two-way stream of the peer's. */
+enum h3_sorted es_h3_sort(struct es_h3 *h, struct es_link_stream *s, const uint8_t **p, size_t *n, int fin,
+                          struct es_h3_prefix *kept);
+int es_h3_fresh(struct es_link_stream *s); /* of a server; 0 or ES_ERR_NOMEM */
+
+/* settings.c */
+/* `in`: what nghttp3 writes at the beginning of our control stream. out: the same, with the settings of
+ * WebTransport; sessions: how many at once, 0 of a client. ES_ERR_NOMEM; ES_ERR_INVAL: it is no SETTINGS. */
+int es_h3_settings_extend(const uint8_t *in, size_t n, uint64_t sessions, struct es_buf *out);
+void es_h3_settings_note(struct es_h3_settings *s, uint64_t id, uint64_t value); /* one of the peer's */
+
+/* webtransport.c, wt_streams.c: what the others tell them */
+#define ES_H3_DATAGRAM_ERROR UINT64_C(0x33)
+#define ES_WT_DATAGRAM_MAX   4000             /* bytes of one that we send */
+int es_wt_wants(const struct es_exchange *x); /* a request that opens a session */
+void es_wt_offered(struct es_exchange *x);
+void es_wt_tell(struct es_wt *w, unsigned bits);
+void es_wt_flushed(struct es_wt *w); /* our end of the CONNECT stream was acknowledged */
+void es_wt_run_next(struct es_h3 *h);
+void es_wt_mark_all(struct es_h3 *h);
+int es_wt_is_gone(const struct es_h3 *h, int64_t id);
+void es_wt_closed(struct es_h3 *h, const struct es_close_info *info);
+void es_wt_moved(struct es_h3 *h, const struct es_link_move *move);
+void es_wt_credit(struct es_h3 *h, int dir);
+void es_wt_hold_low(struct es_h3 *h);
+void es_wt_op_close(struct es_link *l, int app, uint64_t code, const char *reason);
+void es_wt_stream_came(struct es_h3 *h, struct es_link_stream *s, uint64_t session);
+void es_wt_data(struct es_h3 *h, struct es_link_stream *s, const uint8_t *p, size_t n, int fin);
+void es_wt_stream_reset(struct es_link_stream *s, uint64_t code);
+void es_wt_stream_stopped(struct es_link_stream *s, uint64_t code);
+void es_wt_writable(struct es_link_stream *s);
+void es_wt_sent(struct es_link_stream *s);
+void es_wt_stream_closed(struct es_h3 *h, struct es_link_stream *s);
+void es_wt_datagram(struct es_h3 *h, const uint8_t *p, size_t n);
+void es_wt_stray_timer(struct es_timer *t);
 
 /* callbacks.c */
 extern const nghttp3_callbacks es_h3_callbacks;

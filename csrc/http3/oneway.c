@@ -7,7 +7,7 @@
 #include "../base/varint.h"
 #include "internal.h"
 
-enum { KIND_CONTROL, KIND_PUSH, KIND_ENCODER, KIND_DECODER };
+enum { KIND_CONTROL, KIND_PUSH, KIND_ENCODER, KIND_DECODER, KIND_SESSION = 0x54 };
 enum {
     CANCEL_PUSH = 0x03,
     SETTINGS = 0x04,
@@ -60,7 +60,7 @@ static uint64_t begins(struct es_h3 *h, struct es_h3_control *c)
     }
 }
 
-static uint64_t check_settings(const uint8_t *p, size_t n)
+static uint64_t check_settings(struct es_h3 *h, const uint8_t *p, size_t n)
 {
     while (n > 0) {
         uint64_t name, value;
@@ -73,6 +73,7 @@ static uint64_t check_settings(const uint8_t *p, size_t n)
             ((name == 0x08 || name == 0x33) && value > 1)) {
             return ES_H3_SETTINGS_ERROR;
         }
+        es_h3_settings_note(&h->peer, name, value);
         p += a + b;
         n -= a + b;
     }
@@ -90,12 +91,13 @@ static uint64_t check_priority(const uint8_t *p, size_t n)
 }
 
 /* The whole of a frame is there: 0, or the code to close with. */
-static uint64_t check(struct es_h3_control *c, const uint8_t *p, size_t n)
+static uint64_t check(struct es_h3 *h, const uint8_t *p, size_t n)
 {
+    struct es_h3_control *c = &h->control;
     uint64_t id;
 
     if (c->type == SETTINGS) {
-        return check_settings(p, n);
+        return check_settings(h, p, n);
     }
     if (c->type == PRIORITY_UPDATE) {
         return check_priority(p, n);
@@ -149,7 +151,7 @@ static void frame_came(struct es_h3 *h, struct es_link_stream *s)
     uint64_t code;
 
     if (!c->skip) {
-        code = check(c, c->frame.p + c->head, c->frame.n - c->head);
+        code = check(h, c->frame.p + c->head, c->frame.n - c->head);
         if (code != 0) {
             es_h3_close(h, code, "a frame of the control stream that breaks the rules");
             return;
@@ -160,6 +162,10 @@ static void frame_came(struct es_h3 *h, struct es_link_stream *s)
                 es_h3_fail(h, (int)used);
                 return;
             }
+        }
+        if (c->type == SETTINGS) {
+            h->peer.seen = 1;
+            es_wt_mark_all(h);
         }
     }
     frame_over(c);
@@ -215,6 +221,7 @@ int es_h3_oneway_opened(struct es_h3 *h, struct es_link_stream *s)
     if (w == NULL) {
         return ES_ERR_NOMEM;
     }
+    w->any.kind = H3_ONEWAY;
     es_list_push(&h->oneways, &w->all);
     s->user = w;
     return 0;
@@ -247,6 +254,9 @@ static void give(struct es_h3 *h, struct es_link_stream *s, const uint8_t *p, si
 static void identified(struct es_h3 *h, struct es_link_stream *s, struct es_h3_oneway *w)
 {
     w->known = 1;
+    if (w->kind == KIND_SESSION && h->wt) {
+        return;
+    }
     if (w->kind > KIND_DECODER) { /* RFC 9114 6.2: nobody here knows it */
         es_link_stop(s, ES_H3_STREAM_CREATION_ERROR);
     } else {
@@ -254,19 +264,49 @@ static void identified(struct es_h3 *h, struct es_link_stream *s, struct es_h3_o
     }
 }
 
+/* Of a WebTransport session: its number comes next, and what follows is the session's. */
+static void session_data(struct es_h3 *h, struct es_link_stream *s, const uint8_t *p, size_t n, int fin)
+{
+    struct es_h3_oneway *w = s->user;
+    size_t kind = (size_t)1 << (w->head[0] >> 6);
+    uint64_t session;
+
+    while (n > 0) {
+        w->head[w->head_n++] = *p++;
+        n--;
+        es_link_credit(s, 1);
+        if (es_varint_get(w->head + kind, w->head_n - kind, &session) > 0) {
+            es_h3_oneway_closed(w);
+            s->user = NULL;
+            es_wt_stream_came(h, s, session);
+            if (es_h3_usable(h) && es_h3_is(s, H3_WT_STREAM)) {
+                es_wt_data(h, s, p, n, fin);
+            } else {
+                es_link_credit(s, n);
+            }
+            return;
+        }
+    }
+}
+
 void es_h3_oneway_data(struct es_h3 *h, struct es_link_stream *s, const uint8_t *p, size_t n, int fin)
 {
     struct es_h3_oneway *w = s->user;
 
-    if (n > 0) {
-        es_link_credit(s, n);
-    }
     while (w != NULL && !w->known && n > 0) {
         w->head[w->head_n++] = *p++;
         n--;
+        es_link_credit(s, 1);
         if (es_varint_get(w->head, w->head_n, &w->kind) > 0) {
             identified(h, s, w);
         }
+    }
+    if (w != NULL && w->known && w->kind == KIND_SESSION && h->wt) {
+        session_data(h, s, p, n, fin);
+        return;
+    }
+    if (n > 0) {
+        es_link_credit(s, n);
     }
     if (w == NULL || !w->known || !es_h3_usable(h)) {
         return; /* also a stream that ends before it said its kind: RFC 9114 6.2 wants that borne */

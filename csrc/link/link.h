@@ -1,8 +1,8 @@
-/* The one interface between a protocol (session/, a raw QUIC user, later HTTP/3) and what carries it.
+/* The one interface between a protocol (session/, http3/, a raw QUIC user) and what carries it.
  *
  * A link is one connection. transport/ implements it over QUIC, link/pair.c as a plain in-memory pair for
- * unit specs, and http3/webtransport will. The protocol calls DOWN through es_link_* ; the carrier calls UP
- * through es_link_events.
+ * unit specs, and http3/webtransport over a part of another link (its `base`). The protocol calls DOWN
+ * through es_link_* ; the carrier calls UP through es_link_events.
  *
  * Rules:
  *  - Up-calls run inside the carrier's library callbacks. The protocol may call any es_link_* function from
@@ -40,6 +40,8 @@ struct es_link_stream {
     void *user;           /* the protocol's object; borrowed */
     size_t high, low;     /* marks of the send queue, in unsent bytes; the protocol may set its own */
     size_t wake;          /* kept by the carrier: writable() is owed when the queue is below; 0: not owed */
+    struct es_link_stream *below; /* borrowed: the stream of another link that carries this one, whose marks
+                                     count; NULL: none */
     uint64_t stop_code; /* kept by the carrier: of the peer's STOP_SENDING, before stream_stopped() tells it;
                            0: none came */
 };
@@ -181,18 +183,29 @@ struct es_link_events {
 #define ES_LINK_HIGH     ((size_t)256 * 1024)
 #define ES_LINK_HOLD_CAP ((uint64_t)8 * 1024 * 1024) /* default cap of held bytes per connection */
 
+/* How a session came that has a part of a connection only. NUL-terminated; "" where nothing was said. */
+struct es_link_door {
+    const char *name;      /* "webtransport" */
+    const char *authority; /* whom the client asked for, "example.org:443" */
+    const char *path;      /* with its query */
+    const char *origin;    /* of the page that asked */
+};
+
 struct es_link {
     const struct es_link_ops *ops;       /* borrowed, static */
     const struct es_link_events *events; /* borrowed, static; set by es_link_attach */
     void *user;                          /* borrowed: the protocol's connection object */
-    int is_server;                       /* we accepted it */
-    int early;               /* between the up-calls early() and established(); kept by the carrier */
-    uint64_t held, hold_cap; /* bytes; kept by the carrier */
-    uint64_t unsent;         /* bytes queued on all streams; kept by the carrier */
-    struct es_tally *tally;  /* borrowed; counts them too, with those of other links. NULL: none */
-    int hold_refused;        /* es_link_would_hold() said no: the carrier owes a hold_low() */
-    struct es_glitch glitch; /* what the peer sent that is of no use; the carrier sets the budget */
-    uint64_t glitch_code;    /* application code that a peer is closed with whose budget is used up */
+    struct es_link *base; /* borrowed: the link that is a whole connection: its figures and its budget count.
+                             Itself, for most; set by es_link_attach, unless the carrier has */
+    const struct es_link_door *door; /* borrowed; NULL: the whole connection is the session's */
+    int is_server;                   /* we accepted it */
+    int early;                       /* between the up-calls early() and established(); kept by the carrier */
+    uint64_t held, hold_cap;         /* bytes; kept by the carrier */
+    uint64_t unsent;                 /* bytes queued on all streams; kept by the carrier */
+    struct es_tally *tally;          /* borrowed; counts them too, with those of other links. NULL: none */
+    int hold_refused;                /* es_link_would_hold() said no: the carrier owes a hold_low() */
+    struct es_glitch glitch;         /* what the peer sent that is of no use; the carrier sets the budget */
+    uint64_t glitch_code;            /* application code that a peer is closed with whose budget is used up */
 };
 
 /* The protocol takes the link. Called once, before any up-call. */
@@ -200,6 +213,8 @@ static inline void es_link_attach(struct es_link *l, const struct es_link_events
 {
     l->events = ev;
     l->user = user;
+    if (l->base == NULL)
+        l->base = l;
 }
 
 /* Opens a stream. ES_ERR_LIMIT: the peer's allowance is used up, wait for stream_credit(). ES_ERR_CLOSED,
@@ -212,10 +227,12 @@ static inline int es_link_open(struct es_link *l, int dir, void *user, struct es
 /* Sets the marks of a send queue. */
 static inline void es_link_marks(struct es_link_stream *s, size_t high, size_t low)
 {
-    s->high = high;
-    s->low = low < high ? low : high;
-    if (s->wake != 0)
-        s->wake = s->low + 1;
+    struct es_link_stream *carrier = s->below != NULL ? s->below : s;
+
+    s->high = carrier->high = high;
+    s->low = carrier->low = low < high ? low : high;
+    if (carrier->wake != 0)
+        carrier->wake = carrier->low + 1;
 }
 
 /* Queues a copy of n bytes, then FIN if fin. Never partial. 0, ES_ERR_NOMEM, or ES_ERR_CLOSED after fin or
@@ -258,6 +275,7 @@ static inline void es_link_count_unsent(struct es_link *l, int64_t delta)
 /* What is unsent counts in `t` from now on; NULL: nowhere any more. */
 static inline void es_link_set_tally(struct es_link *l, struct es_tally *t)
 {
+    l = l->base;
     if (l->tally != NULL)
         l->tally->bytes -= l->unsent;
     l->tally = t;
@@ -284,6 +302,8 @@ static inline int es_link_queue_fell(struct es_link_stream *s, size_t n)
 /* writable() is to come once the queue, which is longer, has fallen to n bytes. */
 static inline void es_link_wake_at(struct es_link_stream *s, size_t n)
 {
+    if (s->below != NULL)
+        s = s->below;
     s->wake = n + 1;
 }
 
@@ -336,6 +356,7 @@ static inline void es_link_hold(struct es_link *l, int64_t delta)
  * back (perhaps not enough of them yet: ask again). */
 static inline int es_link_would_hold(struct es_link *l, size_t n)
 {
+    l = l->base;
     if (l->held + n <= l->hold_cap) {
         return 1;
     }
@@ -361,6 +382,7 @@ static inline void es_link_close(struct es_link *l, int app, uint64_t code, cons
  * too much, the link is being closed; `what` says why. */
 static inline int es_link_glitch(struct es_link *l, uint64_t now, uint64_t points, const char *what)
 {
+    l = l->base;
     if (!es_glitch_charge(&l->glitch, now, points)) {
         return 0;
     }

@@ -399,7 +399,7 @@ void call_in_reset(struct es_call *c, uint64_t code)
     if (c->st.received > 0)
         reset_counted(s);
     else if (++s->empty_resets % EMPTY_RESETS != 0)
-        es_glitch_forgive(&s->link->glitch, 1);
+        es_glitch_forgive(&s->link->base->glitch, 1);
     if (s->closing)
         return;
     if (c->delivered) {

@@ -63,7 +63,7 @@ static void abandon(struct es_call *c, uint64_t code)
         if (es_link_queued(ls) < c->request_len)
             control_send_cancel(c->st.session, c->request_id, code);
         es_link_stop(ls, code);
-        es_glitch_expect(&c->st.session->link->glitch,
+        es_glitch_expect(&c->st.session->link->base->glitch,
                          3); /* RESET_STREAM and STOP_SENDING, repeated perhaps */
         /* What is in packets already is left to arrive: resets go in front of CANCELs, and a crowd of them
          * looks like an attack. */

@@ -13,7 +13,7 @@ static int is_crowded(struct es_session *s)
     struct es_host *h = s->host;
     const struct es_limits *l = &h->cfg.limits;
 
-    return es_marks_full(&l->session_queue, s->link->unsent, &s->crowded) ||
+    return es_marks_full(&l->session_queue, s->link->base->unsent, &s->crowded) ||
            es_marks_full(&l->total_queue, h->unsent.bytes, &h->crowded);
 }
 
@@ -82,7 +82,7 @@ void flow_unblock_events(struct es_session *s)
 
 void es_session_flow(const struct es_session *s, struct es_session_flow *out)
 {
-    out->queued = s->link != NULL ? s->link->unsent : 0;
+    out->queued = s->link != NULL ? s->link->base->unsent : 0;
     out->send_waits = s->send_waits;
     out->send_waited = s->send_waited;
     out->events_missing = s->events_missing;

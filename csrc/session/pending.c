@@ -13,7 +13,7 @@ static int needs_hello(const struct es_session *s, const struct es_call *c, size
  * peer credit above its cap, and the answers could not come. */
 static int has_room(const struct es_session *s, size_t payload_len)
 {
-    return s->n_calls_out == 0 || s->link->held + payload_len <= s->link->hold_cap / 4 * 3;
+    return s->n_calls_out == 0 || s->link->base->held + payload_len <= s->link->base->hold_cap / 4 * 3;
 }
 
 /* Keeps what is to be sent later. */

@@ -10,13 +10,13 @@
 /* What named streams have queued is bounded by itself, and one slow reader must not hold up the calls. */
 int call_in_must_wait(const struct es_session *s)
 {
-    uint64_t unacked = s->link->held > s->held ? s->link->held - s->held : 0;
+    uint64_t unacked = s->link->base->held > s->held ? s->link->base->held - s->held : 0;
 
     uint64_t each = s->host->cfg.limits.stream_queue.high;
 
     if (each < ES_LINK_HIGH)
         each = ES_LINK_HIGH;
-    return unacked >= s->link->hold_cap + s->n_channels * each;
+    return unacked >= s->link->base->hold_cap + s->n_channels * each;
 }
 
 /* The binding is looking at the call's record: it takes the payload back. */

@@ -194,7 +194,7 @@ void session_violation(struct es_session *s, uint64_t code, const char *why)
 void session_honest(struct es_session *s)
 {
     if (s->link != NULL)
-        es_glitch_forgive(&s->link->glitch, HONEST_POINTS);
+        es_glitch_forgive(&s->link->base->glitch, HONEST_POINTS);
 }
 
 void session_glitch(struct es_session *s, unsigned points, const char *what)
@@ -422,5 +422,5 @@ size_t es_session_in_flight(const struct es_session *s)
 int es_session_flushed(const struct es_session *s)
 {
     /* The carrier counts unacknowledged bytes as held, beside what we reported. */
-    return s->link == NULL || s->link->held <= s->held;
+    return s->link == NULL || s->link->base->held <= s->held;
 }

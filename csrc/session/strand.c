@@ -75,10 +75,10 @@ static int has_room(const struct es_session *s, uint64_t length)
         return 0;
     /* Against what was received only, not es_link_would_hold(), which counts our unacknowledged bytes too:
      * two sides that both have much to send would each wait for the other to take it first. */
-    if (s->held + length <= s->link->hold_cap)
+    if (s->held + length <= s->link->base->hold_cap)
         return 1;
     /* A message longer than the cap is let in alone, else it would wait for ever. */
-    return length > s->link->hold_cap && s->reserved == 0;
+    return length > s->link->base->hold_cap && s->reserved == 0;
 }
 
 static void back_frame(struct es_strand *st, uint64_t length)

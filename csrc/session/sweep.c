@@ -24,7 +24,7 @@ static int is_late(const struct es_session *s, uint64_t since, uint64_t bytes)
 /* Nothing more can come because of us. */
 static int waits_for_us(const struct es_strand *st)
 {
-    const struct es_link *l = st->session->link;
+    const struct es_link *l = st->session->link->base;
 
     return !es_list_empty(&st->starved) || l->held >= l->hold_cap;
 }
