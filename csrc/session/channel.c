@@ -155,7 +155,8 @@ static void abandon_ours(struct es_channel *c, uint64_t code)
 {
     control_send_cancel(c->st.session, c->request_id, code);
     es_link_stop(c->st.ls, code);
-    es_glitch_expect(&c->st.session->link->base->glitch, 3); /* RESET_STREAM and STOP_SENDING, repeated perhaps */
+    es_glitch_expect(&c->st.session->link->base->glitch,
+                     3); /* RESET_STREAM and STOP_SENDING, repeated perhaps */
     if (!c->fin_acked)
         es_link_reset(c->st.ls, code);
 }
