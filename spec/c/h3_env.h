@@ -38,7 +38,7 @@ static void end_init(struct h3_env *e, struct end *d, int server)
     es_h3_app_init(&d->app, &d->cfg);
 }
 
-static void h3_env_init(struct h3_env *e)
+static inline void h3_env_init(struct h3_env *e)
 {
     memset(e, 0, sizeof *e);
     es_timers_init(&e->timers);
@@ -75,7 +75,7 @@ static void end_drain(struct end *d)
     }
 }
 
-static void run(struct h3_env *e)
+static inline void run(struct h3_env *e)
 {
     int moved;
 
@@ -114,7 +114,7 @@ static void end_free(struct end *d)
     es_evq_del(d->q);
 }
 
-static void h3_env_free(struct h3_env *e)
+static inline void h3_env_free(struct h3_env *e)
 {
     es_pair_del(e->pair);
     end_free(&e->client);
@@ -164,7 +164,7 @@ static inline const char *pseudo(const struct es_h3_head *head, enum es_h3_pseud
 
 struct raw {
     struct es_link *link;
-    int closed, resets, stops;
+    int established, closed, resets, stops;
     struct es_close_info info;
     uint64_t reset_code, stop_code;
     uint8_t got[65536]; /* on two-way streams */
@@ -174,6 +174,10 @@ struct raw {
 };
 
 static void raw_none(void *u) {}
+static void raw_established(void *u)
+{
+    ((struct raw *)u)->established = 1;
+}
 static void raw_opened(void *u, struct es_link_stream *s, int dir) {}
 static void raw_data(void *u, struct es_link_stream *s, const uint8_t *p, size_t n, int fin)
 {
@@ -223,7 +227,7 @@ static void raw_closed(void *u, const struct es_close_info *info)
     r->stream = r->control = r->pending_reset = NULL;
 }
 
-static const struct es_link_events raw_events = {.established = raw_none,
+static const struct es_link_events raw_events = {.established = raw_established,
                                                  .stream_opened = raw_opened,
                                                  .data = raw_data,
                                                  .stream_reset = raw_reset,
@@ -255,7 +259,7 @@ static size_t unhex(uint8_t *out, const char *hex)
 }
 
 /* dir, or -1: on the stream that is there */
-static struct es_link_stream *raw_send(struct raw *r, int dir, const char *hex, int fin)
+static inline struct es_link_stream *raw_send(struct raw *r, int dir, const char *hex, int fin)
 {
     uint8_t buf[8192];
     size_t n = unhex(buf, hex);

@@ -137,6 +137,8 @@ struct h3_row {
     const char *why;
 };
 
+#define N_ROWS(rows) (sizeof(rows) / sizeof(rows)[0])
+
 #define GET       "0000 d1 d7 c1 50 01 61 " /* GET https://a/ as a header block of 8 bytes */
 #define CONNECT   "0000 cf 50 03'a:1' "
 #define TABLE     "02 3f e1 1f " /* an encoder stream that allows itself 4,096 bytes */

@@ -57,21 +57,19 @@ static void play_all(const struct h3_row *rows, size_t n)
     }
 }
 
-#define COUNT(a) (sizeof(a) / sizeof(a)[0])
-
 TEST(streams_and_frames_that_break_the_rules)
 {
-    play_all(h3_frame_rows, COUNT(h3_frame_rows));
+    play_all(h3_frame_rows, N_ROWS(h3_frame_rows));
 }
 
 TEST(compression_that_breaks_the_rules)
 {
-    play_all(h3_qpack_rows, COUNT(h3_qpack_rows));
+    play_all(h3_qpack_rows, N_ROWS(h3_qpack_rows));
 }
 
 TEST(messages_that_break_the_rules)
 {
-    play_all(h3_message_rows, COUNT(h3_message_rows));
+    play_all(h3_message_rows, N_ROWS(h3_message_rows));
 }
 
 TEST(kinds_of_frames_and_streams_that_nobody_knows_are_passed_over)

@@ -1,0 +1,169 @@
+"""HTTP/3 with aioquic's client: `http_python.py ADDRESS SIZE CALLS` asks spec/foreign/http_server.lua and prints
+"ok NAME", "skipped NAME: why" or "failed NAME: why" for each check."""
+
+import asyncio
+import ssl
+import sys
+
+from aioquic.asyncio.client import connect
+from aioquic.asyncio.protocol import QuicConnectionProtocol
+from aioquic.h3.connection import H3_ALPN, H3Connection
+from aioquic.h3.events import DataReceived, HeadersReceived
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.events import ConnectionTerminated, StreamReset
+
+PATTERN = bytes(range(251))
+
+
+def pattern(size):
+    return (PATTERN * (size // len(PATTERN) + 1))[:size]
+
+
+class Answer:
+    def __init__(self):
+        self.headers, self.trailers, self.body = None, None, bytearray()
+        self.done = asyncio.get_running_loop().create_future()
+
+    @property
+    def status(self):
+        return int(self.headers[b":status"])
+
+
+class Client(QuicConnectionProtocol):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.http = H3Connection(self._quic)
+        self.answers = {}
+
+    def quic_event_received(self, event):
+        if isinstance(event, StreamReset) and event.stream_id in self.answers:
+            self.fail(self.answers[event.stream_id], f"reset with {event.error_code:#x}")
+        elif isinstance(event, ConnectionTerminated):
+            for answer in self.answers.values():
+                self.fail(answer, f"closed with {event.error_code:#x} {event.reason_phrase}")
+        for http_event in self.http.handle_event(event):
+            answer = self.answers.get(http_event.stream_id)
+            if answer is None:
+                continue
+            if isinstance(http_event, HeadersReceived):
+                if answer.headers is None:
+                    answer.headers = dict(http_event.headers)
+                else:
+                    answer.trailers = dict(http_event.headers)
+            elif isinstance(http_event, DataReceived):
+                answer.body += http_event.data
+            if getattr(http_event, "stream_ended", False) and not answer.done.done():
+                answer.done.set_result(answer)
+
+    @staticmethod
+    def fail(answer, why):
+        if not answer.done.done():
+            answer.done.set_exception(RuntimeError(why))
+
+    async def request(self, method, path, body=None, fields=(), trailers=None):
+        stream = self._quic.get_next_available_stream_id()
+        answer = self.answers[stream] = Answer()
+        head = [
+            (b":method", method.encode()),
+            (b":scheme", b"https"),
+            (b":authority", b"localhost"),
+            (b":path", path.encode()),
+        ]
+        head += [(name.encode(), value.encode()) for name, value in fields]
+        self.http.send_headers(stream, head, end_stream=body is None)
+        if body is not None:
+            self.http.send_data(stream, body, end_stream=trailers is None)
+        if trailers is not None:
+            self.http.send_headers(stream, [(n.encode(), v.encode()) for n, v in trailers], end_stream=True)
+        self.transmit()
+        return await asyncio.wait_for(answer.done, 100)
+
+
+def want(answer, status, body):
+    if answer.status != status or bytes(answer.body) != body:
+        raise AssertionError(f"status {answer.status}, {len(answer.body)} bytes: {bytes(answer.body[:60])}")
+
+
+async def get(client, size, calls):
+    answer = await client.request("GET", "/hello")
+    want(answer, 200, b"hello\n")
+    assert answer.headers[b"x-from"] == b"echostream", answer.headers
+
+
+async def head(client, size, calls):
+    answer = await client.request("HEAD", "/hello")
+    want(answer, 200, b"")
+    assert answer.headers[b"content-length"] == b"6", answer.headers
+
+
+async def post(client, size, calls):
+    want(await client.request("POST", "/echo", b"there and back"), 200, b"there and back")
+
+
+async def not_found(client, size, calls):
+    answer = await client.request("GET", "/nowhere")
+    assert answer.status == 404, answer.status
+
+
+async def down(client, size, calls):
+    want(await client.request("GET", f"/bytes/{size}"), 200, pattern(size))
+
+
+async def up(client, size, calls):
+    want(await client.request("POST", "/bytes", pattern(size)), 200, b"%d\n" % size)
+
+
+async def there_and_back(client, size, calls):
+    want(await client.request("POST", "/echo", pattern(size // 10)), 200, pattern(size // 10))
+
+
+async def crowd(client, size, calls):
+    texts = [b"%032d" % i for i in range(calls)]
+    for text, answer in zip(texts, await asyncio.gather(*[client.request("POST", "/echo", t) for t in texts])):
+        want(answer, 200, text)
+
+
+async def a_range(client, size, calls):
+    answer = await client.request("GET", "/files/pattern", fields=[("range", "bytes=250-259")])
+    want(answer, 206, bytes([250, 0, 1, 2, 3, 4, 5, 6, 7, 8]))
+
+
+async def trailers_down(client, size, calls):
+    answer = await client.request("GET", "/trailers")
+    want(answer, 200, b"body")
+    assert answer.trailers == {b"x-after": b"done"}, answer.trailers
+
+
+async def trailers_up(client, size, calls):
+    want(await client.request("POST", "/trailers", b"x", trailers=[("x-after", "sent")]), 200, b"sent\n")
+
+
+CHECKS = {
+    "get": get,
+    "head": head,
+    "post": post,
+    "not found": not_found,
+    "a large body down": down,
+    "a large body up": up,
+    "a large body there and back": there_and_back,
+    "many in flight": crowd,
+    "a range": a_range,
+    "trailers": trailers_down,
+    "trailers of a request": trailers_up,
+}
+
+
+async def main(address, size, calls):
+    host, port = address.rsplit(":", 1)
+    config = QuicConfiguration(is_client=True, alpn_protocols=H3_ALPN, verify_mode=ssl.CERT_NONE, max_data=1 << 24,
+                               max_stream_data=1 << 24)
+    async with connect(host, int(port), configuration=config, create_protocol=Client) as client:
+        for name, check in CHECKS.items():
+            try:
+                await check(client, size, calls)
+                print("ok", name, flush=True)
+            except Exception as problem:  # whatever it is: the others go on
+                print(f"failed {name}: {problem!r}", flush=True)
+
+
+asyncio.run(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))
