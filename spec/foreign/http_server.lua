@@ -45,7 +45,7 @@ end)
 
 server:route("POST", "/bytes", function(request, response)
   local at = 0
-  for piece in request.body:chunks() do
+  for piece in request:chunks() do
     for from = 1, #piece, PIECE do
       local part = piece:sub(from, from + PIECE - 1)
       if part ~= pattern_at(at, #part) then
@@ -60,7 +60,7 @@ end, { max_body = 1 << 30 })
 
 server:route("POST", "/echo", function(request, response)
   response.headers:set("content-type", request.headers:get "content-type" or "application/octet-stream")
-  for piece in request.body:chunks() do
+  for piece in request:chunks() do
     if not response:write(piece) then return end
   end
   response:finish()
@@ -72,7 +72,7 @@ server:route("GET", "/trailers", function(_, response)
 end)
 
 server:route("POST", "/trailers", function(request, response)
-  request.body:text()
+  request:text()
   local trailers = request:trailers()
   response.body = (trailers and trailers:get "x-after" or "none") .. "\n"
 end)

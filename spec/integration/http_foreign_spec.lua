@@ -111,19 +111,24 @@ describe("an HTTP/3 server asked by", function()
       assert.matches(":status: 404", result.out .. result.err)
     end)
 
-    it("a large body down, three at once", function()
-      local saved = process.directory()
-      ask("-q --download " .. quote(saved), "/files/pattern", ("/bytes/%d"):format(LARGE), "/hello")
-      local compared = run(("sh -c 'cmp %s/pattern %s/files/pattern && cmp %s/%d %s/files/pattern && cat %s/hello'"):format(saved,
-        dir, saved, LARGE, dir, saved))
-      process.remove(saved)
-      assert.same({ 0, "hello\n" }, { compared.code, compared.out }, compared.err)
+    -- The client saves what it is answered under the last part of the path.
+    local function saved(options, path, ...)
+      local folder = process.directory()
+      ask(("-q --download %s %s"):format(folder, options), path, ...)
+      local name = folder .. "/" .. path:match "[^/]+$"
+      local same = run(("cmp %s %s/files/pattern"):format(name, dir)).code == 0
+      local text = not same and process.read(name)
+      process.remove(folder)
+      return same, text
+    end
+
+    it("a large body down, others beside it", function()
+      assert.is_true(saved("", "/files/pattern", "/hello", "/status/404"))
     end)
 
     it("a large body up", function()
-      local result = ask(("-m POST -d %s/files/pattern"):format(quote(dir)), "/bytes")
-      assert.matches(":status: 200", result.out .. result.err)
-      assert.matches(("%d"):format(LARGE), result.out .. result.err)
+      local _, text = saved(("-m POST -d %s/files/pattern"):format(dir), "/bytes")
+      assert.equal(LARGE .. "\n", text)
     end)
 
     it("many in flight", function()
