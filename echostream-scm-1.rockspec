@@ -80,6 +80,7 @@ build = {
         "csrc/lua/codec_custom.c",
         "csrc/lua/core.c",
         "csrc/lua/crypto.c",
+        "csrc/lua/door.c",
         "csrc/lua/drain.c",
         "csrc/lua/encoded.c",
         "csrc/lua/endpoint.c",

@@ -100,6 +100,7 @@ local schemas = {
   ["echostream.options.budget"] = { "budget", "M.schema" },
   ["echostream.options.cookie"] = { "http/cookies", "schema" },
   ["echostream.options.cors"] = { "http/cors", "schema" },
+  ["echostream.options.rpc_over_http"] = { "http/rpc", "schema" },
   ["echostream.options.static"] = { "http/static", "schema" },
   ["echostream.options.content"] = { "http/content", "schema" },
   ["echostream.options.http"] = { "http/face", "M.fields" },

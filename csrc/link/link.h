@@ -183,9 +183,9 @@ struct es_link_events {
 #define ES_LINK_HIGH     ((size_t)256 * 1024)
 #define ES_LINK_HOLD_CAP ((uint64_t)8 * 1024 * 1024) /* default cap of held bytes per connection */
 
-/* How a session came that has a part of a connection only. NUL-terminated; "" where nothing was said. */
+/* How a session came that is not a whole QUIC connection. NUL-terminated; "" where nothing was said. */
 struct es_link_door {
-    const char *name;      /* "webtransport" */
+    const char *name;      /* "webtransport", "h3" */
     const char *authority; /* whom the client asked for, "example.org:443" */
     const char *path;      /* with its query */
     const char *origin;    /* of the page that asked */

@@ -339,6 +339,7 @@ int es_pair_new(struct es_pair **out)
         side->pair = p;
         side->window = ES_LINK_HOLD_CAP;
         es_list_init(&side->datagrams);
+        snprintf(side->peer, sizeof side->peer, "127.0.0.1:%d", i ? 40000 : 5000);
     }
     es_pair_limits(p, 1024, 16, (size_t)256 * 1024, 1200);
     *out = p;
@@ -383,6 +384,24 @@ void es_pair_establish(struct es_pair *p)
             side->link.events->established(side->link.user);
     }
     p->busy = 0;
+}
+
+void es_pair_notify(struct es_pair *p, void (*fn)(void *), void *user)
+{
+    p->notify = fn;
+    p->notify_user = user;
+}
+
+void es_pair_address(struct es_pair *p, int server, const char *peer)
+{
+    struct pair_side *side = &p->side[!!server];
+
+    snprintf(side->peer, sizeof side->peer, "%s", peer);
+}
+
+int es_pair_is_over(const struct es_pair *p)
+{
+    return p->side[0].closed && p->side[1].closed;
 }
 
 void es_pair_cut(struct es_pair *p)

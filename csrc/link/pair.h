@@ -1,4 +1,5 @@
-/* Two links joined in memory, for unit specs of protocols: no packets, no TLS, no clock.
+/* Two links joined in memory: no packets, no TLS, no clock. For unit specs of protocols, and for sessions
+ * whose other end is in this process, because it speaks another protocol for a peer (lua/door.c).
  *
  *   struct es_pair *p;
  *   es_pair_new(&p);
@@ -32,6 +33,13 @@ void es_pair_establish(struct es_pair *p);
 /* One round: moves at most `chunk` bytes of every stream each way (0: no limit), datagrams, resets, closes. 1
  * if anything moved. */
 int es_pair_pump(struct es_pair *p, size_t chunk);
+/* Calls fn whenever one of the links was used, so that there may be something to pump; also from inside a
+ * pump. */
+void es_pair_notify(struct es_pair *p, void (*fn)(void *), void *user);
+/* What a side's peer_addr() says; copied, cut to 63 bytes. */
+void es_pair_address(struct es_pair *p, int server, const char *peer);
+/* Both sides have had their closed(). */
+int es_pair_is_over(const struct es_pair *p);
 /* The network dies: both sides get closed() with ES_CLOSE_IDLE at the next pump. */
 void es_pair_cut(struct es_pair *p);
 

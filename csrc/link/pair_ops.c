@@ -106,6 +106,7 @@ static int pair_put(struct es_link_stream *ls, const void *data, size_t n, int f
     }
     if (fin)
         e->fin = 1;
+    touch(side);
     return 0;
 }
 
@@ -138,6 +139,7 @@ static void pair_credit(struct es_link_stream *s, size_t n)
     e->credited += n;
     assert(e->credited <= e->received); /* a protocol that returns more than came has lost count */
     other_end(e)->window += n;
+    touch(side_of(s->link));
 }
 
 static void pair_stream_done(struct es_link_stream *ls)
@@ -152,6 +154,7 @@ static void pair_stream_done(struct es_link_stream *ls)
     opener = &side_of(ls->link)->pair->side[s->opener];
     opener->left[s->dir]++;
     opener->credit_due |= 1u << s->dir;
+    touch(opener);
 }
 
 /* The pair gives nothing back by itself. */
@@ -171,6 +174,7 @@ static void pair_allow(struct es_link *l, int dir)
 
     opener->left[dir]++;
     opener->credit_due |= 1u << dir;
+    touch(opener);
 }
 
 static void pair_stop(struct es_link_stream *s, uint64_t app_code)
@@ -182,6 +186,7 @@ static void pair_stop(struct es_link_stream *s, uint64_t app_code)
     e->stopped = 1;
     e->stop_pending = 1;
     e->stop_code = app_code;
+    touch(side_of(s->link));
 }
 
 static void pair_reset(struct es_link_stream *s, uint64_t app_code)
@@ -193,11 +198,14 @@ static void pair_reset(struct es_link_stream *s, uint64_t app_code)
     e->reset = 1;
     e->reset_code = app_code;
     es_pair_drop_queue(e);
+    touch(side_of(s->link));
 }
 
 static void pair_hold(struct es_link *l, int64_t delta)
 {
     es_pair_side_hold(side_of(l), delta);
+    if (delta < 0)
+        touch(side_of(l));
 }
 
 static int pair_datagram(struct es_link *l, const void *data, size_t n)
@@ -221,6 +229,7 @@ static int pair_datagram(struct es_link *l, const void *data, size_t n)
         memcpy(d->data, data, n);
     es_list_push(&side->datagrams, &d->node);
     side->n_datagrams++;
+    touch(side);
     return 0;
 }
 
@@ -236,6 +245,7 @@ static void pair_close(struct es_link *l, int app, uint64_t code, const char *re
     side->info.app = app;
     side->info.code = code;
     snprintf(side->info.reason, sizeof side->info.reason, "%s", reason ? reason : "");
+    touch(side);
 }
 
 static void pair_stats(struct es_link *l, struct es_link_stats *out)
@@ -257,7 +267,7 @@ static void pair_stats(struct es_link *l, struct es_link_stats *out)
 
 static void pair_peer_addr(struct es_link *l, char *buf, size_t n)
 {
-    snprintf(buf, n, "127.0.0.1:%d", l->is_server ? 40000 : 5000);
+    snprintf(buf, n, "%s", side_of(l)->peer);
 }
 
 const struct es_link_ops es_pair_ops = {

@@ -67,6 +67,7 @@ struct pair_side {
     size_t n_datagrams;
     uint64_t bytes_out, bytes_in;
     int closing, closed; /* es_link_close() was called; closed() was delivered */
+    char peer[64];       /* address */
     struct es_close_info info;
 };
 
@@ -77,6 +78,8 @@ struct es_pair {
     struct es_list dead;     /* owned pair_streams to free then */
     size_t stream_window, datagram;
     int established, cut, busy;
+    void (*notify)(void *); /* may be NULL */
+    void *notify_user;      /* borrowed */
 };
 
 static inline struct pair_side *side_of(struct es_link *l)
@@ -97,6 +100,13 @@ static inline struct pair_end *end_of(const struct es_link_stream *s)
 static inline struct pair_end *other_end(struct pair_end *e)
 {
     return e == &e->stream->end[0] ? &e->stream->end[1] : &e->stream->end[0];
+}
+
+/* One of the links was used. */
+static inline void touch(const struct pair_side *side)
+{
+    if (side->pair->notify)
+        side->pair->notify(side->pair->notify_user);
 }
 
 extern const struct es_link_ops es_pair_ops;

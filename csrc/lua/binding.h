@@ -104,8 +104,9 @@ struct es_lloop {
     struct es_list timers;              /* es_ltimer.node that run */
     struct es_list fired;               /* es_ltimer.node that are due */
     size_t n_timers;
-    struct es_list endpoints;     /* es_lendpoint.node */
-    struct es_list channels;      /* es_lchannel.node of those not released */
+    struct es_list endpoints;         /* es_lendpoint.node */
+    struct es_list channels;          /* es_lchannel.node of those not released */
+    struct es_list doors, busy_doors; /* es_ldoor.node; es_ldoor.busy of those with something to move */
     struct es_list flush_waiters; /* es_lsession.flush_node: sessions somebody waits on to be acknowledged */
     struct es_idmap hosts;        /* struct es_host * -> struct es_lhost */
     struct es_idmap callbacks;    /* handle -> struct es_lcallback */
@@ -245,8 +246,12 @@ void es_lua_open_session(lua_State *L, int core);
 /* The binding's side of a session that a peer opened: the open hook runs. NULL: it failed (logged), s was
  * closed. */
 struct es_lsession *es_lsession_accept(lua_State *L, struct es_lhost *h, struct es_session *s);
-struct es_lsession *es_lsession_check(lua_State *L); /* argument 1; NULL: closed */
-int es_lsession_closed_error(lua_State *L);          /* nil, err; 2 */
+/* The same of one that dials: the function at index `done` is told when it is open or failed. The caller sets
+ * `s` and then runs the hook, or forgets it. NULL: logged. */
+struct es_lsession *es_lsession_new(lua_State *L, struct es_lhost *h, int done);
+int es_lsession_run_open_hook(lua_State *L, struct es_lsession *ls); /* < 0: it failed, and s was closed */
+struct es_lsession *es_lsession_check(lua_State *L);                 /* argument 1; NULL: closed */
+int es_lsession_closed_error(lua_State *L);                          /* nil, err; 2 */
 void es_lsession_unref(lua_State *L, struct es_lsession *ls);
 void es_lsession_closed(lua_State *L, struct es_lsession *ls, const struct es_ev_closed *ev);
 void es_lsession_forget(lua_State *L, struct es_lsession *ls); /* closed, without telling anybody */
@@ -305,6 +310,12 @@ void es_lua_open_middleware(lua_State *L, int core);
 /* ---- encoded.c ---- */
 void es_lua_open_encoded(lua_State *L, int core);
 int es_lsession_emit_encoded(lua_State *L);
+
+/* ---- door.c ---- */
+void es_lua_open_door(lua_State *L, int core);
+/* Moves what the two ends of doors have for each other, and frees those that are over. */
+void es_lua_doors_pump(lua_State *L, struct es_lloop *lp);
+void es_lua_doors_close(lua_State *L, struct es_lloop *lp); /* the loop closes */
 
 /* ---- channel.c ---- */
 struct es_lchannel { /* userdata "echostream.channel" points here; es_channel_user() too */

@@ -78,7 +78,8 @@ void es_lloop_wake(struct es_lloop *lp)
 
 static int has_work(struct es_lloop *lp)
 {
-    return es_evq_peek(lp->events) || !es_list_empty(&lp->ready) || !es_list_empty(&lp->fired);
+    return es_evq_peek(lp->events) || !es_list_empty(&lp->ready) || !es_list_empty(&lp->fired) ||
+           !es_list_empty(&lp->busy_doors);
 }
 
 /* Frees everything but the struct. Not from inside a step: close_now below waits for its end. */
@@ -91,6 +92,7 @@ static void loop_close(lua_State *L, struct es_lloop *lp)
     {
         es_lendpoint_close(L, es_container_of(it, struct es_lendpoint, node));
     }
+    es_lua_doors_close(L, lp);
     lp->closed = 1;
     timers_forget(L, lp, &lp->timers);
     timers_forget(L, lp, &lp->fired);
@@ -158,7 +160,8 @@ struct es_lloop *es_lloop_new(lua_State *L, const struct es_sim_config *sim)
     lp->lua = es_lua_get(L);
     lp->lua->refs++;
     struct es_list *lists[] = {&lp->ready, &lp->idle,      &lp->parked,   &lp->timers,
-                               &lp->fired, &lp->endpoints, &lp->channels, &lp->flush_waiters};
+                               &lp->fired, &lp->endpoints, &lp->channels, &lp->flush_waiters,
+                               &lp->doors, &lp->busy_doors};
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
         es_list_init(lists[i]);
     uint64_t seed;
@@ -213,6 +216,8 @@ static int run_ready(lua_State *L, struct es_lloop *lp)
     for (int round = 0; round < 4; round++) {
         es_poller_enter(lp->poller);
         lp->stamp = es_lua_watch_clock(lp);
+        if (!es_list_empty(&lp->busy_doors))
+            es_lua_doors_pump(L, lp);
         n += (int)es_lua_drain(L, lp);
         es_poller_leave(lp->poller);
         es_poller_flush(lp->poller);
@@ -243,7 +248,8 @@ static struct es_lloop *enter(lua_State *L)
 
 static int is_alive(struct es_lloop *lp)
 {
-    return !es_list_empty(&lp->endpoints) || lp->n_timers > 0 || lp->n_tasks > 0 || has_work(lp);
+    return !es_list_empty(&lp->endpoints) || !es_list_empty(&lp->doors) || lp->n_timers > 0 ||
+           lp->n_tasks > 0 || has_work(lp);
 }
 
 static int loop_step(lua_State *L)

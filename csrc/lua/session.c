@@ -132,7 +132,7 @@ static struct es_lsession *make(lua_State *L, struct es_lhost *h, int incoming)
     return NULL;
 }
 
-static int run_open_hook(lua_State *L, struct es_lsession *ls)
+int es_lsession_run_open_hook(lua_State *L, struct es_lsession *ls)
 {
     lua_pushcfunction(L, hook_body);
     lua_pushlightuserdata(L, ls);
@@ -145,6 +145,17 @@ static int run_open_hook(lua_State *L, struct es_lsession *ls)
     return ES_ERR_INVAL;
 }
 
+struct es_lsession *es_lsession_new(lua_State *L, struct es_lhost *h, int done)
+{
+    done = lua_absindex(L, done);
+    struct es_lsession *ls = make(L, h, 0);
+    if (ls) {
+        lua_pushvalue(L, done);
+        ls->done_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+    }
+    return ls;
+}
+
 struct es_lsession *es_lsession_accept(lua_State *L, struct es_lhost *h, struct es_session *s)
 {
     struct es_lsession *ls = make(L, h, 1);
@@ -155,7 +166,7 @@ struct es_lsession *es_lsession_accept(lua_State *L, struct es_lhost *h, struct 
     ls->s = s;
     es_session_ref(s);
     es_session_set_user(s, ls);
-    return run_open_hook(L, ls) == 0 ? ls : NULL;
+    return es_lsession_run_open_hook(L, ls) == 0 ? ls : NULL;
 }
 
 void es_lsession_unref(lua_State *L, struct es_lsession *ls)
@@ -292,11 +303,9 @@ static int core_dial(lua_State *L)
             return luaL_error(L, "instance: expected 16 bytes");
         dial.instance = (const uint8_t *)instance;
     }
-    struct es_lsession *ls = make(L, h, 0);
+    struct es_lsession *ls = es_lsession_new(L, h, done);
     if (!ls)
         return es_lua_fail(L, ES_ERR_NOMEM, "session");
-    lua_pushvalue(L, done);
-    ls->done_ref = luaL_ref(L, LUA_REGISTRYINDEX);
     dial.user = ls;
     cc.app = &h->app;
     cc.app_arg = &dial;
@@ -314,7 +323,7 @@ static int core_dial(lua_State *L)
         return es_lua_fail(L, rc, err[0] ? err : text);
     }
     ls->s = dial.session; /* with its reference */
-    if (run_open_hook(L, ls) < 0)
+    if (es_lsession_run_open_hook(L, ls) < 0)
         return es_lua_fail(L, ES_ERR_INVAL, "the open hook failed");
     lua_rawgeti(L, LUA_REGISTRYINDEX, ls->ud_ref);
     return 1;
@@ -412,7 +421,8 @@ static int session_info(lua_State *L)
     lua_pushstring(L, addr);
     lua_pushnumber(L, (double)es_session_created(ls->s) / 1e9);
     lua_pushstring(L, es_session_agent(ls->s));
-    return 4;
+    lua_pushstring(L, link->door ? link->door->name : "native");
+    return 5;
 }
 
 static int session_is_open(lua_State *L)

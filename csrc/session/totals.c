@@ -24,7 +24,8 @@ void totals_established(struct es_session *s)
     struct es_link_stats st;
 
     es_link_stats_get(s->link, &st);
-    es_histogram_add(&s->host->handshakes, st.handshake_time);
+    if (st.quic_version != 0) /* what was joined in memory shook no hands, and is no distance away */
+        es_histogram_add(&s->host->handshakes, st.handshake_time);
 }
 
 void totals_closed(struct es_session *s)
@@ -59,7 +60,7 @@ static void look_at(struct es_session *s, struct es_host_figures *out)
     es_link_stats_get(s->link, &st);
     add_link(&out->link, &st);
     es_histogram_add(&out->held, st.held);
-    if (!s->established)
+    if (!s->established || st.quic_version == 0)
         return;
     es_histogram_add(&out->rtt, st.rtt_smoothed);
     es_histogram_add(&out->cwnd, st.cwnd);

@@ -169,14 +169,10 @@ local function receivers(context, to)
   if type(to) == "table" then
     return to
   end
-  local chosen = context:sessions()
-  if to then
-    local all = chosen
-    chosen = {}
-    for _, peer in ipairs(all) do
-      if to(peer) then
-        chosen[#chosen + 1] = peer
-      end
+  local chosen = {}
+  for _, peer in ipairs(context:sessions()) do
+    if peer.door ~= "h3" and (not to or to(peer)) then -- over HTTP nobody can be told anything
+      chosen[#chosen + 1] = peer
     end
   end
   return chosen

@@ -4,6 +4,7 @@ local core = require "echostream.core"
 local admission = require "echostream.admission"
 local alerts = require "echostream.alerts"
 local address = require "echostream.address"
+local calls = require "echostream.http.calls"
 local dedupe = require "echostream.dedupe"
 local face = require "echostream.http.face"
 local host = require "echostream.host"
@@ -27,7 +28,7 @@ local M = {}
 ---@field cert_hash string  "sha256:<hex>" of the whole certificate: what browsers take
 ---@field state "new"|"starting"|"running"|"stopping"|"stopped"
 local Server = {}
-for _, methods in ipairs { host.methods, admission.methods, face.methods } do
+for _, methods in ipairs { host.methods, admission.methods, face.methods, calls.methods } do
   for name, method in pairs(methods) do
     Server[name] = method
   end
@@ -464,6 +465,9 @@ function Server:_finish_stop()
   end
   for peer in pairs(self._sessions) do
     peer._ud:close(nil, "the server stopped")
+  end
+  if self._door then
+    self._door:close()
   end
   if self._endpoint then
     loop.close_endpoint(self._rec, self._endpoint)

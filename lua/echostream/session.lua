@@ -31,6 +31,7 @@ local with = session_with.with
 ---@field peer_cert echostream.certificate?  what the peer's certificate says; nil when it showed none
 ---@field created_at number        seconds since 1970
 ---@field incoming boolean         the peer dialled
+---@field door string              how it came: "native", or "h3" for calls over HTTP, whose peer cannot be called
 ---@field metadata table<string, string>  the credentials the peer's HELLO carried
 ---@field identity any             what `server:auth` returned for this peer
 ---@field server_ctx echostream.context   the context of the server (or client) it belongs to
@@ -224,7 +225,7 @@ end
 ---@param credentials? table<string, string>
 ---@return echostream.session
 function M.new(ud, host, incoming, credentials)
-  local id, peer_addr, created_at = ud:info() -- nothing yet while we dial: M.refresh comes later
+  local id, peer_addr, created_at, _, door = ud:info() -- nothing yet while we dial: M.refresh comes later
   return setmetatable({
     _ud = ud,
     _rec = host._rec,
@@ -234,6 +235,7 @@ function M.new(ud, host, incoming, credentials)
     peer_addr = id and peer_addr or "",
     created_at = id and created_at or host._rec.core:wall(),
     incoming = incoming,
+    door = door or "native",
     metadata = credentials or {},
     server_ctx = host.context,
     context = context.new(),

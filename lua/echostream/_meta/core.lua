@@ -293,6 +293,14 @@ function endpoint:rebind() end
 ---@return echostream.core.session|nil session, table|nil err
 function core.dial(endpoint, options) end
 
+--- A session whose peer speaks another protocol, which the caller understands: a server's session (`door` "h3", from `peer_addr`), and this
+--- end of it, which makes the peer's calls. Both are joined in memory.
+---@param loop echostream.core.loop
+---@param options { host: echostream.core.host, server: echostream.core.host, peer_addr: string, local_addr?: string,
+---  credentials?: table<string, string>, instance?: string, done: fun(ok: true?, err: echostream.error?) }
+---@return echostream.core.session?, echostream.error?  of the calling end, after the `open` hook of `host`
+function core.door(loop, options) end
+
 -- Sessions --------------------------------------------------------------------------------------------------
 
 ---@class echostream.core.session: userdata

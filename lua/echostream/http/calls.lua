@@ -1,0 +1,22 @@
+--- `server:rpc_over_http`. What serves such calls is loaded when it is used.
+
+local M = {}
+
+---@class echostream.server
+local methods = {}
+M.methods = methods
+
+--- Lets methods and events be called over HTTP/3 too, on the same port: `POST /rpc/<method>`, `POST /event/<name>`, `GET /rpc` for what there
+--- is; see [calls over HTTP](#calls-over-http). The very same handlers run, behind the same middleware, and `auth` and `on_connect`
+--- decide about each HTTP client as about any other. Nothing can be called so before this was said. Like a route, before `start`.
+---@param opts? echostream.options.rpc_over_http
+---@return echostream.server self
+function methods:rpc_over_http(opts)
+  local route = self.route
+  require("echostream.http.rpc").install(self.context._host[1], opts, function(method, pattern, handler)
+    route(self, method, pattern, handler)
+  end)
+  return self
+end
+
+return M

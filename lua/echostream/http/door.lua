@@ -1,0 +1,299 @@
+--- The door through which calls over HTTP reach the handlers of a server: for each peer, and each set of credentials that it shows,
+--- there is a session, whose other end is here and makes the peer's calls. So they meet the same admission (`auth`, `on_connect`), the
+--- same middleware, limits, deadlines, deduplication and counters as calls that came by the native protocol.
+---
+--- A peer is an address and its credentials; HTTP has no sessions. One that asks nothing for a while is closed.
+
+local core = require "echostream.core"
+local context = require "echostream.context"
+local errors = require "echostream.errors"
+local loop = require "echostream.loop"
+local outgoing = require "echostream.session.out"
+local session = require "echostream.session"
+
+local M = {}
+
+--- Seconds that a session stays open without calls, and how many there may be.
+M.idle, M.max_sessions = 30, 1024
+
+-- Of credentials: so many instances are remembered, by which retries are known again.
+local MAX_INSTANCES <const> = 4096
+
+---@class echostream.http.door
+local Door = { __name = "echostream.http.door" }
+Door.__index = Door
+
+-- What session.new wants to know of the host of the calling end.
+local function caller_of(server)
+  return { _rec = server._rec, _chains = {}, _timeout = server._timeout, context = context.new(), _options = {} }
+end
+
+--- Makes the door of a server.
+---@param server echostream.server
+---@return echostream.http.door
+function M.new(server)
+  local self = setmetatable({
+    _server = server,
+    _peers = {},     -- by key
+    _count = 0,
+    _instances = {}, -- by credentials
+    _queue = {},     -- of the keys of _instances, oldest first
+    _next = 1,
+    _timer = nil,
+    _closed = false,
+    _host = nil,
+    _made = nil, -- by the hook, for whoever opens
+  }, Door)
+  local caller = caller_of(server)
+  local weak = setmetatable({ self }, { __mode = "v" }) -- the core keeps hooks as long as the host lives
+  self._host = core.host(server._rec.core, {
+    max_message = math.max(server._options.max_message or 0, 4 << 20),
+    request_timeout = server._timeout,
+    agent = "echostream http",
+    hooks = {
+      open = function(ud)
+        local near = session.new(ud, caller, false)
+        if weak[1] then
+          weak[1]._made = near
+        end
+        return near
+      end,
+      closed = function(near, err)
+        near.closed_by = err
+        if weak[1] then
+          weak[1]:_forget(near)
+        end
+        session.closed(near)
+      end,
+      goaway = function(near)
+        near.draining = true
+      end,
+    },
+  })
+  return self
+end
+
+-- Peers -------------------------------------------------------------------------------------------------------
+
+local function text_of(credentials)
+  local names = {}
+  for name in pairs(credentials) do
+    names[#names + 1] = name
+  end
+  table.sort(names)
+  for i, name in ipairs(names) do
+    names[i] = ("%s\0%d\0%s"):format(name, #credentials[name], credentials[name])
+  end
+  return table.concat(names, "\0")
+end
+
+-- The same for whoever shows the same credentials, over other connections too.
+local function instance_of(self, credentials)
+  local instance = self._instances[credentials]
+  if not instance then
+    instance = core.random(16)
+    local old = self._queue[self._next]
+    if old then
+      self._instances[old] = nil
+    end
+    self._queue[self._next] = credentials
+    self._next = self._next % MAX_INSTANCES + 1
+    self._instances[credentials] = instance
+  end
+  return instance
+end
+
+local function close(peer)
+  peer.near._ud:close(nil, "nothing was asked for a while")
+end
+
+---@private
+function Door:_forget(near)
+  for key, peer in pairs(self._peers) do
+    if peer.near == near then
+      self._peers[key] = nil
+      self._count = self._count - 1
+      break
+    end
+  end
+  if self._count == 0 and self._timer then
+    self._timer:stop()
+    self._timer = nil
+  end
+end
+
+-- Closes those that have been idle; while there are any, looks again.
+local function sweep(self)
+  local weak = setmetatable({ self }, { __mode = "v" })
+  self._timer = self._server._rec.core:timer(M.idle / 2, function()
+    local door = weak[1]
+    if not door then
+      return
+    end
+    door._timer = nil
+    local limit = loop.now() - M.idle
+    for _, peer in pairs(door._peers) do
+      if peer.running == 0 and peer.last <= limit then
+        close(peer)
+      end
+    end
+    if door._count > 0 then
+      sweep(door)
+    end
+  end)
+end
+
+-- There are as many as there may be: the one that has been idle for the longest time makes room.
+local function make_room(self)
+  local oldest
+  for _, peer in pairs(self._peers) do
+    if peer.running == 0 and (not oldest or peer.last < oldest.last) then
+      oldest = peer
+    end
+  end
+  if not oldest then
+    return nil, errors.new("unavailable", "too many peers call over HTTP")
+  end
+  self:_forget(oldest.near)
+  close(oldest)
+  return true
+end
+
+local function nobody()
+end
+
+local function open(self, key, addr, credentials, known_by)
+  if self._count >= M.max_sessions then
+    local ok, err = make_room(self)
+    if not ok then
+      return nil, err
+    end
+  end
+  local ud, err = core.door(self._server._rec.core, {
+    host = self._host,
+    server = self._server._host,
+    peer_addr = addr,
+    local_addr = self._server.address,
+    credentials = credentials,
+    instance = instance_of(self, known_by),
+    done = nobody,
+  })
+  if not ud then
+    return nil, err
+  end
+  local peer = { near = self._made, running = 0, last = loop.now() }
+  self._made = nil
+  self._peers[key] = peer
+  self._count = self._count + 1
+  if not self._timer then
+    sweep(self)
+  end
+  return peer
+end
+
+-- The one that a request belongs to. Count it in `running` while it is used.
+local function peer_of(self, addr, credentials)
+  if self._closed then
+    return nil, errors.new("unavailable", "the server is stopping")
+  end
+  local known_by = text_of(credentials)
+  local key = addr .. "\0" .. known_by
+  local peer = self._peers[key]
+  if peer and peer.near._ud:is_open() then
+    return peer
+  elseif peer then
+    self:_forget(peer.near)
+  end
+  return open(self, key, addr, credentials, known_by)
+end
+
+local function done(peer, ...)
+  peer.running = peer.running - 1
+  peer.last = loop.now()
+  return ...
+end
+
+-- Calls -------------------------------------------------------------------------------------------------------
+
+---@class echostream.http.door.who
+---@field addr string
+---@field credentials table<string, string>
+
+---@package
+--- Calls a method for a peer. In a task.
+---@param who echostream.http.door.who
+---@param name string
+---@param opts table  of the call: timeout, metadata, idempotent, and by position what retry.lua says
+---@param args table  with `n`
+---@return table results  with `n`; nil, err inside when it failed
+---@return table<string, string>? trailers
+function Door:request(who, name, opts, args)
+  local peer, err = peer_of(self, who.addr, who.credentials)
+  if not peer then
+    return { n = 2, nil, err }
+  end
+  peer.running = peer.running + 1
+  local _ <close> = setmetatable({}, { __close = function()
+    done(peer)
+  end })
+  local results = table.pack(outgoing.request_now(peer.near._ud, name, opts, table.unpack(args, 1, args.n)))
+  return results, core.take_trailers()
+end
+
+---@package
+--- Calls a streaming method for a peer. In a task. The stream is to be closed with what comes second.
+---@param who echostream.http.door.who
+---@param name string
+---@param opts table
+---@param args table  with `n`
+---@return echostream.stream? stream
+---@return fun()|echostream.error close
+function Door:stream(who, name, opts, args)
+  local peer, err = peer_of(self, who.addr, who.credentials)
+  if not peer then
+    return nil, err
+  end
+  local stream
+  stream, err = outgoing.open_call(peer.near, opts, name, table.unpack(args, 1, args.n))
+  if not stream then
+    return nil, err
+  end
+  peer.running = peer.running + 1
+  return stream, function()
+    if stream then
+      stream:close()
+      stream = nil
+      done(peer)
+    end
+  end
+end
+
+---@package
+--- Emits an event for a peer. Waits while its queue is full. In a task.
+---@param who echostream.http.door.who
+---@param name string
+---@param opts table
+---@param args table  with `n`
+---@return true|nil ok, echostream.error? err
+function Door:emit(who, name, opts, args)
+  local peer, err = peer_of(self, who.addr, who.credentials)
+  if not peer then
+    return nil, err
+  end
+  return outgoing.emit(peer.near, opts, name, table.unpack(args, 1, args.n))
+end
+
+---@package
+--- Closes every session; no more are made.
+function Door:close()
+  self._closed = true
+  if self._timer then
+    self._timer:stop()
+    self._timer = nil
+  end
+  for _, peer in pairs(self._peers) do
+    peer.near._ud:close(nil, "the server stopped")
+  end
+end
+
+return M
