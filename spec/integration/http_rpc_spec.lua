@@ -6,6 +6,7 @@ require "echostream.http.rpc_stream"
 local calls = require "spec.support.http_calls"
 local codec = require "echostream.codec"
 local echo = require "echostream"
+local http = require "spec.support.http"
 local net = require "spec.support.net"
 
 local function offer(server)
@@ -310,6 +311,35 @@ net.each(function(env)
     for _, wrong in ipairs { { prefix = "api" }, { credentials = { "a b" } }, { only = "x" }, { unknown = 1 } } do
       assert.has_error(function() server:rpc_over_http(wrong) end)
     end
+  end)
+end)
+
+net.each(function(env)
+  env.it("are served beside the native protocol on one port", function()
+    local server, client = env.pair(function(server)
+      server:add_rpc("math.add", function(_, a, b) return a + b end)
+      server:add_rpc("count", function(_, stream, n)
+        for i = 1, n do stream:send(i) end
+        return "done"
+      end, { stream = "out" })
+      server:add_rpc("door", function(session) return session.door, session.peer_addr ~= "" end)
+      server:rpc_over_http()
+    end)
+    local web = http.dial(server)
+    local function ask(...)
+      local answer = assert(web:fetch(...))
+      return { answer.status, answer.body, answer.headers["content-type"] }
+    end
+    local form = { "content-type", "application/x-www-form-urlencoded" }
+    assert.same({ 200, "30", "application/json" }, ask("POST", "/rpc/math.add", form, "[10,20]"))
+    assert.equal(30, client:request("math.add", 10, 20))
+    assert.same({ 200, '["h3",true]', "application/json" }, ask("POST", "/rpc/door", {}, ""))
+    assert.equal("native", (client:request "door"))
+    assert.same({ 200, 'data: 1\n\ndata: 2\n\nevent: result\ndata: ["done"]\n\n', "text/event-stream" }, ask("POST", "/rpc/count", {}, "[2]"))
+    assert.equal(404, ask("POST", "/rpc/nothing", {}, "[]")[1])
+    assert.equal(400, ask("POST", "/rpc/../x", {}, "[]")[1])
+    assert.equal(405, ask("DELETE", "/rpc/math.add")[1])
+    web:close()
   end)
 end)
 
