@@ -52,13 +52,13 @@ net.each(function(env)
         local native = table.pack(client:request(table.unpack(row)))
         local native_trace = trace
         trace = {}
-        local http = table.pack(web:call(name, { ["content-type"] = kind }, table.unpack(row, 2)))
+        local over_http = table.pack(web:call(name, { ["content-type"] = kind }, table.unpack(row, 2)))
         if native[1] == nil and native[2] ~= nil then
-          assert.equal(native[2].code, http[2].code, name)
-          assert.equal(native[2].message:gsub('^.*no%.such.*$', "?"), http[2].message:gsub('^.*no%.such.*$', "?"), name)
-          assert.same(native[2].details, http[2].details, name)
+          assert.equal(native[2].code, over_http[2].code, name)
+          assert.equal(native[2].message:gsub('^.*no%.such.*$', "?"), over_http[2].message:gsub('^.*no%.such.*$', "?"), name)
+          assert.same(native[2].details, over_http[2].details, name)
         else
-          assert.same(native, http, name)
+          assert.same(native, over_http, name)
         end
         assert.same(native_trace, trace, name)
       end
