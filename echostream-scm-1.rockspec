@@ -96,6 +96,7 @@ build = {
         "csrc/lua/http3_exchange.c",
         "csrc/lua/job.c",
         "csrc/lua/json.c",
+        "csrc/lua/local.c",
         "csrc/lua/loop.c",
         "csrc/lua/luaaux.c",
         "csrc/lua/middleware.c",

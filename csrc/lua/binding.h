@@ -226,6 +226,9 @@ void es_lua_push_histogram(lua_State *L, const struct es_histogram *h);
 /* ---- probe.c ---- */
 void es_lua_open_probe(lua_State *L, int core);
 
+/* ---- local.c ---- */
+void es_lua_open_local(lua_State *L, int core);
+
 /* ---- session.c ---- */
 struct es_lsession { /* userdata "echostream.session" points here; es_session_user() too */
     unsigned refs;

@@ -187,6 +187,7 @@ __attribute__((visibility("default"))) LUALIB_API int luaopen_echostream_core(lu
     es_lua_open_host(L, core);
     es_lua_open_histogram(L, core);
     es_lua_open_probe(L, core);
+    es_lua_open_local(L, core);
     es_lua_open_session(L, core);
     es_lua_open_door(L, core);
     es_lua_open_request(L, core);

@@ -209,6 +209,14 @@ static int loop_wall(lua_State *L)
     return 1;
 }
 
+/* loop:turn(): another number each time that somebody was resumed. Who reads the same one twice has not
+ * waited between. */
+static int loop_turn(lua_State *L)
+{
+    lua_pushinteger(L, (lua_Integer)es_lua_check_loop(L, 1)->stamp);
+    return 1;
+}
+
 /* Drains and flushes until nothing is left to run now, but gives the network its turn after a few rounds. */
 static int run_ready(lua_State *L, struct es_lloop *lp)
 {
@@ -392,7 +400,7 @@ void es_lua_open_loop(lua_State *L, int core)
         {"fd", loop_fd},       {"now", loop_now},     {"wall", loop_wall},
         {"step", loop_step},   {"flush", loop_flush}, {"next", loop_next},
         {"alive", loop_alive}, {"timer", loop_timer}, {"close", loop_close_method},
-        {NULL, NULL}};
+        {"turn", loop_turn},   {NULL, NULL}};
     luaL_newmetatable(L, LOOP_MT);
     luaL_newlib(L, methods);
     es_lua_open_sim(L, core, lua_gettop(L));

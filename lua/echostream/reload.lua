@@ -7,9 +7,9 @@
 
 local errors = require "echostream.errors"
 local files = require "echostream.loop.files"
+local held = require "echostream.held"
 local hooks = require "echostream.hooks"
 local log = require "echostream.log"
-local loop = require "echostream.loop"
 local plugin = require "echostream.plugin"
 local print_of = require "echostream.reload.print"
 local stages = require "echostream.reload.stage"
@@ -118,21 +118,19 @@ local function stage_of(self, server, again)
   return stage
 end
 
--- A file that computes forever must not stop the server that runs. Called every so many instructions of the file's coroutine
--- alone: waiting does not count.
+-- A file that computes forever must not stop the server that runs: looked at every so many instructions, of the file's coroutine alone.
 local LOOK, LONGEST = 1000000, 5
 
 local function limit()
   if debug.gethook() then
     return function() end -- somebody debugs
   end
-  local last, held = loop.now(), 0
+  local too_long = held.watch(LONGEST)
   debug.sethook(function()
-    local now = loop.now()
-    held, last = held + math.min(now - last, 0.5), now
-    if held > LONGEST then
+    local why = too_long()
+    if why then
       debug.sethook()
-      error(("it computes for more than %d s without an end"):format(LONGEST), 0)
+      error(why, 0)
     end
   end, "", LOOK)
   return debug.sethook

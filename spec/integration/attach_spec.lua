@@ -2,11 +2,13 @@
 
 local attach = require "echostream.attach"
 local certs = require "spec.support.certs"
+local core = require "echostream.core"
 local directory = require "echostream.loop.directory"
 local echo = require "echostream"
 local process = require "spec.support.process"
 local pty = require "spec.support.pty"
 local socket = require "echostream.loop.socket"
+local wire = require "echostream.attach.wire"
 
 local SERVER = [[
 local server = ...
@@ -54,8 +56,10 @@ describe("echostream attach", function()
 
   it("finds servers by name, process id and path, and lists them", function()
     serve()
-    local name, pid, path = run("", "--list").out:match "^(%S+)\t(%d+)\t(%S+)\n$"
+    local name, pid, path = run("", "--list").out:match "^NAME +PID  SOCKET\n(%S+) +(%d+)  (%S+)\n$"
     assert.equal("counter", name)
+    local listed = assert(core.codec.json.unpack(run("", "--list --json").out)).servers
+    assert.same({ { name = name, pid = math.tointeger(pid), path = path } }, listed)
     for _, word in ipairs { name, pid, path } do assert.equal("1\n", run("1", word).out) end
     assert.equal("drwx------", process.run("ls -ld " .. dir .. "/echostream").out:match "^%S+")
     assert.equal("srw-------", process.run("ls -l " .. path).out:match "^%S+")
@@ -65,6 +69,10 @@ describe("echostream attach", function()
     serving:stop()
     assert.equal(3, run("").code)
     assert.equal(1, process.run("test -e " .. path).code) -- taken away
+    assert.equal('{"servers":[]}\n', run("", "--list --json").out)
+    assert.matches("no server of this user", run("", "--list").err)
+    assert.equal(2, run("", "--json").code)
+    assert.equal(2, run("", "--list counter").code)
   end)
 
   it("is not there when it is not wanted", function()
@@ -72,13 +80,36 @@ describe("echostream attach", function()
     assert.equal("", run("", "--list").out)
   end)
 
-  it("removes the sockets that dead servers left", function()
+  it("removes the sockets that dead servers left, and none that answers", function()
     serve()
     local path = run("", "--list").out:match "(%S+)\n$"
-    local left = dir .. "/echostream/counter.2147483646.sock"
-    os.rename(path, left)
-    assert.equal("", run("", "--list").out)
+    -- Its process is in another namespace, say: there is none of this number here.
+    local elsewhere = dir .. "/echostream/counter.2147483646.sock"
+    os.rename(path, elsewhere)
+    process.write(dir .. "/leave.lua", [[
+      local point = assert(require "echostream.attach".open { name = "dead" })
+      print(point.path)
+      os.exit(0, false)
+    ]])
+    local left = process.run(".ci/env lua5.4 " .. dir .. "/leave.lua", { env = environment() }).out:match "^%S+"
+    assert.equal(0, process.run("test -S " .. left).code)
+    process.write(dir .. "/echostream/notes.1.sock", "no socket")
+    assert.matches("^NAME +PID  SOCKET\ncounter  2147483646  %S+\n$", run("", "--list").out)
     assert.equal(1, process.run("test -e " .. left).code)
+    assert.equal("1\n", run("1", "2147483646").out)
+    assert.equal("no socket", process.read(dir .. "/echostream/notes.1.sock"))
+    os.rename(elsewhere, path) -- so that the server finds it when it ends
+  end)
+
+  it("trusts no directory that others can get into", function()
+    serve()
+    os.execute(("chmod 750 '%s/echostream'"):format(dir))
+    for _, arguments in ipairs { "--list", "--list --json", "counter" } do
+      local refused = run("", arguments)
+      assert.is_true(refused.code == 1 or refused.code == 3)
+      assert.matches("others can get into", refused.out .. refused.err, 1, true)
+    end
+    os.execute(("chmod 700 '%s/echostream'"):format(dir))
   end)
 
   it("shows sessions, calls into one client, taps it and closes it, at a terminal", function()
@@ -161,7 +192,7 @@ describe("the socket of a server", function()
   local function join()
     local self = { said = {}, ended = false }
     local waiting
-    local feed = attach.decoder(function(kind, body)
+    local feed = wire.decoder(function(kind, body)
       table.insert(self.said, { kind = kind, body = body })
       if waiting then waiting(true) end
     end)
@@ -175,7 +206,7 @@ describe("the socket of a server", function()
       end)
     end))
     table.insert(opened, self.connection)
-    function self.send(kind, body) self.connection:send(attach.encode(kind, body)) end
+    function self.send(kind, body) self.connection:send(wire.encode(kind, body)) end
     function self.wait(kind, pattern)
       while true do
         while self.said[1] do
@@ -235,7 +266,7 @@ describe("the socket of a server", function()
 
   it("cuts off who breaks the protocol", function()
     for _, bytes in ipairs { "nonsense\n", "line 99999999999999\n", "line 2000000\n", "LINE 1\nx", ("x"):rep(100), "line 5\na\nb c",
-      attach.encode("line", "too early") } do
+      wire.encode("line", "too early") } do
       local one = join()
       one.connection:send(bytes)
       one.gone()
@@ -278,37 +309,62 @@ describe("the socket of a server", function()
     assert.is_nil(made)
     assert.matches("others can get into", problem)
     assert.matches("no directory", select(2, directory.make_private("/dev/null")))
-    assert.is_true(directory.is_running(directory.own_pid()))
-    assert.is_false(directory.is_running(2147483646))
+    assert.same({}, { directory.is_private(dir .. "/nowhere") })
+    assert.matches("others can get into", select(2, directory.is_private(open_to_all)))
     assert.same({}, directory.names(dir .. "/nowhere"))
     assert.error_matches(function() attach.open { pth = 1 } end, "did you mean")
   end)
 
-  it("takes the place of a socket that a process of the same number left, and of none of its own", function()
-    local place = dir .. "/echostream"
-    assert(directory.make_private(place))
+  it("takes the place of a socket that a dead process left, and of nothing else", function()
+    local path = dir .. "/private/left.sock"
     process.write(dir .. "/own.lua", ([[
       local attach = require "echostream.attach"
-      local path = "%s/same." .. require("echostream.loop.directory").own_pid() .. ".sock"
-      assert(io.open(path, "w")):close() -- what is left counts, not what it is
-      local point = assert(attach.open { name = "same" })
-      assert(point.path == path)
-      print(select(2, attach.open { name = "same" }))
-      assert(#attach.list() == 1)
+      local point = assert(attach.open { path = %q })
+      print(select(2, attach.open { path = point.path }))
+      if ... then os.exit(0, false) end
       point.close()
-      print(#attach.list())
-      assert(attach.open { name = "same" }).close()
-    ]]):format(place))
-    local result = process.run(".ci/env lua5.4 " .. dir .. "/own.lua", { env = { XDG_RUNTIME_DIR = dir, HOME = dir } })
-    assert.equal("", result.err)
-    assert.matches("^io: .*address already in use\n0\n$", result.out)
+      point.close()
+    ]]):format(path))
+    for i = 1, 3 do -- each but the first finds what the one before left
+      local result = process.run(".ci/env lua5.4 " .. dir .. "/own.lua " .. (i < 3 and "leave" or ""))
+      assert.equal("", result.err)
+      assert.matches("^io: .*left.sock: EADDRINUSE: address already in use\n$", result.out)
+      assert.equal(i < 3 and 0 or 1, process.run("test -S " .. path).code)
+    end
+    process.write(path, "mine")
+    local none, err = attach.open { path = path }
+    assert.is_nil(none)
+    assert.matches("is there and is no socket", err.message)
+    assert.equal("mine", process.read(path))
+  end)
+
+  it("is one process's, however many open it at the same time", function()
+    local path = dir .. "/private/wanted.sock"
+    process.write(dir .. "/leave.lua", ('assert(require "echostream.attach".open { path = %q }) os.exit(0, false)'):format(path))
+    assert.equal(0, process.run(".ci/env lua5.4 " .. dir .. "/leave.lua").code)
+    -- Each tells what it got, and ends when it is told to: until then the socket is taken.
+    process.write(dir .. "/race.lua", ([[
+      local point, err = require "echostream.attach".open { path = %q }
+      print(point and "got it" or err.message:match "EADDRINUSE" or err.message)
+      io.stdout:flush()
+      io.read()
+    ]]):format(path))
+    local result = process.run(([[
+      mkfifo go
+      for i in 1 2 3 4 5 6; do %s lua5.4 race.lua >out$i <go & done
+      exec 3>go
+      for i in 1 2 3 4 5 6; do until grep -q . out$i; do sleep 0.05; done; done
+      exec 3>&-
+      wait
+      cat out? | sort | uniq -c]]):format(process.root .. "/.ci/env"), { cwd = dir })
+    assert.matches("^ *5 EADDRINUSE\n *1 got it\n$", result.out, nil, result.err)
   end)
 
   it("decodes its messages however they are cut", function()
-    local bytes = attach.encode("line", "one\ntwo") .. attach.encode("interrupt") .. attach.encode("out", ("x"):rep(1000))
+    local bytes = wire.encode("line", "one\ntwo") .. wire.encode("interrupt") .. wire.encode("out", ("x"):rep(1000))
     for size = 1, 40 do
       local got = {}
-      local feed = attach.decoder(function(kind, body) table.insert(got, kind .. "=" .. body) end)
+      local feed = wire.decoder(function(kind, body) table.insert(got, kind .. "=" .. body) end)
       for from = 1, #bytes, size do assert.is_true(feed(bytes:sub(from, from + size - 1))) end
       assert.same({ "line=one\ntwo", "interrupt=", "out=" .. ("x"):rep(1000) }, got)
     end

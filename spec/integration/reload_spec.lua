@@ -1,7 +1,6 @@
 -- Changing a server's code while it runs.
 
 local echo = require "echostream"
-local loop = require "echostream.loop"
 local net = require "spec.support.net"
 local process = require "spec.support.process"
 local pty = require "spec.support.pty"
@@ -464,15 +463,15 @@ net.each(function(env)
       local text = 'local server = ... server:add_rpc("version", function() return "VERSION" end)'
       local server, client = serve((text:gsub("VERSION", "one")))
       write("app.lua", text:gsub("VERSION", "two") .. "\nwhile true do end")
-      local now, ahead = loop.now, 0 -- seconds go by quickly
-      loop.now = function()
+      local clock, ahead = os.clock, 0 -- seconds go by quickly
+      os.clock = function() -- luacheck: ignore 122
         ahead = ahead + 0.5
-        return now() + ahead
+        return clock() + ahead
       end
       local ok, err = server:reload()
-      loop.now = now
+      os.clock = clock -- luacheck: ignore 122
       assert.is_nil(ok)
-      matches("it computes for more than 5 s without an end", err)
+      matches("it computed for 5 s without waiting", err)
       assert.equal("one", (client:request "version"))
       write("app.lua", (text:gsub("VERSION", "three")))
       assert(server:reload())

@@ -1,6 +1,6 @@
 -- The near end of a prompt that is somewhere else: what a server sends is shown, and does nothing to the terminal.
 
-local attach = require "echostream.attach"
+local wire = require "echostream.attach.wire"
 local core = require "echostream.core"
 local remote = require "echostream.repl.remote"
 
@@ -22,7 +22,7 @@ describe("what an attached server sends", function()
 
   local function take(kind, body)
     shown = {}
-    one.take(attach.encode(kind, body))
+    one.take(wire.encode(kind, body))
     return table.concat(shown)
   end
 
@@ -44,7 +44,7 @@ describe("what an attached server sends", function()
     for i = 1, 300 do
       new(i % 2 == 0)
       for _ = 1, 5 do
-        one.take(i % 3 == 0 and core.random(50) or attach.encode(({ "out", "ready", "hello", "words", "leave", "odd" })[i % 6 + 1], core.random(50)))
+        one.take(i % 3 == 0 and core.random(50) or wire.encode(({ "out", "ready", "hello", "words", "leave", "odd" })[i % 6 + 1], core.random(50)))
       end
       assert.is_nil((table.concat(shown):gsub("\27%[%d%d?m", ""):find "[\0-\8\11-\31\127]"))
     end

@@ -42,6 +42,23 @@ function histogram:merge(other) end
 
 -- Loop ------------------------------------------------------------------------------------------------------
 
+--- Whether somebody listens at the path of a unix socket.
+---@param path string
+---@return boolean|nil answers  false: nobody does, or there is nothing
+---@return string? err  it cannot be known
+function core.socket_answers(path) end
+
+---@class echostream.core.lock: userdata
+local lock = {}
+
+--- Takes the lock on a file, which is made and stays. It ends with `release`, with its scope, and with the process.
+---@param path string
+---@return echostream.core.lock|nil lock, string? err  somebody else has it, for longer than a second
+function core.lock_file(path) end
+
+--- Lets others have it; harmless twice.
+function lock:release() end
+
 ---@class echostream.core.loop: userdata
 local loop = {}
 
@@ -68,6 +85,8 @@ function loop:wall() end
 function loop:step(budget) end
 --- Sends what is queued and runs ready tasks' writes; cheap when nothing is.
 function loop:flush() end
+---@return integer turn another number each time that a task was resumed: who reads the same one twice has not waited between
+function loop:turn() end
 ---@return number|nil seconds until step has something to do by the clock; nil: only network input can wake it. 0: now (tasks are ready)
 function loop:next() end
 ---@return boolean alive an endpoint, a timer or a task that is not finished exists

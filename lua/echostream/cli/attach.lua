@@ -16,14 +16,15 @@ computes for more than some seconds is interrupted. What print says there comes 
 With ADDR (it has a colon) the server is reached over the network, if it has the plugin `attach` and knows the certificate that
 --cert and --key show.
 
-  --list prints the servers that can be attached to.
+  --list prints the servers that can be attached to; with --json as {"servers":[{"name":…,"pid":…,"path":…}]}.
 
 ]] .. connection.help
 M.options = connection.options {
+  json = { help = "with --list: as JSON" },
   list = { help = "name, process id and socket of every server that can be attached to" },
   plain = { help = "no line editor and no colours, also on a terminal" },
 }
-M.options.json, M.options.metadata = nil, nil
+M.options.metadata = nil
 M.min, M.max = 0, 1
 
 -- Waits for what a callback gives, on the main thread.
@@ -114,12 +115,35 @@ local function attach_there(address, options)
   return code
 end
 
-function M.run(options, words)
-  if options.list then
-    for _, entry in ipairs(require("echostream.attach").list()) do
-      print(("%s\t%d\t%s"):format(entry.name, entry.pid, entry.path))
-    end
+local function print_list(options)
+  local list, err = require("echostream.attach").list()
+  if err then
+    return connection.report(options, err)
+  elseif options.json then
+    local core = require "echostream.core"
+    return connection.print_json { servers = core.array(list) } and cli.OK or cli.FAILED
+  elseif not list[1] then
+    cli.complain("no server of this user that can be attached to runs here")
     return cli.OK
+  end
+  local output = require "echostream.cli.output"
+  local rows = { { "NAME", "PID", "SOCKET" } }
+  for i, entry in ipairs(list) do
+    rows[i + 1] = { output.line(entry.name), tostring(entry.pid), output.line(entry.path) }
+  end
+  for _, line in ipairs(output.columns(rows, { [2] = true })) do
+    print(line)
+  end
+  return cli.OK
+end
+
+function M.run(options, words)
+  if options.list and words[1] then
+    return cli.misused(M, "--list lists them all")
+  elseif options.list then
+    return print_list(options)
+  elseif options.json then
+    return cli.misused(M, "--json goes with --list")
   elseif words[1] and words[1]:find(":", 1, true) and not words[1]:find("/", 1, true) then
     return attach_there(words[1], options)
   end

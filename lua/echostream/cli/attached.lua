@@ -6,6 +6,7 @@ local core = require "echostream.core"
 local errors = require "echostream.errors"
 local socket = require "echostream.loop.socket"
 local task = require "echostream.task"
+local wire = require "echostream.attach.wire"
 
 local M = {}
 
@@ -26,7 +27,7 @@ local function over(self)
 end
 
 local function taker(self)
-  local feed = attach.decoder(function(kind, body)
+  local feed = wire.decoder(function(kind, body)
     if kind == "out" then
       self._out[#self._out + 1] = body
     elseif kind == "ready" and self._waiting then
@@ -75,7 +76,7 @@ function M.open(word, timeout)
     return nil, errors.is_error(err) and err or errors.new("unavailable", ("%s: %s"):format(path, tostring(err)))
   end
   local ok
-  ok, err = exchange(self, attach.encode("hello", "10000 0"), timeout)
+  ok, err = exchange(self, wire.encode("hello", "10000 0"), timeout)
   if not ok then
     self:close()
     return nil, err
@@ -86,7 +87,7 @@ end
 --- What the server has counted until now.
 ---@return echostream.top.snapshot|nil snapshot, echostream.error? err
 function Attached:ask()
-  local text, err = exchange(self, attach.encode("line", LINE), self._timeout)
+  local text, err = exchange(self, wire.encode("line", LINE), self._timeout)
   if not text then
     return nil, err
   end

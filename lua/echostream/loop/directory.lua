@@ -5,17 +5,15 @@ local loop = require "echostream.loop"
 
 local M = {}
 
---- Makes a directory for this user only; or checks that one that is there is so.
+--- Whether a directory is this user's and nobody else's.
 ---@param path string
----@return true|nil ok, string? problem
-function M.make_private(path)
+---@return true|nil ok, string? problem  nil, nil: there is none
+function M.is_private(path)
   local uv = loop.luv()
-  local ok, err = files.make_directories(path)
-  if not ok then
-    return nil, ("%s: %s"):format(path, tostring(err))
-  end
-  local stat = uv.fs_lstat(path)
-  if not stat or stat.type ~= "directory" then
+  local stat, err, name = uv.fs_lstat(path)
+  if not stat then
+    return nil, name ~= "ENOENT" and tostring(err) or nil
+  elseif stat.type ~= "directory" then
     return nil, path .. " is no directory"
   elseif stat.uid ~= uv.getuid() then
     return nil, path .. " belongs to somebody else"
@@ -23,6 +21,26 @@ function M.make_private(path)
     return nil, ("others can get into %s; run: chmod 700 %s"):format(path, path)
   end
   return true
+end
+
+--- Makes a directory for this user only; or checks that one that is there is so.
+---@param path string
+---@return true|nil ok, string? problem
+function M.make_private(path)
+  local ok, err = files.make_directories(path)
+  if not ok then
+    return nil, ("%s: %s"):format(path, tostring(err))
+  end
+  ok, err = M.is_private(path)
+  return ok, not ok and (err or path .. " is gone") or nil
+end
+
+--- What there is at a path, not following a link: "file", "directory", "link", "socket" …; nil: nothing.
+---@param path string
+---@return string?
+function M.kind(path)
+  local stat = loop.luv().fs_lstat(path)
+  return stat and stat.type
 end
 
 --- The names in a directory; none where there is none.
@@ -40,14 +58,6 @@ function M.names(path)
     names[#names + 1] = name
   end
   return names
-end
-
---- Whether a process is there.
----@param pid integer
----@return boolean
-function M.is_running(pid)
-  local ok, _, name = loop.luv().kill(pid, 0)
-  return ok ~= nil or name == "EPERM"
 end
 
 --- The number of this process.

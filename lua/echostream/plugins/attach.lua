@@ -5,12 +5,11 @@
 ---
 --- Whoever attaches can run any Lua in this process. So it is never on by itself, it wants mutual TLS, and a list of public keys.
 
-local attach = require "echostream.attach"
 local errors = require "echostream.errors"
 local identity = require "echostream.identity"
 local log = require "echostream.log"
-local loop = require "echostream.loop"
 local options = require "echostream.options"
+local serve = require "echostream.attach.serve"
 local task = require "echostream.task"
 
 local M = {}
@@ -30,7 +29,7 @@ local schema = {
 }
 
 ---@package
---- A stream as the connection that attach.lua wants: everything by callback.
+--- A stream as the connection that attach/serve.lua wants: everything by callback.
 ---@param stream echostream.stream
 ---@return table connection
 function M.connection(stream)
@@ -66,18 +65,9 @@ function M.connection(stream)
     return self._bytes
   end
 
-  function link:after(seconds, fn)
-    if not self._closed then
-      self._timer = loop.current().core:timer(seconds, fn)
-    end
-  end
-
   function link:close()
     if not self._closed then
       self._closed = true
-      if self._timer then
-        self._timer:stop()
-      end
       if not self._writer then
         stream:close()
       end
@@ -131,7 +121,7 @@ function M.attach(opts)
         end
         log.write("info", ("%s attached from %s"):format(pin, session.peer_addr), { session = session })
         local connection = M.connection(stream)
-        local take = attach.serve(connection, { server = server, name = checked.name })
+        local take = serve.serve(connection, { server = server, name = checked.name })
         for frame in stream:frames() do
           take(frame.data)
         end

@@ -1,8 +1,8 @@
 --- A prompt that is somewhere else: what a front (repl/front.lua) talks to when somebody attached to a server. The protocol is in
---- attach.lua.
+--- attach/wire.lua.
 
-local attach = require "echostream.attach"
 local pretty = require "echostream.pretty"
+local wire = require "echostream.attach.wire"
 
 local M = {}
 
@@ -54,7 +54,7 @@ function M.new(send, front)
   function takes.leave()
     front:leave(0)
   end
-  local feed = attach.decoder(function(kind, body)
+  local feed = wire.decoder(function(kind, body)
     if takes[kind] then
       takes[kind](body)
     end
@@ -78,7 +78,7 @@ function Remote:_size()
   local columns = self._front:columns()
   if columns ~= self._columns then
     self._columns = columns
-    self._send(attach.encode("hello", ("%d %d"):format(columns, self._front.colour and 1 or 0)))
+    self._send(wire.encode("hello", ("%d %d"):format(columns, self._front.colour and 1 or 0)))
   end
 end
 
@@ -92,7 +92,7 @@ end
 function Remote:line(text)
   self:_size()
   self._prompt = nil
-  self._send(attach.encode("line", (text:gsub("\n", " "))))
+  self._send(wire.encode("line", (text:gsub("\n", " "))))
 end
 
 ---@package
@@ -100,7 +100,7 @@ function Remote:interrupt()
   if self._prompt == "> " then
     return false
   end
-  self._send(attach.encode("interrupt"))
+  self._send(wire.encode("interrupt"))
   return true
 end
 
@@ -121,7 +121,7 @@ end
 function Remote:complete(before, done)
   self._asked = self._asked + 1
   self._done = done
-  self._send(attach.encode("complete", ("%d\n%s"):format(self._asked, before)))
+  self._send(wire.encode("complete", ("%d\n%s"):format(self._asked, before)))
 end
 
 return M
