@@ -6,6 +6,12 @@ for _, name in ipairs { "accept", "conditional", "content", "cookies", "cors", "
   parts[name] = "echostream.http." .. name
 end
 
+-- Functions that are used often enough to be here themselves.
+local functions = { request = "client", client = "client", close = "client" }
+for name in pairs(functions) do
+  parts[name] = "echostream.http." .. functions[name]
+end
+
 return setmetatable({}, {
   __name = "echostream.http",
   __methods = parts, -- for the prompt's completion
@@ -15,6 +21,9 @@ return setmetatable({}, {
   __index = function(self, key)
     if parts[key] then
       local part = require(parts[key])
+      if functions[key] then
+        part = part[key]
+      end
       rawset(self, key, part)
       return part
     end
