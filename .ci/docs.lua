@@ -31,6 +31,7 @@ local prefixes = {
   Backoff = "backoff", Topic = "topic", Subscription = "subscription",
   Tracing = "tracing", Cache = "cache", Presence = "presence",
   Guard = "guard", Source = "source", Browser = "browser",
+  ["http/client.Client"] = "http", Answer = "answer",
   Fields = "fields", Router = "router", Cors = "cors",
 }
 local modules = { -- whose functions users call, and how
@@ -51,7 +52,7 @@ local modules = { -- whose functions users call, and how
   ["http/content"] = "echo.http.content", ["http/static"] = "echo.http.static", ["http/mime"] = "echo.http.mime",
   ["http/cors"] = "echo.http.cors", ["http/sse"] = "echo.http.sse", ["http/errors"] = "echo.http.errors",
   ["http/conditional"] = "echo.http.conditional", ["http/range"] = "echo.http.range", ["http/date"] = "echo.http.date",
-  ["http/message"] = "echo.http.message",
+  ["http/message"] = "echo.http.message", ["http/client"] = "echo.http",
 }
 -- The class that documents the options of a schema: { module, name of the table }.
 local schemas = {
@@ -105,6 +106,8 @@ local schemas = {
   ["echostream.options.content"] = { "http/content", "schema" },
   ["echostream.options.http"] = { "http/face", "M.fields" },
   ["echostream.options.route"] = { "http/face", "route_fields" },
+  ["echostream.options.http_client"] = { "http/client", "M.schema" },
+  ["echostream.options.http_request"] = { "http/client", "own_schema" },
   ["echostream.options.path"] = { "sim", "path_schema" },
   ["echostream.options.listen"] = { "quic", "listen_schema" },
   ["echostream.options.dial"] = { "quic", "connect_schema" },
@@ -117,7 +120,7 @@ local function complain(...) complaints[#complaints + 1] = string.format(...) en
 local sources = {} -- module -> text
 do
   local folders = { "." }
-  for folder in ("plugins _meta reload introspect diagnose metrics fleet session quic discovery http"):gmatch "%S+" do
+  for folder in ("plugins _meta reload introspect diagnose metrics fleet session quic discovery http http/client"):gmatch "%S+" do
     folders[#folders + 1] = folder
   end
   local pipe <close> = assert(io.popen(("cd lua/echostream && find %s -maxdepth 1 -name '*.lua' | sed 's|^\\./||' | LC_ALL=C sort")

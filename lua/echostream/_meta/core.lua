@@ -485,6 +485,38 @@ function channel:stats() end
 ---@return table<string,string> metadata the opener's
 function channel:metadata() end
 
+-- HTTP/3 -----------------------------------------------------------------------------------------------------
+
+---@class echostream.core.h3: userdata
+local h3 = {}
+---@param options { remote: string, tls: echostream.core.tls, ticket?: string, on_ticket?: fun(ticket: string), transport?: echostream.core.transport, limits?: { max_header_bytes?: integer, max_header_fields?: integer } }
+---@return echostream.core.h3|nil conn, table|nil err
+function core.h3_dial(endpoint, options) end
+--- fn(what), not in a task, must not block: what = "early" (safe requests may be sent), "open", "credit" (more requests may be), "goaway",
+--- "idle" (after our goaway: nothing is under way any more), "closed".
+function h3:notify(fn) end
+--- fields: { name, value, name, value, … }; fin: there is no body. nil, "again": not yet; see "early", "open" and "credit".
+---@param target { method: string, scheme: string, authority: string, path: string, protocol?: string }
+---@return echostream.core.exchange|nil x, "again"|table|nil err
+function h3:request(target, fields, fin) end
+--- Takes no more requests.
+function h3:goaway() end
+function h3:close(code, reason) end
+---@return table|nil err nil: it lives
+function h3:closed() end
+---@return echostream.stats|nil, table|nil
+function h3:stats() end
+---@return string|nil, table|nil
+function h3:peer_addr() end
+---@return integer requests that were not released
+function h3:in_flight() end
+
+---@class echostream.core.exchange: userdata one request with its answer, of either side; nobody holds it: it is cancelled
+local exchange = {}
+--- Whether it came, or went, before the end of the handshake.
+---@return boolean
+function exchange:early() end
+
 -- Raw QUIC --------------------------------------------------------------------------------------------------
 
 ---@class echostream.core.conn: userdata

@@ -165,6 +165,32 @@
 ---@field bind? string  local address (default: any)
 ---@field transport? echostream.options.transport  the connection is kept alive unless `keep_alive = false` there lets it end when it is idle
 
+---@class echostream.options.http_client: echostream.options.tls, echostream.options.tls_client  of `echo.http.client`, and of each request. Without `pin`, `ca` and `skip_verification` the system's authorities are trusted
+---@field headers? table<string, string|string[]>  sent with every request; those of the request go before (default: none but `user-agent`)
+---@field connect_timeout? number  seconds for a new connection (default: 10)
+---@field head_timeout? number  seconds from sending the request to the head of the answer (default: 30)
+---@field idle_timeout? number  seconds without a byte of the body, in either direction (default: 30)
+---@field timeout? number  seconds for the whole, from the call to the last byte of the answer, redirections and repetitions included (default: none)
+---@field keep? number  seconds that a connection is kept which nobody uses (default: 15)
+---@field redirects? integer  followed at most, 0 to 100; 0: answers that redirect are answers (default: 10)
+---@field max_body? integer  bytes that `answer:body` and `answer:json` take (default: 8,388,608)
+---@field max_header_bytes? integer  of an answer's head, each field counting 32 more; more is `resource_exhausted` (default: 65,536)
+---@field max_header_fields? integer  of an answer's head (default: 100)
+---@field early? boolean  false: GET, HEAD, OPTIONS and TRACE wait for the handshake, too, where 0-RTT is on (`transport = { enable_0rtt = true }`) (default: true)
+---@field bind? string  local address (default: any)
+---@field transport? echostream.options.transport  of new connections
+
+---@class echostream.options.http_request: echostream.options.http_client  of `echo.http.request` and `http:request`, besides those
+---@field method? string  any but CONNECT (default: "GET", with a body "POST")
+---@field body? string|fun(): string?, echostream.error?  a function is called for the next piece whenever there is room, in a task of its own: it may wait; nil ends the body, nil and an error give the request up. Also a table that can be called, with the field `length` where that is known, and `close`
+---@field json? any  the body, as JSON
+---@field query? table|string  added to the URL's, as of `echo.http.query.build`
+---@field trailers? table|fun(): table?  fields to follow the body; a function is called behind its last piece
+---@field expect? boolean|number  `Expect: 100-continue`: the body waits until the server asks for it, or so many seconds (true: 1) (default: false)
+---@field on_informational? fun(status: integer, headers: echostream.http.fields)  hears of each 1xx answer as it comes
+---@field priority? integer  urgency as in RFC 9218, 0 (first) to 7, of the body and of the answer (default: 3)
+---@field incremental? boolean  the answer is of use piece by piece (RFC 9218) (default: false)
+
 ---@class echostream.certificate  what `session.peer_cert` has, read from the certificate as it was shown
 ---@field subject string  "CN=alice,O=Example"; who that is only the issuer knows: trust it when `ca` checked it
 ---@field issuer string

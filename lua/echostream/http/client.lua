@@ -56,9 +56,8 @@ local defaults = {
   max_header_bytes = 65536, max_header_fields = 100, early = true,
 }
 
---- Options of one request.
----@type table<string, echostream.options.field>
-M.request_schema = {
+-- Options of one request alone.
+local own_schema = {
   method = { type = "string" },
   body = {}, -- see check_body
   json = {},
@@ -69,8 +68,14 @@ M.request_schema = {
   priority = { type = "integer", min = 0, max = 7 },
   incremental = { type = "boolean" },
 }
-for name, field in pairs(M.schema) do
-  M.request_schema[name] = field
+
+--- Options of one request.
+---@type table<string, echostream.options.field>
+M.request_schema = {}
+for _, part in ipairs { own_schema, M.schema } do
+  for name, field in pairs(part) do
+    M.request_schema[name] = field
+  end
 end
 
 -- What decides whether two requests may share a connection, besides where they go.
@@ -210,22 +215,12 @@ local function connection_to(self, url, settings)
   return made, true
 end
 
-local function left(rec, deadline, seconds)
-  local rest = deadline and math.max(deadline - rec.core:now(), 0)
-  return rest and (not seconds or rest < seconds) and rest or seconds
-end
-
 -- Sends a request once. The exchange comes back when its head is there.
 local function send_once(rec, shared, request, url, deadline, settled)
   local settings = request.settings
-  local ok, err = shared:ready(left(rec, deadline, settings.connect_timeout))
-  if not ok then
-    return nil, err
-  end
   local body = request.body
   local bare = (body == nil or body == "") and not request.trailers
-  local under_way
-  under_way, err = shared:request({
+  local under_way, err = shared:request({
     target = { method = request.method, scheme = "https", authority = request.authority or url.authority, path = url.target },
     fields = exchange.flatten(request.headers),
     fin = bare,
@@ -233,7 +228,7 @@ local function send_once(rec, shared, request, url, deadline, settled)
     wrap = function(x)
       return exchange.new(x, shared, rec, { idle_timeout = settings.idle_timeout, deadline = deadline, timeout = settings.timeout }, bare)
     end,
-  }, left(rec, deadline))
+  }, deadline and math.max(deadline - rec.core:now(), 0))
   if not under_way then
     return nil, err
   end
@@ -430,7 +425,7 @@ end
 Client.__close = Client.close
 
 --- Makes a client: options for all its requests, and connections of its own.
----@param opts? echostream.options.http
+---@param opts? echostream.options.http_client
 ---@return echostream.http.client
 function M.client(opts)
   local checked = options.check("echo.http.client", opts, M.schema)

@@ -2,7 +2,6 @@
 
 local core = require "echostream.core"
 local address = require "echostream.address"
-local connections = require "echostream.quic.connection"
 local errors = require "echostream.errors"
 local loop = require "echostream.loop"
 local task = require "echostream.task"
@@ -151,7 +150,6 @@ local function over(self, err)
     loop.close_endpoint(self._rec, self._endpoint)
   end
   self._on_gone(self)
-  self._waiters:wake_all()
   local unsent = errors.new(err.code, err.message, err.details)
   unsent.processed, unsent.retry_after = "no", err.retry_after
   unsent.unsent = was_open
@@ -188,7 +186,6 @@ local function told(self, what)
   elseif what == "closed" then
     over(self, self._conn:closed())
   end
-  self._waiters:wake "state"
 end
 
 local function take(self, made)
@@ -218,7 +215,7 @@ end
 function M.open(url, settings, on_gone)
   local self = setmetatable({
     state = "connecting", requests = 0, closed_by = nil, used = loop.now(), origin = url.origin,
-    _url = url, _settings = settings, _rec = loop.current(), _on_gone = on_gone, _waiters = connections.waiters(),
+    _url = url, _settings = settings, _rec = loop.current(), _on_gone = on_gone,
     _queue = {}, _first = 1, _last = 0, _open = false, _conn = nil, _endpoint = nil, _timer = nil,
   }, Connection)
   task.spawn(function()
@@ -233,26 +230,9 @@ function M.open(url, settings, on_gone)
 end
 
 --- Whether it may be given more requests.
+---@package
 function Connection:usable()
   return self.state == "connecting" or self.state == "early" or self.state == "open"
-end
-
---- Waits until requests can be sent, perhaps only safe ones yet.
----@param timeout number
----@return true|nil ok, echostream.error? err
-function Connection:ready(timeout)
-  local core_loop = self._rec.core
-  local function now()
-    return core_loop:now()
-  end
-  return connections.repeat_until(self._waiters, "state", timeout, now, function()
-    if self.state == "closed" then
-      return nil, self.closed_by
-    elseif self.state == "connecting" then
-      return nil, "again"
-    end
-    return true
-  end)
 end
 
 -- Requests ----------------------------------------------------------------------------------------------------
@@ -294,17 +274,18 @@ function Connection:_pump()
   end
 end
 
---- Sends a request as soon as the server lets us.
+--- Sends a request as soon as there is a connection and the server lets us; those that wait keep their order.
 ---@param entry { target: table, fields: string[], fin: boolean, settled: boolean, wrap: fun(x: userdata): table }  settled: not
 --- before the end of the handshake
 ---@param timeout? number  seconds
 ---@return table|nil exchange  what `wrap` made, echostream.error? err
+---@package
 function Connection:request(entry, timeout)
-  if not self._conn or self.state == "closed" or self.state == "draining" then
+  if not self:usable() then
     local err = errors.new("unavailable", "the connection takes no more requests")
     err.processed, err.unsent = "no", true
     return nil, err
-  elseif self._first > self._last then
+  elseif self._conn and self._first > self._last then
     local exchange, err = try(self, entry)
     if exchange or err ~= "again" then
       return exchange, err
@@ -325,11 +306,13 @@ end
 
 --- Why it ended; nil while it lives.
 ---@return echostream.error?
+---@package
 function Connection:over()
   return self.closed_by or self._conn and self._conn:closed()
 end
 
 --- Takes no more requests; those that are under way come to their end, and with the last of them the connection.
+---@package
 function Connection:drain()
   if self:usable() then
     self.state = "draining"
@@ -346,6 +329,7 @@ function Connection:drain()
 end
 
 --- Closes it at once. Harmless twice.
+---@package
 function Connection:close()
   if self.state ~= "closed" then
     if self._conn then
@@ -357,6 +341,7 @@ end
 
 --- Figures.
 ---@return table
+---@package
 function Connection:figures()
   local stats = self._conn and self._conn:stats() or {}
   return {

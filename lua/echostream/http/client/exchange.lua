@@ -35,6 +35,7 @@ end
 --- Gives it up: what is not over is cancelled, and who waits for it hears why. Harmless twice.
 ---@param err? echostream.error
 ---@param code? integer  HTTP/3's
+---@package
 function Exchange:close(err, code)
   if not self._released then
     self.error = self.error or err or errors.new("cancelled", "the request was given up")
@@ -42,6 +43,9 @@ function Exchange:close(err, code)
     release(self)
     self._sent, self._received = true, true
     self._waiters:wake_all()
+    if self._uploader and task.current() ~= self._uploader then
+      self._uploader:cancel() -- it may wait for something that has nothing to do with us
+    end
   end
 end
 
@@ -77,7 +81,7 @@ end
 function M.new(x, connection, rec, limits, sent)
   local self = setmetatable({
     informs = {}, error = nil, early = false, _x = x, _connection = connection, _limits = limits, _waiters = connections.waiters(),
-    _sent = sent, _received = false, _released = false, _seen = 0, _ahead = nil,
+    _sent = sent, _received = false, _released = false, _seen = 0, _ahead = nil, _uploader = nil,
     _now = function()
       return rec.core:now()
     end,
@@ -224,17 +228,19 @@ end
 ---@param body string|fun(): string?
 ---@param trailers? table|fun(): table?
 ---@param expect? number  seconds to wait for 100 (Continue)
+---@package
 function Exchange:send(body, trailers, expect)
   if type(body) == "string" and #body <= PIECE and not expect and type(trailers) ~= "function" and self._x:write(body) == true then
     finish(self, trailers)
     self._sent = true
     return
   end
-  task.spawn(function()
+  self._uploader = task.spawn(function()
     local ok, err = pcall(upload, self, body, trailers, expect)
     if not ok then
       self:close(errors.from(err))
     end
+    self._uploader = nil
     if type(body) == "table" and type(body.close) == "function" then
       body:close()
     end
@@ -247,6 +253,7 @@ end
 ---@param seconds number
 ---@param on_inform? fun(status: integer, list: string[])
 ---@return integer|nil status, echostream.error? err
+---@package
 function Exchange:head(seconds, on_inform)
   return until_told(self, "response", seconds, "no answer came within %g s", function(x)
     while self._seen < #self.informs do
@@ -268,6 +275,7 @@ end
 
 --- The answer's fields, as the core's list. An answer without a body is over then.
 ---@return string[]
+---@package
 function Exchange:fields()
   local list = self._x:fields() or {}
   if not self._released then
@@ -282,6 +290,7 @@ end
 
 --- Whether the request went before the end of the handshake.
 ---@return boolean
+---@package
 function Exchange:was_early()
   return self._released and self.early or not self._released and self._x:early()
 end
@@ -289,6 +298,7 @@ end
 --- The next piece of the body. nil: the end; what follows the body is in `trailers` then.
 ---@param timeout? number  of the caller's own: after it nil, err `timeout`, and it goes on
 ---@return string|nil piece, echostream.error? err
+---@package
 function Exchange:read(timeout)
   local ahead = self._ahead
   if ahead and not self.error then
@@ -325,6 +335,7 @@ end
 
 --- Urgency of what we send (RFC 9218).
 ---@param urgency integer
+---@package
 function Exchange:priority(urgency)
   self._x:priority(urgency)
 end

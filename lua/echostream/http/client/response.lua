@@ -9,7 +9,7 @@ local task = require "echostream.task"
 
 local M = {}
 
---- Bytes that `response:body` takes, unless told otherwise.
+--- Bytes that `answer:body` takes, unless told otherwise.
 M.LIMIT = 8 * 1024 * 1024
 
 ---@class echostream.http.answer
@@ -22,11 +22,11 @@ M.LIMIT = 8 * 1024 * 1024
 ---@field informational { status: integer, headers: echostream.http.fields }[]  1xx answers that came before
 ---@field early boolean                it was asked for with the first packet of the connection (0-RTT)
 ---@field protocol string              "h3"
-local Response = {}
-Response.__index = Response
-Response.__name = "echostream.http.answer"
+local Answer = {}
+Answer.__index = Answer
+Answer.__name = "echostream.http.answer"
 
-Response.__tostring = function(self)
+Answer.__tostring = function(self)
   return ("echostream.http.answer %d %s"):format(self.status, self.url)
 end
 
@@ -54,7 +54,7 @@ function M.new(exchange, status, about)
   local self = setmetatable({
     status = status, ok = status >= 200 and status <= 299, headers = headers, url = about.url, method = about.method, redirects = {},
     informational = {}, early = exchange:was_early(), protocol = "h3", _exchange = exchange, _limit = about.limit, _next = nil, _over = false,
-  }, Response)
+  }, Answer)
   for i, inform in ipairs(exchange.informs) do
     self.informational[i] = { status = inform.status, headers = parse(inform.fields) or fields.new() }
   end
@@ -87,13 +87,13 @@ end
 ---@param callback? fun(piece: string?, err: echostream.error?)
 ---@return string|nil piece  nil: the end, or an error
 ---@return echostream.error? err  the request failed; the answer is not whole
-function Response:read(timeout, callback)
-  return connections.either("response:read", timeout, callback, read, self)
+function Answer:read(timeout, callback)
+  return connections.either("answer:read", timeout, callback, read, self)
 end
 
 --- Iterates over the pieces of the body. Raises the error when it does not come to its end.
 ---@return fun(): string?
-function Response:chunks()
+function Answer:chunks()
   return function()
     local piece, err = self:read()
     if err then
@@ -141,8 +141,8 @@ end
 ---@param callback? fun(body: string?, err: echostream.error?)
 ---@return string|nil body
 ---@return echostream.error? err  `resource_exhausted`: it is longer
-function Response:body(limit, callback)
-  limit, callback = limit_of("response:body", self, limit, callback)
+function Answer:body(limit, callback)
+  limit, callback = limit_of("answer:body", self, limit, callback)
   if callback then
     return task.call_back(callback, whole, self, limit)
   end
@@ -164,12 +164,12 @@ local function decoded(self, limit)
 end
 
 --- The body, decoded as JSON; whatever `content-type` says.
----@param limit? integer  as of `response:body`
+---@param limit? integer  as of `answer:body`
 ---@param callback? fun(value: any, err: echostream.error?)
 ---@return any value
 ---@return echostream.error? err  `serialization`: it is no JSON
-function Response:json(limit, callback)
-  limit, callback = limit_of("response:json", self, limit, callback)
+function Answer:json(limit, callback)
+  limit, callback = limit_of("answer:json", self, limit, callback)
   if callback then
     return task.call_back(callback, decoded, self, limit)
   end
@@ -178,14 +178,14 @@ end
 
 --- What came behind the body; nil before its end was read, or when nothing did.
 ---@return echostream.http.fields? trailers
-function Response:trailers()
+function Answer:trailers()
   local list = self._exchange.trailers
   return list and parse(list) or nil
 end
 
 --- Gives up what was not read: the server hears that nobody wants it. Harmless twice, and after the end.
 ---@return true
-function Response:close()
+function Answer:close()
   if not self._over then
     self._over, self._failed = true, errors.new("cancelled", "the response was closed")
     self._exchange:close(self._failed)
@@ -193,6 +193,6 @@ function Response:close()
   return true
 end
 
-Response.__close = Response.close
+Answer.__close = Answer.close
 
 return M
