@@ -279,7 +279,7 @@ local displayed = {} -- classes
 local function class_of(name)
   for _, module in ipairs(sources) do
     local text = "\n" .. sources[module]
-    local from, to, rest = text:find("\n%-%-%-@class " .. name:gsub("%p", "%%%0") .. "(:?[^\n]*)")
+    local from, to, rest = text:find("\n%-%-%-@class " .. name:gsub("%p", "%%%0") .. "%f[^%w_.](:?[^\n]*)")
     local after = from and rest:sub(1, 1)
     if from and (after == "" or after == ":" or after == " ") then
       local fields = {}
