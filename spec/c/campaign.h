@@ -103,6 +103,9 @@ struct late_event { /* a handler of an event that takes its time */
     int lane, exclusive;
 };
 
+#define IDLE_TIMEOUT (1200 * ES_SECOND)
+#define DARKS        4
+
 struct world {
     uint64_t seed;
     int verbose;
@@ -135,6 +138,9 @@ struct world {
     int violations;
     unsigned jobs; /* suspended handlers */
     uint64_t steps;
+    uint64_t dark_at[DARKS]; /* ns: when the last datagrams met a path that was gone; the oldest at [dark %
+                                DARKS] */
+    unsigned dark;
 };
 
 struct totals {
@@ -144,6 +150,7 @@ struct totals {
 extern struct totals totals;
 extern uint8_t campaign_table[TABLE_SIZE + MAX_SLICE];
 
+int every_probe_met_the_dark(const struct world *w); /* lately */
 __attribute__((format(printf, 2, 3))) void violation(struct world *w, const char *fmt, ...);
 __attribute__((format(printf, 2, 3))) void say(struct world *w, const char *fmt, ...); /* with --verbose */
 

@@ -195,8 +195,8 @@ static void draw_transport(struct world *w, struct es_transport_config *t, int s
 {
     es_transport_config_default(t, server);
     if (w->must_survive) { /* long enough that only a fault can end a session */
-        t->idle_timeout = 1200 * ES_SECOND;
-        t->handshake_timeout = 1200 * ES_SECOND;
+        t->idle_timeout = IDLE_TIMEOUT;
+        t->handshake_timeout = IDLE_TIMEOUT;
     }
     if (chance(w, 20)) {
         t->max_streams_bidi = 2 + below(w, 12);
@@ -304,7 +304,7 @@ static int make_host(struct world *w, int server)
     c.wall = w->poller->io.wall;
     c.ctx = w->poller->io.ctx;
     es_limits_default(&c.limits);
-    c.limits.assembly_timeout = 1200 * ES_SECOND; /* peers that dawdle on purpose are elsewhere */
+    c.limits.assembly_timeout = IDLE_TIMEOUT; /* peers that dawdle on purpose are elsewhere */
     if (w->small_limits && chance(w, 50)) {
         c.limits.max_calls = (uint32_t)(1 + below(w, 5));
         c.limits.max_named_streams = (uint32_t)(1 + below(w, 5));
@@ -394,12 +394,26 @@ static int make_client(struct world *w, int i)
 
 static void on_datagram(void *user, const struct es_sim_record *r)
 {
+    struct world *w = user;
     char a[64], b[64];
 
-    say(user, "    #%llu %s > %s %zu bytes %02x: %s%s%s", (unsigned long long)r->number,
+    if (r->fate == ES_SIM_DARK) {
+        w->dark_at[w->dark++ % DARKS] = r->at;
+    }
+    if (w->verbose <= 1) {
+        return;
+    }
+    say(w, "    #%llu %s > %s %zu bytes %02x: %s%s%s", (unsigned long long)r->number,
         es_addr_format(r->from, a, sizeof a), es_addr_format(r->to, b, sizeof b), r->len,
         r->len ? r->data[0] : 0, es_sim_fate_name(r->fate), r->corrupted ? ", corrupted" : "",
         r->marked ? ", marked" : "");
+}
+
+/* Probes, whose intervals double, may all meet a path that comes and goes when it is gone, or their answers
+ * do. They were tried, though. */
+int every_probe_met_the_dark(const struct world *w)
+{
+    return w->dark >= DARKS && now_of(w) - w->dark_at[w->dark % DARKS] <= IDLE_TIMEOUT;
 }
 
 int world_make(struct world *w)
@@ -423,8 +437,7 @@ int world_make(struct world *w)
         w->must_survive = 0; /* a path that cannot be validated in time ends the connection */
     if (es_sim_new(&w->sim, &c) != 0 || draw_asymmetry(w, &c) != 0)
         return -1;
-    if (w->verbose > 1)
-        es_sim_trace(w->sim, on_datagram, w);
+    es_sim_trace(w->sim, on_datagram, w);
     w->poller = es_sim_poller(w->sim);
     w->timers = es_poller_timers(w->poller);
     w->n_clients = chance(w, 25) ? 1 + (int)below(w, MAX_CLIENTS) : 1;

@@ -241,7 +241,8 @@ static int death_is_excused(const struct peer *p)
     if (info->app)
         return (info->code == ES_APP_HELLO && hello_may_be_late(w)) || may_be_cut(p, info);
     totals.still += info->cause == ES_CLOSE_IDLE && stands_still(p->other);
-    return info->cause == ES_CLOSE_IDLE && (w->rebinds_drawn || w->lossy > 0.25 || w->bursty);
+    return info->cause == ES_CLOSE_IDLE &&
+           (w->rebinds_drawn || w->lossy > 0.25 || w->bursty || every_probe_met_the_dark(w));
 }
 
 static void on_closed(struct world *w, struct es_session *s, struct es_ev_closed *e)
