@@ -201,8 +201,7 @@ static void read_failure(struct op *op, int end)
     ok = excused(op) ||
          (end == OPENER && is_draining(op->peer) && f.status == ES_STATUS_UNAVAILABLE && !op->chan_runs) ||
          (w->small_limits && f.status == ES_STATUS_RESOURCE_EXHAUSTED) || op->mode == CHAN_RESET ||
-         (f.status == ES_STATUS_TIMEOUT && w->blackout &&
-          every_probe_met_the_dark(w)); /* its message is not whole */
+         (f.status == ES_STATUS_TIMEOUT && (w->bursty || every_probe_met_the_dark(w))); /* after 20 min */
     if (end == OPENER && op->mode == CHAN_FAIL)
         ok |= f.status == ES_STATUS_PERMISSION_DENIED && f.message_len == sizeof refuse_text - 1;
     if (end == OPENER && op->mode == CHAN_MISSING)

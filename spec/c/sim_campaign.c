@@ -203,7 +203,7 @@ static void op_lost(struct op *op)
 /* May the wait for HELLO have been too short? Repetitions of what is lost back off to minutes. */
 static int hello_may_be_late(const struct world *w)
 {
-    return !w->must_survive || w->blackout || w->rebinds_drawn || w->lossy > 0.15;
+    return !w->must_survive || w->blackout || w->rebinds_drawn || w->lossy > 0.1;
 }
 
 /* One of the two may have cut the other: what it sent was lost as often as a deaf peer would leave it
@@ -214,7 +214,7 @@ static int may_be_cut(const struct peer *p, const struct es_close_info *info)
 
     return info->app && info->code == ES_APP_EXCESSIVE_LOAD && strstr(info->reason, "acknowledges nothing") &&
            (!w->must_survive || w->blackout || w->bursty || w->lossy > 0.15 || p->other->closed ||
-            p->other->close_asked);
+            p->other->close_asked || (w->rebinds_drawn && w->rtt > ES_SECOND));
 }
 
 /* Its window is full and nobody asked for what is in it, which is no excuse: see csrc/transport/stuck.c. */
