@@ -22,9 +22,9 @@ void es_conn_queued(struct es_conn *c, int64_t delta)
 
 /* After an outage the peer may talk for as long as the outage took before our next probe gives it something
  * to acknowledge: only what it leaves unanswered while it is heard counts. A silence over a whole interval
- * starts the count again: its network may be gone, or its NAT may have given it another address, which we learn
- * when it speaks. Who is silent for long meets the idle time-out, and who is silent for less than that is heard
- * in each interval, because they double. */
+ * starts the count again: its network may be gone, or its NAT may have given it another address, which we
+ * learn when it speaks. Who is silent for long meets the idle time-out, and who is silent for less than that
+ * is heard in each interval, because they double. */
 static void count_probes(struct es_conn *c)
 {
     uint64_t now = es_conn_now(c);
