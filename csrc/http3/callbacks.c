@@ -93,7 +93,7 @@ static int field(nghttp3_conn *nc, int64_t id, int32_t token, nghttp3_rcbuf *nam
 static void request_came(struct es_exchange *x)
 {
     struct es_h3 *h = x->h;
-    nghttp3_pri pri;
+    const char *method;
     int rc;
 
     es_list_remove(&x->headless);
@@ -112,12 +112,12 @@ static void request_came(struct es_exchange *x)
     }
     x->head = x->coming;
     x->coming = NULL;
-    x->is_head = strcmp((const char *)x->head->pseudo[ES_H3_METHOD].text.p, "HEAD") == 0;
-    if (nghttp3_conn_get_stream_priority(h->nc, &pri, x->id) == 0 && x->s != NULL) {
-        es_link_priority(x->s, ES_PRIO_FIRST + (int)pri.urgency);
-    }
+    method = (const char *)x->head->pseudo[ES_H3_METHOD].text.p;
+    x->is_head = strcmp(method, "HEAD") == 0;
+    x->is_connect = strcmp(method, "CONNECT") == 0;
+    es_exchange_prioritize(x);
     x->early = h->early;
-    if (h->early && !es_h3_is_safe((const char *)x->head->pseudo[ES_H3_METHOD].text.p)) {
+    if (h->early && !es_h3_is_safe(method)) {
         x->deferred = 1; /* whoever recorded it could send it again (RFC 8470 3) */
         es_list_push(&h->waiting, &x->waiting);
         return;
@@ -209,6 +209,7 @@ static int end_stream(nghttp3_conn *nc, int64_t id, void *user, void *stream_use
         return 0;
     }
     x->rx_fin = 1;
+    es_exchange_waited(x);
     if (x->rx_waiting) {
         x->rx_waiting = 0;
         es_exchange_tell(x, ES_EX_READABLE);

@@ -21,6 +21,8 @@ struct es_exchange *es_exchange_new(struct es_h3 *h, int ours)
     x->id = -1;
     x->ours = (unsigned)ours & 1;
     x->urgency = -1;
+    x->prio = ES_PRIO_DEFAULT;
+    x->answer_by = ES_NEVER;
     x->tx_left = UINT64_MAX;
     x->rx_waiting = 1;
     es_list_init(&x->all);
@@ -90,6 +92,7 @@ void es_exchange_begin(struct es_exchange *x)
     x->told = 1;
     x->refs++; /* the binding's */
     x->h->in_flight++;
+    es_exchange_begun(x);
     es_exchange_tell(x, ES_EX_REQUEST);
 }
 
@@ -187,8 +190,9 @@ void es_exchange_chores(struct es_exchange *x)
             return;
         }
         if (!x->aborted) {
-            es_exchange_abort(x, code == ES_H3_REQUEST_INCOMPLETE ? ES_ERR_TIMEOUT : ES_ERR_PROTOCOL, code, 0,
-                              x->ours && code == ES_H3_REQUEST_REJECTED);
+            es_exchange_abort(
+                x, x->stalled || code == ES_H3_REQUEST_INCOMPLETE ? ES_ERR_TIMEOUT : ES_ERR_PROTOCOL, code, 0,
+                x->ours && code == ES_H3_REQUEST_REJECTED);
         }
         es_exchange_give_up(x, code, code);
     } else if ((chores & CHORE_REFUSE) != 0) {
@@ -212,6 +216,7 @@ void es_exchange_detach(struct es_exchange *x)
     es_list_remove(&x->headless);
     es_list_remove(&x->chore);
     es_list_remove(&x->waiting);
+    es_h3_check_idle(h);
     es_exchange_unref(x);
 }
 
@@ -274,6 +279,8 @@ int es_exchange_received(struct es_exchange *x, const uint8_t *p, size_t n)
         return rc;
     }
     es_link_hold(x->h->link, (int64_t)n);
+    x->rx_came += n;
+    es_exchange_waited(x);
     if (x->rx_waiting) {
         x->rx_waiting = 0;
         es_exchange_tell(x, ES_EX_READABLE);
@@ -294,7 +301,11 @@ int es_exchange_read(struct es_exchange *x, const uint8_t **p, size_t *n)
     if (x->rx_fin) {
         return ES_ERR_NOT_FOUND;
     }
+    if (x->rx_late) {
+        return ES_ERR_TIMEOUT;
+    }
     x->rx_waiting = 1;
+    es_exchange_waits(x);
     return ES_ERR_AGAIN;
 }
 
@@ -405,7 +416,6 @@ static int send_head(struct es_exchange *x, int status, const struct es_h3_field
 {
     struct es_h3_out o;
     char text[4];
-    nghttp3_pri pri;
     int rc = out_head(&o, status, text, fields, n);
 
     if (rc != 0) {
@@ -422,9 +432,6 @@ static int send_head(struct es_exchange *x, int status, const struct es_h3_field
     x->responded = 1;
     if (!fin) {
         x->tx_left = length;
-    }
-    if (x->urgency < 0 && nghttp3_conn_get_stream_priority(x->h->nc, &pri, x->id) == 0) {
-        es_link_priority(x->s, ES_PRIO_FIRST + (int)pri.urgency); /* PRIORITY_UPDATE may have come */
     }
     es_h3_pump(x->h);
     if (fin) {
@@ -557,6 +564,7 @@ int es_exchange_write(struct es_exchange *x, const void *data, size_t n, void (*
     }
     lend(x, data, n, release, arg);
     rc = push_body(x);
+    es_exchange_wrote(x);
     return take_back(x, rc, release, arg);
 }
 
@@ -585,6 +593,7 @@ int es_exchange_answer(struct es_exchange *x, int status, const struct es_h3_fie
     } else if (rc == 0 && !x->tx_fin) {
         es_exchange_ended(x);
     }
+    es_exchange_wrote(x);
     return take_back(x, rc, release, arg);
 }
 
@@ -625,14 +634,6 @@ int es_exchange_finish(struct es_exchange *x, const struct es_h3_field *trailers
 size_t es_exchange_queued(const struct es_exchange *x)
 {
     return x->s != NULL ? es_link_queued(x->s) : 0;
-}
-
-void es_exchange_priority(struct es_exchange *x, int urgency)
-{
-    x->urgency = (int8_t)(urgency < 0 ? 0 : urgency > 7 ? 7 : urgency);
-    if (x->s != NULL) {
-        es_link_priority(x->s, ES_PRIO_FIRST + x->urgency);
-    }
 }
 
 /* ---- figures ---- */

@@ -12,6 +12,7 @@ void es_h3_limits_default(struct es_h3_limits *l)
     l->max_target = (size_t)16 * 1024;
     l->max_informs = 16;
     l->head_timeout = 10 * ES_SECOND;
+    l->body_timeout = l->answer_timeout = 30 * ES_SECOND;
     l->qpack_table = 4096;
     l->qpack_blocked = 16;
 }
@@ -65,6 +66,7 @@ static struct es_h3 *h3_new(void)
     es_list_init(&h->wt_due);
     es_list_init(&h->strays);
     es_timer_init(&h->head_timer, es_h3_head_timer, h);
+    es_timer_init(&h->patience, es_h3_on_patience, h);
     es_timer_init(&h->stray_timer, es_wt_stray_timer, h);
     return h;
 }
@@ -180,27 +182,4 @@ const struct es_close_info *es_h3_closed_by(const struct es_h3 *h)
 size_t es_h3_in_flight(const struct es_h3 *h)
 {
     return h->in_flight;
-}
-
-int es_h3_goaway(struct es_h3 *h, int final)
-{
-    int rc = 0;
-
-    if (!es_h3_usable(h)) {
-        return ES_ERR_CLOSED;
-    }
-    if (!final && h->goaway == 0 && h->server) {
-        rc = nghttp3_conn_submit_shutdown_notice(h->nc);
-        h->goaway = 1;
-    } else if (final && h->goaway < 2) {
-        rc = nghttp3_conn_shutdown(h->nc);
-        h->goaway = 2;
-        es_h3_check_idle(h);
-    }
-    if (rc != 0) {
-        es_h3_fail(h, rc);
-        return ES_ERR_NOMEM;
-    }
-    es_h3_pump(h);
-    return 0;
 }

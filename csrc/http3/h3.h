@@ -75,10 +75,11 @@ enum es_h3_code {
 enum es_h3_event { ES_H3_EVENT_CONN = 0x480, ES_H3_EVENT_EXCHANGE };
 
 enum es_h3_bits {
-    ES_H3_OPEN = 1,    /* requests may be sent */
-    ES_H3_GOAWAY = 2,  /* the peer takes no new requests */
-    ES_H3_CREDIT = 4,  /* es_h3_request said LIMIT before and may not now */
-    ES_H3_IDLE = 8,    /* after our es_h3_goaway(1): no exchange is under way any more */
+    ES_H3_OPEN = 1,   /* requests may be sent */
+    ES_H3_GOAWAY = 2, /* the peer takes no new requests */
+    ES_H3_CREDIT = 4, /* es_h3_request said LIMIT before and may not now */
+    ES_H3_IDLE =
+        8, /* after our es_h3_goaway(1): no exchange is under way any more, and all was acknowledged */
     ES_H3_CLOSED = 16, /* last; es_h3_closed_by() */
     ES_H3_EARLY = 32   /* before OPEN: requests that are safe may be sent already (0-RTT) */
 };
@@ -90,7 +91,8 @@ enum es_exchange_bits {
     ES_EX_READABLE =
         8, /* es_exchange_read() said AGAIN, and would not now; comes also without asking first */
     ES_EX_WRITABLE = 16, /* es_exchange_write() said AGAIN, and would not now */
-    ES_EX_ABORTED = 32   /* it failed, es_exchange_error(): the last bit */
+    ES_EX_ABORTED = 32,  /* it failed, es_exchange_error(): the last bit but one */
+    ES_EX_LATE = 64      /* a request: it should have been answered by now */
 };
 
 /* The bits of a record, and forgets them. May be 0: something else took them, or the exchange was released.
@@ -111,10 +113,13 @@ struct es_h3_limits {
     size_t max_target;     /* bytes of :path; over it: 414 */
     size_t max_informs;    /* 1xx answers to one request that are not read */
     uint64_t head_timeout; /* ns from the first byte of a request to the end of its head; 0: none */
-    size_t qpack_table;    /* bytes of dynamic table that the peer may use */
-    size_t qpack_blocked;  /* streams that may wait for its entries */
+    uint64_t body_timeout; /* ns that nothing of a body comes, or is taken; 0: none (patience.c has the rules)
+                            */
+    uint64_t answer_timeout; /* ns until ES_EX_LATE; 0: never */
+    size_t qpack_table;      /* bytes of dynamic table that the peer may use */
+    size_t qpack_blocked;    /* streams that may wait for its entries */
 };
-void es_h3_limits_default(struct es_h3_limits *l); /* 64 KiB, 100, 16 KiB, 16, 10 s, 4096, 16 */
+void es_h3_limits_default(struct es_h3_limits *l); /* 64 KiB, 100, 16 KiB, 16, 10 s, 30 s, 30 s, 4096, 16 */
 
 struct es_h3_config {
     struct es_evq *events;    /* borrowed; outlives every es_h3; NULL: nobody is told of connections */
@@ -144,6 +149,7 @@ struct es_link *es_h3_link(const struct es_h3 *h); /* NULL after CLOSED */
 int es_h3_is_server(const struct es_h3 *h);
 const struct es_close_info *es_h3_closed_by(const struct es_h3 *h); /* NULL: it lives */
 size_t es_h3_in_flight(const struct es_h3 *h);                      /* exchanges that were not released */
+int es_h3_is_idle(const struct es_h3 *h); /* nor is there one of which something was not acknowledged */
 
 /* GOAWAY. final 0: a warning, requests that are on their way are still taken (servers only); 1: later ones
  * are refused with ES_H3_REQUEST_REJECTED; ES_H3_IDLE follows when those before are over. Harmless twice. */
@@ -208,9 +214,13 @@ const struct es_h3_head *es_exchange_trailers(const struct es_exchange *x); /* N
 const struct es_h3_head *es_exchange_informed(struct es_exchange *x);
 
 /* What there is of the body. 0: *p, *n, valid until any other call on it; n > 0. ES_ERR_AGAIN: nothing yet,
- * ES_EX_READABLE follows; ES_ERR_NOT_FOUND: the end, trailers are there; ES_ERR_CLOSED: it was aborted. */
+ * ES_EX_READABLE follows; ES_ERR_NOT_FOUND: the end, trailers are there; ES_ERR_TIMEOUT: the
+ * client took too long; ES_ERR_CLOSED: it was aborted. */
 int es_exchange_read(struct es_exchange *x, const uint8_t **p, size_t *n);
 void es_exchange_consume(struct es_exchange *x, size_t n); /* of what read() gave, at most all */
+
+/* Other limits than the connection's, from now on; ns, 0: none. */
+void es_exchange_set_timeouts(struct es_exchange *x, uint64_t answer, uint64_t body);
 
 /* 1xx (100 to 199 without 101), before respond(). Errors as of respond(). */
 int es_exchange_inform(struct es_exchange *x, int status, const struct es_h3_field *fields, size_t n);

@@ -85,9 +85,10 @@ struct es_h3 {
     struct es_list chores;        /* exchanges with something to do once nghttp3 has returned */
     struct es_list waiting;       /* early requests that are not safe, until the handshake is over */
     struct es_timer head_timer;
-    struct es_list sessions; /* of WebTransport: es_wt.node */
-    struct es_list wt_due;   /* es_wt.due */
-    struct es_list strays;   /* streams of sessions that are not there, the oldest first */
+    struct es_timer patience; /* patience.c */
+    struct es_list sessions;  /* of WebTransport: es_wt.node */
+    struct es_list wt_due;    /* es_wt.due */
+    struct es_list strays;    /* streams of sessions that are not there, the oldest first */
     struct es_timer stray_timer;
     size_t n_strays, stray_bytes;
     int64_t gone[4]; /* sessions that were here, the number + 1 */
@@ -159,10 +160,20 @@ struct es_exchange {
 
     struct es_exchange_error error;
     uint64_t chore_code;
-    int refuse; /* status to answer with, without asking anybody */
+    uint64_t body_timeout;       /* patience.c, from here on; 0: none */
+    uint64_t answer_by;          /* ES_NEVER: no matter when */
+    uint64_t rx_since, rx_by;    /* the handler waits for the body, from when to when; 0: it does not */
+    uint64_t rx_waited, rx_came; /* ns, bytes */
+    uint64_t tx_since, tx_mark;  /* since when there was always something to send; what was taken then */
+    uint64_t tx_total;           /* bytes handed to the link */
+    int refuse;                  /* status to answer with, without asking anybody */
     int chores;
     unsigned bits;
-    int8_t urgency; /* -1: the peer's wish */
+    int8_t urgency;       /* -1: the peer's wish */
+    uint8_t prio;         /* class of the link */
+    unsigned rx_late : 1; /* the rest of the body did not come in time */
+    unsigned stalled : 1; /* the peer did not take what it asked for */
+    unsigned is_connect : 1;
     unsigned queued : 1;
     unsigned ours : 1;     /* we asked */
     unsigned early : 1;    /* before the end of the handshake */
@@ -233,6 +244,16 @@ int es_h3_is_safe(const char *method);
 /* The handshake is over, and there was early data: what waited for that begins. 0: the connection is being
  * closed, requests of ours may be sent again on another. */
 int es_h3_early_settled(struct es_h3 *h);
+
+/* priority.c */
+void es_exchange_prioritize(struct es_exchange *x);
+
+/* patience.c */
+void es_exchange_begun(struct es_exchange *x);  /* a handler is about to run */
+void es_exchange_waits(struct es_exchange *x);  /* it waits for the body */
+void es_exchange_waited(struct es_exchange *x); /* something of the body came */
+void es_exchange_wrote(struct es_exchange *x);
+void es_h3_on_patience(struct es_timer *t);
 
 /* up.c */
 #define ES_H3_STREAMS_AHEAD 1024 /* of the peer's that nghttp3 is told of before they are opened */

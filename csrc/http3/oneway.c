@@ -136,6 +136,17 @@ static int head_byte(struct es_h3_control *c, uint8_t b)
     return 1;
 }
 
+/* A wish about a request of which the answer may be under way. */
+static void reprioritize(struct es_h3 *h, const uint8_t *p, size_t n)
+{
+    uint64_t id = 0;
+    struct es_exchange *x = es_varint_get(p, n, &id) > 0 ? es_h3_find(h, (int64_t)id) : NULL;
+
+    if (x != NULL) {
+        es_exchange_prioritize(x);
+    }
+}
+
 static void frame_over(struct es_h3_control *c)
 {
     es_buf_free(&c->frame);
@@ -166,6 +177,9 @@ static void frame_came(struct es_h3 *h, struct es_link_stream *s)
         if (c->type == SETTINGS) {
             h->peer.seen = 1;
             es_wt_mark_all(h);
+        }
+        if (c->type == PRIORITY_UPDATE) {
+            reprioritize(h, c->frame.p + c->head, c->frame.n - c->head);
         }
     }
     frame_over(c);

@@ -53,6 +53,9 @@ static int send_vec(struct es_h3 *h, struct es_link_stream *s, int64_t id, const
     struct es_exchange *x = es_h3_find(h, id);
     int rc;
 
+    if (x != NULL) {
+        x->tx_total += v->len;
+    }
     if (x == NULL || x->tx_release == NULL || v->base != x->tx) {
         return es_link_write(s, v->base, v->len, fin);
     }
@@ -180,11 +183,4 @@ void es_h3_pump(struct es_h3 *h)
                     "the peer does not take what it is told about its header tables");
     }
     es_h3_unref(h);
-}
-
-void es_h3_check_idle(struct es_h3 *h)
-{
-    if (h->goaway > 1 && h->in_flight == 0 && !h->closed) {
-        es_h3_tell(h, ES_H3_IDLE);
-    }
 }

@@ -437,6 +437,7 @@ static void on_closed(void *user, const struct es_close_info *info)
     h->link = NULL; /* nothing below may use it */
     memset(h->out, 0, sizeof h->out);
     es_timer_stop(h->config->timers, &h->head_timer);
+    es_timer_stop(h->config->timers, &h->patience);
     es_list_foreach(it, &h->exchanges)
     {
         struct es_exchange *x = es_container_of(it, struct es_exchange, all);

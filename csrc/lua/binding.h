@@ -77,12 +77,14 @@ struct es_task {
     uint8_t lane, codec;
     uint64_t event_seq, event_gap; /* EVENT */
     int cancel_fns_ref;            /* table of functions for call_on_cancel, LUA_NOREF */
-    int keep_ref;           /* function: is told instead when the caller is lost (again.c), LUA_NOREF */
-    uint32_t payload_len;   /* CALL, EVENT: of the arguments, as they came */
-    uint64_t fingerprint;   /* CALL: of the arguments' bytes, when the host wants it */
-    int meta_ref;           /* table: metadata of an EVENT, or what middleware made of it; LUA_NOREF */
-    int trailers_ref;       /* table: what goes with the answer to the call it serves; LUA_NOREF */
-    int came_ref;           /* table: what came with the answer to its last request; LUA_NOREF */
+    int keep_ref;         /* function: is told instead when the caller is lost (again.c), LUA_NOREF */
+    uint32_t payload_len; /* CALL, EVENT: of the arguments, as they came */
+    uint64_t fingerprint; /* CALL: of the arguments' bytes, when the host wants it */
+    int meta_ref;         /* table: metadata of an EVENT, or what middleware made of it; LUA_NOREF */
+    int trailers_ref;     /* table: what goes with the answer to the call it serves; LUA_NOREF */
+    int came_ref;         /* table: what came with the answer to its last request; LUA_NOREF */
+    struct es_task *
+        *holder; /* borrowed: where somebody keeps this pointer, which is cleared at the end of the job */
     struct es_ltask_ud *ud; /* its handle when one was made; anchored by ud_ref */
     int ud_ref;
 };
@@ -154,7 +156,7 @@ void es_task_run(lua_State *L, struct es_task *t, int nargs);
 /* Puts it in the ready list with its nargs values. */
 void es_task_ready(struct es_task *t, int nargs);
 /* Function and nargs arguments on top of L run in a task of their own, soon (ready list). Pops them. */
-void es_task_call(lua_State *L, struct es_lloop *lp, int nargs);
+struct es_task *es_task_call(lua_State *L, struct es_lloop *lp, int nargs);
 void es_task_cancel(lua_State *L, struct es_task *t);
 /* The caller of the handler that t runs has given up: its on_cancel functions run, then it is cancelled. */
 void es_task_give_up(lua_State *L, struct es_task *t, uint64_t code);

@@ -15,8 +15,8 @@
 #define CONN_MT "echostream.h3"
 
 static const char *const conn_names[] = {"open", "goaway", "credit", "idle", "closed", "early"};
-static const char *const exchange_names[] = {"request",  "informed", "response",
-                                             "readable", "writable", "aborted"};
+static const char *const exchange_names[] = {"request",  "informed", "response", "readable",
+                                             "writable", "aborted",  "late"};
 
 /* ---- apps ---- */
 
@@ -31,7 +31,7 @@ static struct es_lh3_app *app_new(struct es_lloop *lp)
         return NULL;
     a->refs = 1;
     a->loop = es_lloop_ref(lp);
-    a->fn_ref = LUA_NOREF;
+    a->fn_ref = a->idle_ref = LUA_NOREF;
     es_list_init(&a->conns);
     a->cfg.events = lp->events;
     a->cfg.timers = es_poller_timers(lp->poller);
@@ -55,8 +55,10 @@ void es_lh3_app_unref(struct es_lh3_app *a)
     if (--a->refs != 0)
         return;
     struct es_lua *lua = a->loop->lua;
-    if (a->fn_ref != LUA_NOREF && !lua->closing && lua_checkstack(lua->main, 4))
+    if (!lua->closing && lua_checkstack(lua->main, 4)) {
         luaL_unref(lua->main, LUA_REGISTRYINDEX, a->fn_ref);
+        luaL_unref(lua->main, LUA_REGISTRYINDEX, a->idle_ref);
+    }
     es_lloop_unref(a->loop);
     es_free(a);
 }
@@ -148,8 +150,58 @@ static void conn_over(struct es_lh3 *c)
 static void begin(lua_State *L, struct es_lh3 *c, struct es_exchange *x)
 {
     lua_rawgeti(L, LUA_REGISTRYINDEX, c->app->fn_ref);
-    es_lua_push_exchange(L, c, x);
-    es_task_call(L, c->app->loop, 1);
+    struct es_lexchange *box = es_lua_push_exchange(L, c, x);
+    struct es_task *t = es_task_call(L, c->app->loop, 1);
+    box->task = t; /* the userdata lives: its task has it */
+    if (t != NULL)
+        t->holder = &box->task;
+}
+
+/* The handler took too long: the client hears it now, whatever the handler goes on doing. */
+static void answer_late(lua_State *L, struct es_lh3 *c, struct es_exchange *x)
+{
+    static const char body[] =
+        "{\"error\":{\"code\":\"timeout\",\"message\":\"the handler did not answer in time\"}}";
+    static const struct es_h3_field fields[] = {{"content-type", "application/json", 12, 16, 0}};
+    size_t n;
+    const char *path = es_h3_head_pseudo(es_exchange_head(x), ES_H3_PATH, &n);
+
+    (void)es_exchange_answer(x, 504, fields, 1, body, sizeof body - 1, NULL, NULL);
+    es_lua_log(L, c->app->loop->lua, "warn", "a handler did not answer in time", NULL, path);
+    es_lloop_wake(c->app->loop);
+}
+
+static void end_handler(lua_State *L, struct es_exchange *x, uint64_t code)
+{
+    struct es_lexchange *box = es_lua_exchange_find(L, x);
+
+    if (box != NULL && box->task != NULL)
+        es_task_give_up(L, box->task, code);
+}
+
+static void exchange_event(lua_State *L, struct es_lh3 *c, struct es_exchange *x, unsigned bits)
+{
+    struct es_exchange_error e;
+
+    if ((bits & ES_EX_LATE) != 0) {
+        answer_late(L, c, x);
+        end_handler(L, x, ES_APP_DEADLINE);
+    }
+    es_quic_notify(L, c->app->loop, x, bits & ~(unsigned)(ES_EX_REQUEST | ES_EX_LATE), exchange_names);
+    if ((bits & ES_EX_ABORTED) != 0)
+        end_handler(L, x, es_exchange_error(x, &e) == 0 ? e.code : 0);
+}
+
+/* Whoever drains looks again. */
+static void maybe_idle(lua_State *L, struct es_lh3_app *a)
+{
+    if (a->idle_ref == LUA_NOREF)
+        return;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, a->idle_ref);
+    if (lua_pcall(L, 0, 0, 0) != LUA_OK) {
+        es_lua_log(L, a->loop->lua, "error", es_lua_error_text(L, -1), NULL, "http3");
+        lua_pop(L, 1);
+    }
 }
 
 struct told {
@@ -171,11 +223,13 @@ static int event_body(lua_State *L)
             begin(L, c, x);
             t->begun = 1;
         }
-        es_quic_notify(L, c->app->loop, x, t->bits & ~(unsigned)ES_EX_REQUEST, exchange_names);
+        exchange_event(L, c, x, t->bits);
     } else {
         struct es_lh3 *c = es_h3_user(t->ev->owner);
 
         es_quic_notify(L, c->app->loop, c, t->bits, conn_names);
+        if ((t->bits & (ES_H3_IDLE | ES_H3_CLOSED)) != 0)
+            maybe_idle(L, c->app);
     }
     return 0;
 }
@@ -222,8 +276,9 @@ struct es_lh3_app *es_lua_check_h3_host(lua_State *L, int idx)
 
 static void read_limits(lua_State *L, int idx, struct es_h3_config *cfg)
 {
-    static const char *const fields[] = {"max_header_bytes", "max_header_fields", "max_target_bytes",
-                                         "head_timeout",     "connect",           NULL};
+    static const char *const fields[] = {
+        "max_header_bytes", "max_header_fields", "max_target_bytes", "head_timeout",
+        "body_timeout",     "timeout",           "connect",          NULL};
     lua_Integer v;
 
     if (lua_isnoneornil(L, idx))
@@ -236,6 +291,8 @@ static void read_limits(lua_State *L, int idx, struct es_h3_config *cfg)
     if (es_lua_opt_integer(L, idx, "max_target_bytes", 16, 1 << 24, &v))
         cfg->limits.max_target = (size_t)v;
     es_lua_opt_seconds(L, idx, "head_timeout", &cfg->limits.head_timeout);
+    es_lua_opt_seconds(L, idx, "body_timeout", &cfg->limits.body_timeout);
+    es_lua_opt_seconds(L, idx, "timeout", &cfg->limits.answer_timeout);
     es_lua_opt_boolean(L, idx, "connect", &cfg->connect);
 }
 
@@ -281,20 +338,45 @@ static int host_close(lua_State *L)
     return 0;
 }
 
-/* connections, requests that were not let go */
+/* connections, of them with something under way, the longest round trip of all in seconds */
 static int host_in_flight(lua_State *L)
 {
     struct es_lh3_app *a = es_lua_check_h3_host(L, 1);
-    size_t conns = 0, requests = 0;
+    struct es_link_stats st;
+    lua_Integer conns = 0, busy = 0;
+    uint64_t rtt = 0;
 
     es_list_foreach(it, &a->conns)
     {
+        struct es_h3 *h = es_container_of(it, struct es_lh3, node)->h;
+
+        if (es_h3_link(h) == NULL)
+            continue;
         conns++;
-        requests += es_h3_in_flight(es_container_of(it, struct es_lh3, node)->h);
+        busy += !es_h3_is_idle(h);
+        es_link_stats_get(es_h3_link(h), &st);
+        rtt = st.rtt_smoothed > rtt ? st.rtt_smoothed : rtt;
     }
-    lua_pushinteger(L, (lua_Integer)conns);
-    lua_pushinteger(L, (lua_Integer)requests);
-    return 2;
+    lua_pushinteger(L, conns);
+    lua_pushinteger(L, busy);
+    lua_pushnumber(L, (lua_Number)rtt / 1e9);
+    return 3;
+}
+
+/* on_idle(fn): fn() is called when a connection that was told to go may be idle, or is closed; nil: no more
+ */
+static int host_on_idle(lua_State *L)
+{
+    struct es_lh3_app *a = es_lua_check_h3_host(L, 1);
+
+    lua_settop(L, 2);
+    luaL_unref(L, LUA_REGISTRYINDEX, a->idle_ref);
+    a->idle_ref = LUA_NOREF;
+    if (!lua_isnil(L, 2)) {
+        luaL_checktype(L, 2, LUA_TFUNCTION);
+        a->idle_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+    }
+    return 0;
 }
 
 static int host_gc(lua_State *L)
@@ -306,6 +388,15 @@ static int host_gc(lua_State *L)
     if (a != NULL)
         es_lh3_app_unref(a);
     return 0;
+}
+
+/* Whether the running task serves a request. */
+static int core_h3_serving(lua_State *L)
+{
+    struct es_task *t = es_task_current(L);
+
+    lua_pushboolean(L, t != NULL && t->holder != NULL);
+    return 1;
 }
 
 /* ---- connections that we dial ---- */
@@ -524,8 +615,11 @@ static int core_h3_dial(lua_State *L)
 
 void es_lua_open_http3(lua_State *L, int core)
 {
-    static const luaL_Reg host_methods[] = {
-        {"goaway", host_goaway}, {"close", host_close}, {"in_flight", host_in_flight}, {NULL, NULL}};
+    static const luaL_Reg host_methods[] = {{"goaway", host_goaway},
+                                            {"close", host_close},
+                                            {"in_flight", host_in_flight},
+                                            {"on_idle", host_on_idle},
+                                            {NULL, NULL}};
     static const luaL_Reg host_meta[] = {{"__gc", host_gc}, {NULL, NULL}};
     static const luaL_Reg conn_methods[] = {
         {"notify", conn_notify},       {"request", conn_request},     {"goaway", conn_goaway},
@@ -538,6 +632,8 @@ void es_lua_open_http3(lua_State *L, int core)
     es_lua_open_exchange(L);
     lua_pushcfunction(L, core_h3_host);
     lua_setfield(L, core, "h3_host");
+    lua_pushcfunction(L, core_h3_serving);
+    lua_setfield(L, core, "h3_serving");
     lua_pushcfunction(L, core_h3_dial);
     lua_setfield(L, core, "h3_dial");
 }

@@ -27,12 +27,23 @@ void es_lua_exchange_fill(lua_State *L, struct es_lexchange *box, struct es_exch
     es_quic_link_userdata(L, x);
 }
 
-void es_lua_push_exchange(lua_State *L, struct es_lh3 *c, struct es_exchange *x)
+struct es_lexchange *es_lua_push_exchange(lua_State *L, struct es_lh3 *c, struct es_exchange *x)
 {
     struct es_lexchange *box = es_lua_exchange_box(L, c);
 
     es_quic_link_userdata(L, x);
     box->x = x;
+    return box;
+}
+
+struct es_lexchange *es_lua_exchange_find(lua_State *L, struct es_exchange *x)
+{
+    struct es_lexchange *box = NULL;
+
+    if (es_quic_push(L, x))
+        box = lua_touserdata(L, -1);
+    lua_pop(L, 1);
+    return box;
 }
 
 static struct es_lexchange *check(lua_State *L)
@@ -70,11 +81,12 @@ static int over(lua_State *L, struct es_lexchange *b)
         return es_h3_closed_by(es_exchange_h3(b->x)) != NULL ? es_lua_h3_closed(L, b->c)
                                                              : es_lua_closed(L, "request");
     lua_pushnil(L);
-    const char *code = e.code == ES_H3_REQUEST_CANCELLED  ? "cancelled"
-                       : e.code == ES_H3_REQUEST_REJECTED ? "unavailable"
-                       : e.code == ES_H3_EXCESSIVE_LOAD   ? "resource_exhausted"
-                       : e.code == ES_H3_INTERNAL_ERROR   ? "internal"
-                                                          : es_lua_err_code(e.err);
+    const char *code = e.err == ES_ERR_TIMEOUT             ? "timeout"
+                       : e.code == ES_H3_REQUEST_CANCELLED ? "cancelled"
+                       : e.code == ES_H3_REQUEST_REJECTED  ? "unavailable"
+                       : e.code == ES_H3_EXCESSIVE_LOAD    ? "resource_exhausted"
+                       : e.code == ES_H3_INTERNAL_ERROR    ? "internal"
+                                                           : es_lua_err_code(e.err);
     es_lua_push_error(L, code, "%s gave the request up (HTTP/3 code %I)", e.peer ? "the peer" : "this side",
                       (LUAI_UACINT)e.code);
     lua_createtable(L, 0, 2);
@@ -161,8 +173,9 @@ static int x_target(lua_State *L)
                                               ES_H3_PROTOCOL};
     struct es_lexchange *b = check(L);
     const struct es_h3_head *head = b->x != NULL ? es_exchange_head(b->x) : NULL;
+    struct es_exchange_error e;
 
-    if (head == NULL)
+    if (head == NULL || es_exchange_error(b->x, &e) == 0)
         return over(L, b);
     for (int i = 0; i < 5; i++) {
         size_t n;
@@ -253,6 +266,13 @@ static int x_read(lua_State *L)
     if (rc == ES_ERR_NOT_FOUND) {
         lua_pushnil(L);
         return 1;
+    }
+    if (rc == ES_ERR_TIMEOUT) {
+        lua_pushnil(L);
+        es_lua_push_error(L, "timeout", "the body did not come in time");
+        lua_pushinteger(L, 408);
+        lua_setfield(L, -2, "http_status");
+        return 2;
     }
     if (rc != 0)
         return rc == ES_ERR_AGAIN ? again(L) : over(L, b);
@@ -380,6 +400,19 @@ static int x_reset(lua_State *L)
     return ok(L);
 }
 
+/* timeouts(answer, body): seconds, from now on; 0: none */
+static int x_timeouts(lua_State *L)
+{
+    struct es_lexchange *b = check(L);
+    lua_Number answer = luaL_checknumber(L, 2), body = luaL_checknumber(L, 3);
+
+    luaL_argcheck(L, answer >= 0 && answer < 1e9, 2, "expected seconds");
+    luaL_argcheck(L, body >= 0 && body < 1e9, 3, "expected seconds");
+    if (b->x != NULL)
+        es_exchange_set_timeouts(b->x, (uint64_t)(answer * 1e9), (uint64_t)(body * 1e9));
+    return 0;
+}
+
 static int x_priority(lua_State *L)
 {
     struct es_lexchange *b = check(L);
@@ -456,6 +489,10 @@ static int x_gc(lua_State *L)
     struct es_lexchange *b = check(L);
 
     (void)x_release(L);
+    if (b->task != NULL) {
+        b->task->holder = NULL;
+        b->task = NULL;
+    }
     if (b->c != NULL) {
         es_lh3_unref(b->c);
         b->c = NULL;
@@ -465,14 +502,28 @@ static int x_gc(lua_State *L)
 
 void es_lua_open_exchange(lua_State *L)
 {
-    static const luaL_Reg methods[] = {
-        {"target", x_target},   {"header", x_header},       {"answer", x_answer},
-        {"error", x_error},     {"peer_cert", x_peer_cert}, {"fields", x_fields},
-        {"status", x_status},   {"informed", x_informed},   {"read", x_read},
-        {"inform", x_inform},   {"respond", x_respond},     {"write", x_write},
-        {"finish", x_finish},   {"reset", x_reset},         {"priority", x_priority},
-        {"id", x_id},           {"notify", x_notify},       {"peer_addr", x_peer_addr},
-        {"release", x_release}, {"early", x_early},         {NULL, NULL}};
+    static const luaL_Reg methods[] = {{"target", x_target},
+                                       {"header", x_header},
+                                       {"answer", x_answer},
+                                       {"error", x_error},
+                                       {"peer_cert", x_peer_cert},
+                                       {"fields", x_fields},
+                                       {"status", x_status},
+                                       {"informed", x_informed},
+                                       {"read", x_read},
+                                       {"inform", x_inform},
+                                       {"respond", x_respond},
+                                       {"write", x_write},
+                                       {"finish", x_finish},
+                                       {"reset", x_reset},
+                                       {"priority", x_priority},
+                                       {"timeouts", x_timeouts},
+                                       {"id", x_id},
+                                       {"notify", x_notify},
+                                       {"peer_addr", x_peer_addr},
+                                       {"release", x_release},
+                                       {"early", x_early},
+                                       {NULL, NULL}};
     static const luaL_Reg meta[] = {{"__gc", x_gc}, {"__close", x_release}, {NULL, NULL}};
 
     es_lua_class(L, EXCHANGE_MT, methods, meta);

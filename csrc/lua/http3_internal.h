@@ -12,6 +12,7 @@ struct es_lh3_app {
     struct es_app core, app; /* the core's, and ours around it */
     struct es_list conns;    /* es_lh3.node, until they are over */
     int fn_ref;              /* what gets the requests; LUA_NOREF: a dialled one */
+    int idle_ref;            /* what hears that a connection may be idle; LUA_NOREF: nobody wants to */
 };
 
 struct es_lh3 {
@@ -27,6 +28,7 @@ struct es_lh3 {
 struct es_lexchange {      /* userdata; user value 1: the notify function */
     struct es_exchange *x; /* the binding's reference; NULL after release() */
     struct es_lh3 *c;      /* referenced */
+    struct es_task *task;  /* borrowed: of its handler, NULL once that ended (es_task.holder) */
 };
 
 /* http3.c */
@@ -35,7 +37,10 @@ void es_lh3_unref(struct es_lh3 *c);
 int es_lua_h3_closed(lua_State *L, const struct es_lh3 *c); /* nil and why; 2 */
 
 /* http3_exchange.c */
-void es_lua_push_exchange(lua_State *L, struct es_lh3 *c, struct es_exchange *x); /* may raise */
+/* The userdata, pushed; may raise. */
+struct es_lexchange *es_lua_push_exchange(lua_State *L, struct es_lh3 *c, struct es_exchange *x);
+/* Its userdata while it lives; NULL. */
+struct es_lexchange *es_lua_exchange_find(lua_State *L, struct es_exchange *x);
 struct es_lexchange *es_lua_exchange_box(lua_State *L, struct es_lh3 *c); /* pushed, empty; may raise */
 void es_lua_exchange_fill(lua_State *L, struct es_lexchange *box, struct es_exchange *x); /* on top of L */
 /* The list { name, value, name, value, … } at idx, nil: none; valid while L's stack keeps what this pushes.

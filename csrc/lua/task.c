@@ -90,6 +90,13 @@ static void leave_method(struct es_task *t)
     t->method = NULL;
 }
 
+static void leave_holder(struct es_task *t)
+{
+    if (t->holder != NULL)
+        *t->holder = NULL;
+    t->holder = NULL;
+}
+
 /* The job is over in every respect: the coroutine goes back to the pool. */
 static void task_recycle(lua_State *L, struct es_task *t)
 {
@@ -106,6 +113,7 @@ static void task_recycle(lua_State *L, struct es_task *t)
         drop_ref(L, &t->ud_ref);
     }
     leave_method(t);
+    leave_holder(t);
     if (t->session) {
         es_session_unref(t->session);
         t->session = NULL;
@@ -255,15 +263,16 @@ void es_task_ready(struct es_task *t, int nargs)
     es_lloop_wake(t->loop);
 }
 
-void es_task_call(lua_State *L, struct es_lloop *lp, int nargs)
+struct es_task *es_task_call(lua_State *L, struct es_lloop *lp, int nargs)
 {
     struct es_task *t = lp->closed ? NULL : es_task_new(L, lp, ES_JOB_HOOK);
     if (!t || !lua_checkstack(t->co, nargs + 1)) {
         lua_pop(L, nargs + 1);
-        return;
+        return NULL;
     }
     lua_xmove(L, t->co, nargs + 1);
     es_task_ready(t, nargs);
+    return t;
 }
 
 void es_task_discard(lua_State *L, struct es_task *t)
@@ -328,6 +337,7 @@ void es_task_close_all(lua_State *L, struct es_lloop *lp)
             struct es_task *t = es_container_of(it, struct es_task, node);
             es_job_abandon(t);
             leave_method(t);
+            leave_holder(t);
             if (t->session)
                 es_session_unref(t->session);
             if (t->channel) {

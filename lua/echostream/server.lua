@@ -416,6 +416,9 @@ local function drain(self, grace)
   local rec = self._rec
   local deadline = rec.core:now() + grace
   self._endpoint:accepting(false)
+  if self._http_host and grace > 0 then
+    self._http_host:warn()
+  end
   local busy = {}
   for peer in pairs(self._sessions) do
     if peer._ud:is_open() then
@@ -525,7 +528,7 @@ function Server:stop(opts, callback)
   end
   if callback then
     return task.call_back(callback, stop, self, grace)
-  elseif core.call_cancelled() ~= nil or not task.can_wait() then
+  elseif core.call_cancelled() ~= nil or core.h3_serving() or not task.can_wait() then
     task.spawn(stop, self, grace)
     return true
   end

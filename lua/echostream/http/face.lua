@@ -17,6 +17,8 @@ M.fields = {
   max_header_fields = { type = "integer", min = 8, max = 1 << 16, default = 100 },
   max_target_bytes = { type = "integer", min = 16, max = 1 << 24, default = 16 << 10 },
   head_timeout = { type = "seconds", default = 10 },
+  body_timeout = { type = "seconds", default = 30 },
+  timeout = { type = "seconds", default = 30 },
   alt_svc = { type = "string" },
 }
 
@@ -135,19 +137,26 @@ function methods:http(fn)
 end
 
 ---@class echostream.options.route
----@field max_body? integer  bytes; the longest body that is read; the server's otherwise
+---@field max_body? integer  bytes; the longest body that is read (default: the server's)
+---@field timeout? number  seconds in which it has to begin its answer, once it was called; 0: as long as it likes (default: the server's)
+---@field body_timeout? number  seconds that bodies may stand still; 0: as long as they like, for what is quiet at times (default: the server's)
 
 local route_fields = {
   max_body = { type = "integer", min = 0 },
+  timeout = { type = "seconds" },
+  body_timeout = { type = "seconds" },
 }
-M.route_fields = route_fields
 
 local function limited(fn, o)
-  if o.max_body == nil then
+  if next(o) == nil then
     return fn
   end
   return function(request, response)
-    request._max_body = o.max_body
+    request._max_body = o.max_body or request._max_body
+    if o.timeout or o.body_timeout then
+      local limits = request._host.limits
+      request._x:timeouts(o.timeout or limits.timeout, o.body_timeout or limits.body_timeout)
+    end
     return fn(request, response)
   end
 end

@@ -153,7 +153,8 @@ end
 --- The next piece of the body, at most 64 KiB. Waits for it.
 ---@param timeout? number seconds
 ---@return string|nil piece  nil: the end, or an error
----@return echostream.error? err  `cancelled`: the client gave up; `timeout`; `resource_exhausted`: the body is longer than `max_body`
+---@return echostream.error? err  `cancelled`: the client gave up; `timeout` (408 when it is the client's, see `body_timeout`);
+--- `resource_exhausted`: the body is longer than `max_body`
 function Request:read(timeout)
   if self._failed then
     return nil, self._failed
@@ -175,13 +176,8 @@ function Request:read(timeout)
     if size > self._max_body then
       return too_long(self)
     end
-  elseif err then
-    if err.code == "timeout" and x:late() then
-      err.http_status = 408
-    end
-    if err.code ~= "timeout" or err.http_status then
-      self._failed = err
-    end
+  elseif err and (err.code ~= "timeout" or err.http_status) then -- not only this wait
+    self._failed = err
   end
   return piece, err
 end

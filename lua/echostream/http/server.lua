@@ -89,21 +89,51 @@ end
 ---@field now fun(): number
 ---@field max_body integer
 ---@field alt_svc string?
+---@field limits echostream.options.http
 ---@field handle echostream.http.handler
 local Host = {}
 Host.__index = Host
 
---- Takes no more requests and waits until those that are there were answered.
+local QUIET <const>, TRIPS <const> = 0.01, 3
+
+--- The first step of a drain: says that no new requests should come, and takes those that are on their way nevertheless.
+---@package
+function Host:warn()
+  self.core:goaway(false)
+  self._warned = self.now()
+end
+
+--- The second: takes no more requests and waits until those that are there were answered, and their answers acknowledged. Then closes.
 ---@param grace number seconds
 ---@package
 function Host:drain(grace)
-  self.core:goaway(true)
-  if grace > 0 and self._running > 0 then
-    task.await(function(resume)
-      self._idle = resume
-    end, grace)
-    self._idle = nil
+  local core_host, deadline = self.core, self.now() + grace
+  local connections, _, rtt = core_host:in_flight()
+  if connections > 0 and grace > 0 then
+    -- What was sent before the warning arrived needs a round trip; a little more for a peer that is busy.
+    local wait = (self._warned or self.now()) + math.max(QUIET, TRIPS * rtt) - self.now()
+    if wait > 0 then
+      task.sleep(math.min(wait, grace))
+    end
   end
+  core_host:goaway(true)
+  local function idle()
+    return select(2, core_host:in_flight()) == 0 and self._running == 0
+  end
+  local left = deadline - self.now()
+  if left > 0 and not idle() then
+    task.await(function(resume)
+      self._look = function()
+        if idle() then
+          resume(true)
+        end
+      end
+      core_host:on_idle(self._look)
+    end, left)
+    core_host:on_idle(nil)
+    self._look = nil
+  end
+  core_host:close "the server stopped"
 end
 
 --- Makes a host.
@@ -113,18 +143,18 @@ end
 ---@return echostream.http.host
 ---@package
 function M.new(rec, handle, opts)
-  local self = setmetatable({ now = loop.now, max_body = opts.max_body, alt_svc = opts.alt_svc, handle = handle, _running = 0, _idle = nil,
-    core = nil }, Host)
+  local self = setmetatable({ now = loop.now, max_body = opts.max_body, alt_svc = opts.alt_svc, limits = opts, handle = handle,
+    core = nil, _running = 0, _look = nil, _warned = nil }, Host)
   self.core = core.h3_host(rec.core, function(x)
     self._running = self._running + 1
     serve(self, x)
     self._running = self._running - 1
-    if self._running == 0 and self._idle then
-      self._idle(true)
+    if self._look then
+      self._look()
     end
   end, {
     max_header_bytes = opts.max_header_bytes, max_header_fields = opts.max_header_fields, max_target_bytes = opts.max_target_bytes,
-    head_timeout = opts.head_timeout,
+    head_timeout = opts.head_timeout, body_timeout = opts.body_timeout, timeout = opts.timeout,
   })
   return self
 end
