@@ -8,13 +8,12 @@ local calls = require "echostream.http.calls"
 local dedupe = require "echostream.dedupe"
 local face = require "echostream.http.face"
 local host = require "echostream.host"
-local identity = require "echostream.identity"
 local introspect = require "echostream.introspect"
-local log = require "echostream.log"
 local loop = require "echostream.loop"
 local middleware = require "echostream.middleware"
 local newcomers = require "echostream.newcomers"
 local options = require "echostream.options"
+local renewal = require "echostream.renewal"
 local task = require "echostream.task"
 local tls = require "echostream.tls"
 local topic = require "echostream.topic"
@@ -28,7 +27,7 @@ local M = {}
 ---@field cert_hash string  "sha256:<hex>" of the whole certificate: what browsers take
 ---@field state "new"|"starting"|"running"|"stopping"|"stopped"
 local Server = {}
-for _, methods in ipairs { host.methods, admission.methods, face.methods, calls.methods } do
+for _, methods in ipairs { host.methods, admission.methods, face.methods, calls.methods, renewal.methods } do
   for name, method in pairs(methods) do
     Server[name] = method
   end
@@ -131,6 +130,8 @@ function make(opts)
     _tls = nil,
     _endpoint = nil,
     _renewal = nil,
+    _next_tls = nil, -- shown soon: renewal.lua
+    _next_made = nil,
     _waiting = {}, -- resume functions of those who wait for the stop
   }, meta)
   host.init(self, checked, true)
@@ -184,30 +185,6 @@ end
 function Server:set_certificate(opts)
   local ok, err = tls.replace("server:set_certificate", self, opts, make_tls)
   return ok, err
-end
-
--- A made certificate outlives its days while the server runs: it is replaced, the key stays.
-local function schedule_renewal(self)
-  local after = self._options.renew_after or not self._rec.sim and (identity.DAYS - 1) * 86400
-  if self._options.cert or not after then
-    return
-  end
-  self._renewal = self._rec.core:timer(after, function()
-    if self.state ~= "running" then
-      return
-    end
-    local before = self._tls
-    self._tls = nil
-    local ok, err = self:_identify()
-    if ok then
-      ok, err = self._endpoint:set_tls(self._tls)
-    end
-    if not ok then
-      self._tls = self._tls or before
-      log.write("error", "the server's certificate could not be renewed: " .. tostring(err))
-    end
-    schedule_renewal(self)
-  end)
 end
 
 -- Start -------------------------------------------------------------------------------------------------------
@@ -266,7 +243,7 @@ local function start(self)
     self:_finish_stop()
     return nil, err
   end
-  schedule_renewal(self)
+  renewal.start(self, make_tls)
   if not self._options.quiet then
     io.stderr:write(("echostream: listening on %s, %s\n"):format(self.address,
       self._options.cert and "with its own certificate" or "pin " .. self.pin))
@@ -462,10 +439,7 @@ local function drain(self, grace)
 end
 
 function Server:_finish_stop()
-  if self._renewal then
-    self._renewal:stop()
-    self._renewal = nil
-  end
+  renewal.stop(self)
   for peer in pairs(self._sessions) do
     peer._ud:close(nil, "the server stopped")
   end

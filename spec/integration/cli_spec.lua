@@ -1,6 +1,7 @@
 -- The command `echostream`, as a user starts it: in processes of its own.
 
 local certs = require "spec.support.certs"
+local base64 = require "echostream.base64"
 local core = require "echostream.core"
 local identity = require "echostream.identity"
 local process = require "spec.support.process"
@@ -92,6 +93,33 @@ describe("echostream", function()
       assert.equal(info.not_after, made.not_after)
       assert.equal(identity.pin_text(info.spki), made.pin)
       assert.equal(identity.pin_text(info.der), made.cert_hash)
+    end)
+
+    it("prints what browsers need", function()
+      local result = cli(("cert --browser --out %s --json"):format(dir .. "/browser"))
+      assert.equal(0, result.code, result.err)
+      local made = assert(core.codec.json.unpack(result.out))
+      local info = assert(core.cert_inspect(process.read(made.cert)))
+      assert.equal(info.der, base64.decode(made.cert_hash_base64))
+      assert.equal(info.spki, base64.decode(made.spki_base64))
+      assert.matches('serverCertificateHashes: [{ algorithm: "sha-256", value: Uint8Array.from(atob("' .. made.cert_hash_base64, made.javascript,
+        1, true)
+      assert.matches("--ignore-certificate-errors-spki-list=" .. made.spki_base64, made.chromium, 1, true)
+      assert.is_true(info.not_after - info.not_before <= 14 * 86400)
+      local text = cli(("cert --browser --out %s"):format(dir .. "/browser"))
+      assert.matches(made.spki_base64, text.out, 1, true) -- the key is the same
+      assert.equal(2, cli("cert --browser --days 14 --out " .. dir .. "/browser").code)
+    end)
+
+    it("refuses a key that browsers would not take", function()
+      if run("command -v openssl").code ~= 0 then pending "openssl is not installed" end
+      local out = dir .. "/rsa"
+      assert.equal(0, run(("mkdir -p %s && openssl ecparam -name secp384r1 -genkey -noout -out %s/key.pem && chmod 600 %s/key.pem")
+        :format(out, out, out)).code)
+      local refused = cli("cert --browser --out " .. out)
+      assert.equal(1, refused.code)
+      assert.matches("P-256", refused.err, 1, true)
+      assert.equal(0, cli("cert --out " .. out).code)
     end)
 
     it("keeps the key, and so the pin, when the certificate is renewed", function()

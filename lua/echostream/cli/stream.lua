@@ -1,5 +1,6 @@
 --- `echostream stream`: a named stream between standard input and output, as netcat does for TCP.
 
+local base64 = require "echostream.base64"
 local cli = require "echostream.cli"
 local connection = require "echostream.cli.connection"
 local core = require "echostream.core"
@@ -28,38 +29,6 @@ M.options = connection.options {
 }
 M.min, M.max = 2, 2
 
--- Base64 ------------------------------------------------------------------------------------------------------
-
-local alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
-
-local function to_base64(bytes)
-  return (bytes:gsub("..?.?", function(part)
-    local a, b, c = part:byte(1, 3)
-    local n = a << 16 | (b or 0) << 8 | (c or 0)
-    local out = ""
-    for shift = 18, 0, -6 do
-      local i = (n >> shift & 63) + 1
-      out = out .. alphabet:sub(i, i)
-    end
-    return out:sub(1, #part + 1) .. ("="):rep(3 - #part)
-  end))
-end
-
-local function from_base64(text)
-  local digits = text:gsub("%s", ""):gsub("=+$", "")
-  if digits:find("[^%w+/]") or #digits % 4 == 1 then
-    return nil
-  end
-  return (digits:gsub("..?.?.?", function(part)
-    local n = 0
-    for i = 1, 4 do
-      local digit = i <= #part and alphabet:find(part:sub(i, i), 1, true) or 1
-      n = n << 6 | digit - 1
-    end
-    return string.char(n >> 16 & 255, n >> 8 & 255, n & 255):sub(1, #part - 1)
-  end))
-end
-
 -- Messages and lines --------------------------------------------------------------------------------------------
 
 -- What a line of standard input sends: { data = }, or nil and what is wrong with it.
@@ -74,7 +43,7 @@ local function message_of(line, has_codec)
   end
   local data = type(value) == "table" and value.data
   if type(value) == "table" and type(value.base64) == "string" then
-    data = from_base64(value.base64)
+    data = base64.decode(value.base64)
   end
   if type(data) ~= "string" then
     return nil, 'a line of standard input is neither "text" nor {"data":"text"} nor {"base64":"…"}: ' .. errors.show(line)
@@ -89,7 +58,7 @@ local function line_of(frame, has_codec)
   elseif utf8.len(frame.data) then
     out.data = frame.data
   else
-    out.base64 = to_base64(frame.data)
+    out.base64 = base64.encode(frame.data)
   end
   return core.codec.json.pack(out)
 end
