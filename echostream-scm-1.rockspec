@@ -117,6 +117,7 @@ build = {
         "csrc/lua/tls_peer.c",
         "csrc/lua/value.c",
         "csrc/lua/watchdog.c",
+        "csrc/lua/webtransport.c",
         "csrc/session/answer.c",
         "csrc/session/calls_in.c",
         "csrc/session/calls_out.c",

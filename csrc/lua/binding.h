@@ -250,6 +250,8 @@ struct es_lsession { /* userdata "echostream.session" points here; es_session_us
 void es_lua_open_session(lua_State *L, int core);
 /* The binding's side of a session that a peer opened: the open hook runs. NULL: it failed (logged), s was
  * closed. */
+/* The link of its whole connection; NULL after CLOSED. */
+struct es_link *es_lsession_connection(struct es_lsession *ls);
 struct es_lsession *es_lsession_accept(lua_State *L, struct es_lhost *h, struct es_session *s);
 /* The same of one that dials: the function at index `done` is told when it is open or failed. The caller sets
  * `s` and then runs the hook, or forgets it. NULL: logged. */

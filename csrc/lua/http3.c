@@ -55,10 +55,12 @@ void es_lh3_app_unref(struct es_lh3_app *a)
     if (--a->refs != 0)
         return;
     struct es_lua *lua = a->loop->lua;
-    if (!lua->closing && lua_checkstack(lua->main, 4)) {
+    int usable = !lua->closing && lua_checkstack(lua->main, 8);
+    if (usable) {
         luaL_unref(lua->main, LUA_REGISTRYINDEX, a->fn_ref);
         luaL_unref(lua->main, LUA_REGISTRYINDEX, a->idle_ref);
     }
+    es_lua_wt_free(usable ? lua->main : NULL, &a->wt);
     es_lloop_unref(a->loop);
     es_free(a);
 }
@@ -301,13 +303,18 @@ static int core_h3_host(lua_State *L)
     struct es_lloop *lp = es_lua_check_loop(L, 1);
 
     luaL_checktype(L, 2, LUA_TFUNCTION);
-    lua_settop(L, 3);
+    lua_settop(L, 4);
     struct es_lh3_app **box = es_lua_new(L, HOST_MT, sizeof *box, 0);
     struct es_lh3_app *a = app_new(lp);
     if (a == NULL)
         return luaL_error(L, "out of memory");
     *box = a;
     read_limits(L, 3, &a->cfg);
+    if (!lua_isnil(L, 4)) {
+        es_lua_wt_read(L, 4, &a->wt);
+        a->cfg.webtransport = &a->wt.core;
+        lua_settop(L, 5); /* the userdata */
+    }
     lua_pushvalue(L, 2);
     a->fn_ref = luaL_ref(L, LUA_REGISTRYINDEX);
     return 1;

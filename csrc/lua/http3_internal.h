@@ -4,6 +4,7 @@
 
 #include "../base/list.h"
 #include "http3.h"
+#include "webtransport.h"
 
 struct es_lh3_app {
     unsigned refs;
@@ -11,6 +12,7 @@ struct es_lh3_app {
     struct es_h3_config cfg; /* borrowed by the connections */
     struct es_app core, app; /* the core's, and ours around it */
     struct es_list conns;    /* es_lh3.node, until they are over */
+    struct es_lwt wt;        /* of a server that takes WebTransport */
     int fn_ref;              /* what gets the requests; LUA_NOREF: a dialled one */
     int idle_ref;            /* what hears that a connection may be idle; LUA_NOREF: nobody wants to */
 };

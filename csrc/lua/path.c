@@ -83,7 +83,7 @@ int es_lsession_migrate(lua_State *L)
     struct es_lsession *ls = es_lsession_check(L);
     luaL_checkstring(L, 2);
     luaL_checktype(L, 3, LUA_TFUNCTION);
-    struct es_link *link = ls ? es_session_link(ls->s) : NULL;
+    struct es_link *link = ls ? es_lsession_connection(ls) : NULL;
     if (!link)
         return es_lsession_closed_error(L);
     int n = es_lua_migrate(L, link);

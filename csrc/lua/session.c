@@ -6,6 +6,7 @@
 #include "codec.h"
 #include "errors.h"
 #include "luaaux.h"
+#include "webtransport.h"
 
 #define SESSION_MT "echostream.session"
 
@@ -33,6 +34,13 @@ int es_lsession_closed_error(lua_State *L)
     lua_pushnil(L);
     lua_rawgeti(L, LUA_REGISTRYINDEX, ls->refusal_ref);
     return 2;
+}
+
+struct es_link *es_lsession_connection(struct es_lsession *ls)
+{
+    struct es_link *link = es_session_link(ls->s);
+
+    return link != NULL ? link->base : NULL;
 }
 
 static void drop(lua_State *L, int *ref)
@@ -303,12 +311,20 @@ static int core_dial(lua_State *L)
             return luaL_error(L, "instance: expected 16 bytes");
         dial.instance = (const uint8_t *)instance;
     }
+    struct es_wt_dial wt;
+    int over = es_lua_wt_dial(L, 2, le->loop, &wt);
     struct es_lsession *ls = es_lsession_new(L, h, done);
     if (!ls)
         return es_lua_fail(L, ES_ERR_NOMEM, "session");
     dial.user = ls;
     cc.app = &h->app;
     cc.app_arg = &dial;
+    if (over) {
+        wt.app = &h->app;
+        wt.app_arg = &dial;
+        cc.app = es_wt_client_app();
+        cc.app_arg = &wt;
+    }
     struct es_link *link;
     char err[256] = "";
     int rc = es_lua_ticket_options(L, 2, le->loop, &cc);
@@ -575,7 +591,7 @@ static int session_skip_events(lua_State *L)
 static int session_peer_pin(lua_State *L)
 {
     struct es_lsession *ls = es_lsession_check(L);
-    struct es_link *link = ls ? es_session_link(ls->s) : NULL;
+    struct es_link *link = ls ? es_lsession_connection(ls) : NULL;
     uint8_t spki[32];
     if (!link)
         return es_lsession_closed_error(L);
@@ -589,21 +605,21 @@ static int session_peer_pin(lua_State *L)
 static int session_peer_cert(lua_State *L)
 {
     struct es_lsession *ls = es_lsession_check(L);
-    struct es_link *link = ls ? es_session_link(ls->s) : NULL;
+    struct es_link *link = ls ? es_lsession_connection(ls) : NULL;
     return link ? es_lua_push_peer_cert(L, link) : es_lsession_closed_error(L);
 }
 
 static int session_update_key(lua_State *L)
 {
     struct es_lsession *ls = es_lsession_check(L);
-    struct es_link *link = ls ? es_session_link(ls->s) : NULL;
+    struct es_link *link = ls ? es_lsession_connection(ls) : NULL;
     return link ? es_lua_update_key(L, link, ls->loop) : es_lsession_closed_error(L);
 }
 
 static int session_keep_alive(lua_State *L)
 {
     struct es_lsession *ls = es_lsession_check(L);
-    struct es_link *link = ls ? es_session_link(ls->s) : NULL;
+    struct es_link *link = ls ? es_lsession_connection(ls) : NULL;
     if (!link)
         return es_lsession_closed_error(L);
     es_link_keep_alive(link, lua_toboolean(L, 2));
@@ -669,6 +685,7 @@ void es_lua_open_session(lua_State *L, int core)
                                        {"emit_encoded", es_lsession_emit_encoded},
                                        {"on_writable", session_on_writable},
                                        {"open_channel", session_open_channel},
+                                       {"door", es_lua_session_door},
                                        {"open_call", es_lsession_open_call},
                                        {NULL, NULL}};
     static const luaL_Reg meta[] = {{"__gc", session_gc}, {NULL, NULL}};

@@ -203,6 +203,10 @@ static void on_stream_closed(void *user, struct es_link_stream *ls)
     case ES_STRAND_LANE_OUT:
         lane_out_free((struct es_lane_out *)st);
         break;
+    case ES_STRAND_CONTROL_IN: /* the session ends for it, and has it until then */
+        strand_detach(st);
+        uni_over(st);
+        break;
     default:
         uni_over(st);
     }

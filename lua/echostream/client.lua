@@ -15,6 +15,7 @@ local reconnect = require "echostream.reconnect"
 local session = require "echostream.session"
 local task = require "echostream.task"
 local tls = require "echostream.tls"
+local webtransport = require "echostream.http.webtransport"
 
 local M = {}
 
@@ -52,6 +53,7 @@ local schema = {
   metadata = { type = "table" },
   connect_timeout = { type = "seconds" },
   bind = { type = "string" },
+  webtransport = { type = { "boolean", "table" } },
   retry = retry.option,
   reconnect = { type = { "boolean", "table" }, fields = reconnect.fields },
 }
@@ -81,6 +83,7 @@ function M.new(opts)
   if (checked.cert == nil) ~= (checked.key == nil) then
     error('echo.client: options "cert" and "key" belong together', 2)
   end
+  checked.webtransport = webtransport.check_client("echo.client", checked.webtransport)
   local self = setmetatable({
     state = "new",
     session = nil,
@@ -149,6 +152,7 @@ local function dial(self, remote, security, timeout)
       credentials = self._options.metadata,
       instance = self._instance,
       transport = transport,
+      webtransport = webtransport.dial(self._options.webtransport, self._name, self._port),
       done = resume,
     })
     peer, self._dialled = self._dialled, nil -- made by the `open` hook
@@ -229,7 +233,8 @@ local function secure(self, name, port)
   end
   local _, own = context:pin()
   self.pin = own and identity.pin_text(own) or nil
-  local ticket, keep = tls.tickets(opts, self._transport, self._trust, context, name, port, "echostream/1")
+  local ticket, keep = tls.tickets(opts, self._transport, self._trust, context, name, port,
+    opts.webtransport and "h3" or "echostream/1")
   return { context = context, ticket = ticket, keep = keep }
 end
 

@@ -18,6 +18,7 @@ local task = require "echostream.task"
 local tls = require "echostream.tls"
 local topic = require "echostream.topic"
 local view = require "echostream.view"
+local webtransport = require "echostream.http.webtransport"
 
 local M = {}
 
@@ -42,6 +43,7 @@ local schema = {
   grace = { type = "seconds", default = 10 },
   dedupe = dedupe.option,
   http = { type = "table" },
+  webtransport = { type = { "boolean", "table" } },
 }
 for _, fields in ipairs { host.schema, tls.server_schema, newcomers.schema, tls.shared_schema } do
   for name, field in pairs(fields) do
@@ -114,6 +116,7 @@ function make(opts)
   end
   tls.check_server("echo.server", checked)
   checked.http = face.check("echo.server", checked.http)
+  checked.webtransport = webtransport.check_server("echo.server", checked.webtransport)
   local ok, bind_host, port = pcall(address.parse, "echo.server", checked.bind, "0.0.0.0")
   if not ok then
     error(bind_host, 2)
@@ -217,7 +220,7 @@ local function listen(self)
     bind = address.join(ip, self._port),
     tls = self._tls,
     apps = apps,
-    transport = self._transport,
+    transport = webtransport.transport(self._transport, self._options.webtransport),
     qlog = self._extra.qlog,
     preferred = self._extra.preferred,
   }, self._options, ip, self._port, self._rec.sim))
@@ -289,6 +292,9 @@ end
 
 function Server:_session_closed(peer, err)
   host.forget(self, peer, err)
+  if self._on_gone then
+    self._on_gone(peer)
+  end
 end
 
 --- Counters since it was made: `sessions` (open now) and `sessions_total`; `calls_in`, `calls_in_running`, `calls_in_refused`,
@@ -389,6 +395,23 @@ local function wait_until_quiet(self, peers, deadline)
   until left <= 0 or before == calls_heard(self) and is_settled(peers)
 end
 
+-- Sessions that share a connection are not told why by its end: each is closed by itself first.
+local function close_shared(self, deadline)
+  local shared = {}
+  for peer in pairs(self._sessions) do
+    if peer.door == "webtransport" then
+      shared[peer] = true
+    end
+  end
+  wait_for(shared, math.min(math.max(deadline - self._rec.core:now(), 0), 1), function(mark)
+    self._on_gone = mark
+    for peer in pairs(shared) do
+      peer._ud:close(nil, "the server stopped")
+    end
+  end)
+  self._on_gone = nil
+end
+
 local function drain(self, grace)
   local rec = self._rec
   local deadline = rec.core:now() + grace
@@ -436,6 +459,7 @@ local function drain(self, grace)
   if self._http_host then
     self._http_host:drain(math.max(deadline - rec.core:now(), 0))
   end
+  close_shared(self, deadline)
 end
 
 function Server:_finish_stop()

@@ -31,7 +31,10 @@ local with = session_with.with
 ---@field peer_cert echostream.certificate?  what the peer's certificate says; nil when it showed none
 ---@field created_at number        seconds since 1970
 ---@field incoming boolean         the peer dialled
----@field door string              how it came: "native", or "h3" for calls over HTTP, whose peer cannot be called
+---@field door string              how it came: "native", or "webtransport" from browsers, or "h3" for calls over HTTP, whose peer cannot be called
+---@field path string?             of WebTransport: what was asked for, with its query
+---@field origin string?           of WebTransport: of the page that asked, "https://example.org"; nil: no page did
+---@field authority string?        of WebTransport: whom the client asked for, "example.org:5000"
 ---@field metadata table<string, string>  the credentials the peer's HELLO carried
 ---@field identity any             what `server:auth` returned for this peer
 ---@field server_ctx echostream.context   the context of the server (or client) it belongs to
@@ -209,6 +212,13 @@ end
 
 -- Sessions ----------------------------------------------------------------------------------------------------
 
+-- How it came.
+local function read_door(self)
+  local _, path, origin, authority = self._ud:door()
+  self.path, self.authority = path, authority
+  self.origin = origin ~= "" and origin or nil
+end
+
 -- What the peer's certificate says, and what was looked at when it came.
 local function certificate_of(ud, host)
   local certificate = tls.describe((ud:peer_cert()))
@@ -226,7 +236,7 @@ end
 ---@return echostream.session
 function M.new(ud, host, incoming, credentials)
   local id, peer_addr, created_at, _, door = ud:info() -- nothing yet while we dial: M.refresh comes later
-  return setmetatable({
+  local self = setmetatable({
     _ud = ud,
     _rec = host._rec,
     _chains = host._chains,
@@ -244,6 +254,10 @@ function M.new(ud, host, incoming, credentials)
     closed_by = nil,
     _close_waiters = nil,
   }, Session)
+  if self.door ~= "native" then
+    read_door(self)
+  end
+  return self
 end
 
 --- Reads again what the core knows about the session.

@@ -34,14 +34,17 @@ local function traced(raised)
   return raised
 end
 
-local function make_env(kind)
-  local env = { kind = kind, logs = {}, opened = {} }
+local function make_env(kind, door)
+  local env = { kind = kind, door = door, logs = {}, opened = {} }
 
   -- A started server. Options as echo.server's.
   function env.server(opts, prepare)
     opts = opts or {}
     opts.bind = opts.bind or "127.0.0.1:0"
     opts.quiet = true
+    if opts.webtransport == nil then
+      opts.webtransport = door == "webtransport"
+    end
     if kind == "quic" then
       opts.state_dir = opts.state_dir or M.state_dir()
     end
@@ -58,6 +61,9 @@ local function make_env(kind)
     opts = opts or {}
     if not opts.pin and not opts.skip_verification and server then
       opts.pin = server.pin
+    end
+    if opts.webtransport == nil then
+      opts.webtransport = door == "webtransport"
     end
     local client = echo.client(opts)
     table.insert(env.opened, client)
@@ -165,20 +171,29 @@ local function make_env(kind)
   return env
 end
 
--- Calls `declare(env)` for each kind of network.
-function M.each(declare)
-  for _, kind in ipairs { "quic", "sim" } do
-    busted.describe(kind == "quic" and "(over sockets)" or "(simulated)", function()
-      declare(make_env(kind))
-    end)
-  end
+-- One kind only. `door`: how sessions come, "native" unless it is said; to try out what was not asked for, the environment's
+-- SPEC_DOOR says otherwise.
+function M.only(kind, declare, door)
+  door = door or os.getenv "SPEC_DOOR" or "native"
+  local name = (kind == "quic" and "(over sockets" or "(simulated") .. (door ~= "native" and ", " .. door or "") .. ")"
+  busted.describe(name, function()
+    declare(make_env(kind, door))
+  end)
 end
 
--- One kind only.
-function M.only(kind, declare)
-  busted.describe(kind == "quic" and "(over sockets)" or "(simulated)", function()
-    declare(make_env(kind))
-  end)
+-- Calls `declare(env)` for each kind of network.
+function M.each(declare)
+  M.only("quic", declare)
+  M.only("sim", declare)
+end
+
+-- For each kind of network and each door; the door of browsers in the simulator only, unless `all`.
+function M.each_door(declare, all)
+  M.each(declare)
+  M.only("sim", declare, "webtransport")
+  if all then
+    M.only("quic", declare, "webtransport")
+  end
 end
 
 return M

@@ -308,7 +308,7 @@ function endpoint:rebind() end
 --- Starts a session; the `open` hook has made its object before this returns. `done(ok, err)` (in a task) when the handshake is
 --- over: true, or nil and the reason. `remote` is a numeric address.
 ---@param endpoint echostream.core.endpoint
----@param options { remote: string, tls: echostream.core.tls, host: echostream.core.host, ticket?: string, on_ticket?: fun(ticket: string), credentials?: table<string,string>, instance?: string, transport?: echostream.core.transport, done: fun(ok: true|nil, err: table|nil) }
+---@param options { remote: string, tls: echostream.core.tls, host: echostream.core.host, ticket?: string, on_ticket?: fun(ticket: string), credentials?: table<string,string>, instance?: string, transport?: echostream.core.transport, webtransport?: { authority: string, path: string, origin?: string }, done: fun(ok: true|nil, err: table|nil) }
 ---@return echostream.core.session|nil session, table|nil err
 function core.dial(endpoint, options) end
 
@@ -324,6 +324,9 @@ function core.door(loop, options) end
 
 ---@class echostream.core.session: userdata
 local session = {}
+--- Of a session over WebTransport: how it came; nothing for others.
+---@return string? name, string? path, string? origin, string? authority
+function session:door() end
 ---@return integer id, string peer_addr, number created_at, string agent
 function session:info() end
 ---@return boolean

@@ -55,6 +55,7 @@
 ---@field quiet? boolean  does not print address and pin (default: false)
 ---@field renew_after? number  seconds; when a made certificate (13 days) is renewed; the key stays (default: 12 days)
 ---@field http? echostream.options.http  limits of what is served over HTTP/3: see [HTTP](#http)
+---@field webtransport? boolean|echostream.options.webtransport_server  sessions of browsers and others over [WebTransport](#webtransport) are taken, beside those of the native protocol and by the same handlers (default: false)
 ---@field grace? number  seconds that `stop` waits for what is under way (default: 10)
 ---@field dedupe? boolean|echostream.options.dedupe  a retry of an idempotent call gets the first answer instead of running again: see [deduplication](#deduplication) (default: false)
 
@@ -62,8 +63,19 @@
 ---@field metadata? table<string, string>  credentials by lower-case key, sent when connecting: see [who may connect](#who-may-connect)
 ---@field connect_timeout? number  seconds for connecting (default: `timeout`)
 ---@field bind? string  local address (default: any)
+---@field webtransport? boolean|echostream.options.webtransport_client  connects as a browser does, over [WebTransport](#webtransport), instead of with the native protocol (default: false)
 ---@field retry? boolean|integer|echostream.options.retry|echostream.retry  calls that failed are sent again where that is safe: see [retries](#retries). `true`: with the defaults; a number: so many attempts (default: false)
 ---@field reconnect? boolean|table  a connection that is lost is dialled again: true, or [how](#coming-back) (default: false)
+
+---@class echostream.options.webtransport_server  `webtransport = { … }` of servers
+---@field path? string  where the sessions are; a query may follow, and is in `session.path`; whoever asks elsewhere gets 404 (default: "/echostream")
+---@field origins? string[]  whose pages may connect, besides those of this very server: `{ "https://example.org", "http://localhost:8080" }`; others get 403. `{ "*" }`: everybody's, which is for development. Programs that are no pages send no origin and may connect (default: none)
+---@field max_sessions? integer  at once on one connection; more get 429 (default: 4)
+
+---@class echostream.options.webtransport_client  `webtransport = { … }` of clients
+---@field path? string  what to ask for (default: "/echostream")
+---@field origin? string  as a page of that origin would (default: none)
+---@field authority? string  whom to ask for, when that is not the address (default: the address)
 
 ---@class echostream.options.transport  `transport = { … }`, of raw QUIC too
 ---@field idle_timeout? number  seconds without a packet after which the connection is lost; the smaller of both sides counts (default: 30)

@@ -2,6 +2,7 @@
 
 local errors = require "echostream.errors"
 local options = require "echostream.options"
+local webtransport = require "echostream.http.webtransport"
 
 local M = {}
 
@@ -115,13 +116,18 @@ end
 ---@package
 function M.host(server)
   local reg = server._http
-  if not reg then
+  local sessions = webtransport.accept(server)
+  if not reg and not sessions then
     return nil
+  end
+  if not reg then
+    reg = registry()
+    rawset(server, "_http", reg)
   end
   reg.chain = chain(reg)
   return require("echostream.http.server").new(server._rec, function(request, response)
     return reg.chain(request, response)
-  end, server._options.http)
+  end, server._options.http, sessions)
 end
 
 -- Registering ---------------------------------------------------------------------------------------------------

@@ -140,9 +140,10 @@ end
 ---@param rec table       the loop's record
 ---@param handle echostream.http.handler
 ---@param opts table      checked: `echostream.options.http`
+---@param sessions? table  of WebTransport: what `echostream.http.webtransport` says
 ---@return echostream.http.host
 ---@package
-function M.new(rec, handle, opts)
+function M.new(rec, handle, opts, sessions)
   local self = setmetatable({ now = loop.now, max_body = opts.max_body, alt_svc = opts.alt_svc, limits = opts, handle = handle,
     core = nil, _running = 0, _look = nil, _warned = nil }, Host)
   self.core = core.h3_host(rec.core, function(x)
@@ -155,7 +156,7 @@ function M.new(rec, handle, opts)
   end, {
     max_header_bytes = opts.max_header_bytes, max_header_fields = opts.max_header_fields, max_target_bytes = opts.max_target_bytes,
     head_timeout = opts.head_timeout, body_timeout = opts.body_timeout, timeout = opts.timeout,
-  })
+  }, sessions)
   return self
 end
 
