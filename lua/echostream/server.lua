@@ -456,10 +456,10 @@ local function drain(self, grace)
     end)
     wait_until_quiet(self, all, limit)
   end
+  close_shared(self, deadline)
   if self._http_host then
     self._http_host:drain(math.max(deadline - rec.core:now(), 0))
   end
-  close_shared(self, deadline)
 end
 
 function Server:_finish_stop()

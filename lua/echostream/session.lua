@@ -214,8 +214,8 @@ end
 
 -- How it came.
 local function read_door(self)
-  local _, path, origin, authority = self._ud:door()
-  self.path, self.authority = path, authority
+  local _, asked, origin, authority = self._ud:door()
+  self.path, self.authority = asked, authority
   self.origin = origin ~= "" and origin or nil
 end
 

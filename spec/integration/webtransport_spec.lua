@@ -4,23 +4,6 @@ local echo = require "echostream"
 local h3 = require "spec.support.http"
 local net = require "spec.support.net"
 
-describe("the options of WebTransport", function()
-  it("say what is wrong with them", function()
-    for _, wrong in ipairs { { { path = "x" }, "path" }, { { path = "/a b" }, "path" }, { { origins = { "example.org" } }, "origin" },
-      { { origins = { "https://a/b" } }, "origin" }, { { max_sessions = 0 }, "max_sessions" }, { { pth = "/" }, "pth" } } do
-      assert.error_matches(function()
-        echo.server { webtransport = wrong[1], quiet = true }
-      end, wrong[2])
-    end
-    assert.error_matches(function()
-      echo.client { webtransport = { origin = "here" } }
-    end, "origin")
-    assert.error_matches(function()
-      echo.client { webtransport = 1 }
-    end, "webtransport")
-  end)
-end)
-
 net.each(function(env)
   local function serve(webtransport, prepare)
     return env.server({ webtransport = webtransport }, function(server)
