@@ -569,6 +569,13 @@ describe("echostream serve", function()
     put("served.lua", "this is not Lua")
     started:expect "served.lua was not loaded again, v3 stays: .*served.lua:1:"
     assert.equal('"three"\n', call "other")
+    assert(os.remove(dir .. "/served.lua"))
+    started:expect "warn: served.lua is gone; what was loaded from it stays"
+    assert.equal('"three"\n', call "other")
+    put("served.lua", "local server = ... server:add_rpc('other', function() return 'four' end)")
+    started:expect "info: served.lua is back"
+    started:expect "reloaded served.lua: v4 "
+    assert.equal('"four"\n', call "other")
   end)
 
   it("loads a server that the file makes and runs itself again on SIGHUP", function()

@@ -14,7 +14,11 @@ local function eventually(fn)
 end
 
 describe("a watch of files", function()
-  local dir, told, watcher
+  local dir, told, went, watcher
+  local poll = watch.POLL
+
+  setup(function() watch.POLL = 0.3 end)
+  teardown(function() watch.POLL = poll end)
 
   local function put(name, text)
     process.write(dir .. "/" .. name .. ".new", text)
@@ -22,11 +26,13 @@ describe("a watch of files", function()
   end
 
   before_each(function()
-    dir, told = process.directory(), {}
+    dir, told, went = process.directory(), {}, {}
     put("a", "1")
     put("b", "1")
     watcher = watch.files({ dir .. "/a", dir .. "/b", dir .. "/later" }, function(paths)
       for _, path in ipairs(paths) do told[#told + 1] = path:match "[^/]+$" end
+    end, function(path, back)
+      went[#went + 1] = path:match "[^/]+$" .. (back and " is back" or " is gone")
     end)
   end)
 
@@ -60,6 +66,21 @@ describe("a watch of files", function()
     put("a", "back")
     eventually(function() return #told == 2 end)
     assert.equal("a", told[2])
+    assert.same({ "a is gone", "a is back" }, went)
+  end)
+
+  it("tells that a whole directory is gone and back, and goes on watching it", function()
+    assert(os.rename(dir, dir .. ".away"))
+    eventually(function() return #went == 2 end)
+    assert.same({ "a is gone", "b is gone" }, went)
+    assert.same({}, told)
+    assert(os.rename(dir .. ".away", dir))
+    eventually(function() return #went == 4 end)
+    assert.same({ "a is back", "b is back" }, { went[3], went[4] })
+    local before = #told -- nothing in it is another file; renaming a directory changes none of them
+    put("b", "2")
+    eventually(function() return #told == before + 1 end)
+    assert.equal("b", told[#told])
   end)
 
   it("may be given other files", function()

@@ -18,7 +18,7 @@ must not be given then.
 
 With --watch the file is run again whenever it, or a module of its directory that it requires, has changed; on SIGHUP in any
 case (but one that comes because the terminal was closed stops the server). New calls get the new code, calls under way end
-with theirs; a file that fails changes nothing, and the log says why.]]
+with theirs; a file that fails changes nothing, and the log says why. So it does when a file is gone, and when it is back.]]
 M.options = {
   bind = { value = "ADDR", help = "where to listen (default 127.0.0.1:5000; port 0 takes any)" },
   cert = { value = "FILE", help = "PEM certificate (chain); without it one is made and its pin printed" },
@@ -71,7 +71,10 @@ local function reload_by_itself(server, watching)
     end)
   end
   if watching then
-    watcher = require("echostream.loop.watch").files(unit:files(), reload)
+    watcher = require("echostream.loop.watch").files(unit:files(), reload, function(path, back)
+      require("echostream.log").write(back and "info" or "warn", (back and "%s is back" or "%s is gone; what was loaded from it stays"):format(
+        path:match "[^/]+$" or path))
+    end)
   end
   local before = has_terminal()
   require("echostream.loop.signal").on("sighup", function()

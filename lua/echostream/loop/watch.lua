@@ -34,14 +34,56 @@ local function changed(self)
   return list
 end
 
+-- The files that went since somebody was told last, and those that came back.
+local function moved(self)
+  local gone, back = {}, {}
+  for path, before in pairs(self._files) do
+    local there = look(path) ~= nil
+    if there and self._gone[path] then
+      back[#back + 1] = path
+    elseif not there and not self._gone[path] and before ~= "" then
+      gone[#gone + 1] = path
+    end
+  end
+  table.sort(gone)
+  table.sort(back)
+  return gone, back
+end
+
+local watch_directory
+
+local function directory_of(path)
+  local directory = path:match "^(.*)/" or "."
+  return directory == "" and "/" or directory
+end
+
 local function tell(self)
+  local gone, back = moved(self)
+  for _, path in ipairs(gone) do
+    self._gone[path] = true
+  end
+  for _, path in ipairs(back) do
+    self._gone[path] = nil
+    watch_directory(self, directory_of(path)) -- it may be another directory of this name
+  end
+  for _, list in ipairs { gone, back } do
+    for _, path in ipairs(self._fn and self._went and list or {}) do
+      self._went(path, list == back)
+    end
+  end
   local list = changed(self)
   for _, path in ipairs(list) do
     self._files[path] = look(path)
   end
-  if #list > 0 then
+  if #list > 0 and self._fn then
     self._fn(list)
   end
+end
+
+-- Whether there is something to tell.
+local function is_news(self)
+  local gone, back = moved(self)
+  return #gone > 0 or #back > 0 or #changed(self) > 0
 end
 
 -- Something may have happened: it is looked at when nothing more happens for a moment.
@@ -55,8 +97,12 @@ local function stir(self)
   end
 end
 
-local function watch_directory(self, directory)
+function watch_directory(self, directory)
   local uv = loop.luv()
+  if self._events[directory] then
+    loop.close_handle(self._events[directory])
+    self._events[directory] = nil
+  end
   local event = uv.new_fs_event()
   local ok = event and event:start(directory, {}, loop.guard("a watch of files", function()
     stir(self)
@@ -72,12 +118,12 @@ end
 --- Watches other files from now on; those that it watches already stay as they are.
 ---@param paths string[]
 function Watch:update(paths)
-  local files, directories = {}, {}
+  local files, directories, gone = {}, {}, {}
   for _, path in ipairs(paths) do
-    files[path] = self._files[path] or look(path) or ""
-    directories[path:match "^(.*)/" or "."] = true
+    files[path], gone[path] = self._files[path] or look(path) or "", self._gone[path]
+    directories[directory_of(path)] = true
   end
-  self._files = files
+  self._files, self._gone = files, gone
   for directory, event in pairs(self._events) do
     if not directories[directory] then
       self._events[directory] = nil
@@ -86,7 +132,7 @@ function Watch:update(paths)
   end
   for directory in pairs(directories) do
     if not self._events[directory] then
-      watch_directory(self, directory == "" and "/" or directory)
+      watch_directory(self, directory)
     end
   end
 end
@@ -104,19 +150,21 @@ function Watch:stop()
   end
 end
 
---- Calls `fn(paths)` with those of the files that changed. Does not keep the loop running.
+--- Calls `fn(paths)` with those of the files that changed, and `went(path, back)` when one is gone, and when it is back, which is a
+--- change besides. Does not keep the loop running.
 ---@param paths string[]
 ---@param fn fun(paths: string[])
+---@param went? fun(path: string, back: boolean)
 ---@return echostream.watch
-function M.files(paths, fn)
+function M.files(paths, fn, went)
   local uv = loop.luv()
-  local self = setmetatable({ _files = {}, _events = {}, _fn = fn, _timer = uv.new_timer(), _poll = uv.new_timer() }, Watch)
+  local self = setmetatable({ _files = {}, _gone = {}, _events = {}, _fn = fn, _went = went, _timer = uv.new_timer(), _poll = uv.new_timer() }, Watch)
   self._timer:unref()
   self._poll:unref()
   self:update(paths)
   local period = math.ceil(M.POLL * 1000)
   self._poll:start(period, period, loop.guard("a watch of files", function()
-    if self._fn and #changed(self) > 0 and not self._timer:is_active() then
+    if self._fn and not self._timer:is_active() and is_news(self) then
       stir(self)
     end
   end))
