@@ -10,6 +10,9 @@ local M = {}
 --- What the process ends with; INTERRUPTED is what a shell says of a program that Ctrl-C ended.
 M.OK, M.FAILED, M.USAGE, M.NO_CONNECTION, M.INTERRUPTED = 0, 1, 2, 3, 130
 
+--- The same for people.
+M.EXITS = "0 it worked, 1 it failed, 2 wrong usage, 3 no connection, 130 interrupted"
+
 ---@class echostream.cli.option
 ---@field value? string     name of its value, for the help; nil: a flag
 ---@field help string
@@ -20,6 +23,8 @@ M.OK, M.FAILED, M.USAGE, M.NO_CONNECTION, M.INTERRUPTED = 0, 1, 2, 3, 130
 ---@field usage string
 ---@field summary string
 ---@field help string
+---@field exits? string     what its exit status says, where that is not `M.EXITS`
+---@field examples { [1]: string, [2]: string }[]  a line for the shell, and what it does
 ---@field options table<string, echostream.cli.option>
 ---@field min integer       positional arguments
 ---@field max integer
@@ -72,7 +77,7 @@ local function overall_help()
     lines[#lines + 1] = ("  %-9s %s"):format(name, command(name).summary)
   end
   lines[#lines + 1] = ""
-  lines[#lines + 1] = "Exit status: 0 done, 1 it failed, 2 wrong usage, 3 no connection, 130 interrupted."
+  lines[#lines + 1] = ("Exit status: %s."):format(M.EXITS)
   lines[#lines + 1] = "echostream help COMMAND says more; echostream --version which version this is."
   return table.concat(lines, "\n") .. "\n"
 end
@@ -88,10 +93,15 @@ local function command_help(cmd)
     width = math.max(width, #left(name))
   end
   table.sort(names)
-  local lines = { "Usage: " .. cmd.usage, "", cmd.help, "", "Options:" }
+  local lines = { "Usage: " .. cmd.usage, "", (cmd.help:gsub("%s+$", "")), "", "Options:" }
   for _, name in ipairs(names) do
     lines[#lines + 1] = ("  %-" .. width .. "s  %s"):format(left(name), cmd.options[name].help)
   end
+  lines[#lines + 1] = "\nExamples:"
+  for _, example in ipairs(cmd.examples or {}) do
+    lines[#lines + 1] = ("  %s\n      %s"):format(example[1], example[2])
+  end
+  lines[#lines + 1] = ("\nExit status: %s."):format(cmd.exits or M.EXITS)
   return table.concat(lines, "\n") .. "\n"
 end
 

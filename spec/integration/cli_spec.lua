@@ -33,7 +33,7 @@ describe("echostream", function()
     it("lists the commands when asked, and as an error when not", function()
       local result = cli "--help"
       assert.equal(0, result.code)
-      assert.matches("Exit status: 0 done, 1 it failed, 2 wrong usage, 3 no connection", result.out, 1, true)
+      assert.matches("Exit status: 0 it worked, 1 it failed, 2 wrong usage, 3 no connection", result.out, 1, true)
       local n = 0
       for name in result.out:match("Commands:\n(.-)\n\n"):gmatch "\n?  (%S+)[^\n]*" do
         n = n + 1

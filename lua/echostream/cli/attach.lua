@@ -25,6 +25,13 @@ M.options = connection.options {
   plain = { help = "no line editor and no colours, also on a terminal" },
 }
 M.options.metadata = nil
+M.examples = {
+  { "echostream attach", "a prompt in the only server that runs" },
+  { "echostream attach --list", "which servers run" },
+  { "echo 'server:stats().sessions' | echostream attach desk", "runs lines of Lua in the server desk.lua" },
+  { "echostream attach 127.0.0.1:5000 --pin sha256:… --cert keys/cert.pem --key keys/key.pem", "over the network, for those whom it knows" },
+}
+M.exits = "0 left, 1 a line failed, 2 wrong usage, 3 no connection, 130 interrupted"
 M.min, M.max = 0, 1
 
 -- Waits for what a callback gives, on the main thread.

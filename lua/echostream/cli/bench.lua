@@ -27,6 +27,12 @@ M.options = connection.options {
   connections = { value = "N", help = "connections that share the calls (default 1)", number = true },
   idempotent = { help = "say that running a call twice does no harm" },
 }
+M.examples = {
+  { "echostream bench 127.0.0.1:5000 desk.add 1 2 --duration 0.5 --pin sha256:…", "as many calls as 64 callers get answered" },
+  { "echostream bench 127.0.0.1:5000 desk.add 1 2 --rate 1000 --duration 0.5 --connections 2 --insecure",
+    "1,000 calls a second, whether answers keep up or not" },
+  { "echostream bench 127.0.0.1:5000 desk.add 1 2 --duration 0.5 --insecure --json", "the same figures for programs" },
+}
 M.min, M.max = 2, 2 + 250
 
 -- From this share of one processor on it is this client that is measured.

@@ -18,6 +18,11 @@ error as `code: message`.
 M.options = connection.options {
   idempotent = { help = "say that running the call twice does no harm" },
 }
+M.examples = {
+  { "echostream call 127.0.0.1:5000 desk.add 10 20 --pin sha256:…", "prints 30" },
+  { "echostream call 127.0.0.1:5000 desk.hello '\"Ada\"' --insecure --json", 'prints {"results":["hello Ada"]}' },
+  { "echo '10 20' | echostream call 127.0.0.1:5000 desk.add - --insecure --timeout 2", "takes the arguments from standard input" },
+}
 M.min, M.max = 2, 2 + 250
 
 local function print_results(given, results)

@@ -28,6 +28,11 @@ M.options = {
   force = { help = "write over a certificate that was not made by this command" },
   json = { help = "print one line of JSON; not_after is in seconds since 1970" },
 }
+M.examples = {
+  { "echostream cert --out keys --name example.org --days 90", "makes keys/key.pem and keys/cert.pem" },
+  { "echostream cert --out keys --json", "makes a new certificate for the key that is there, so that the pin stays" },
+}
+M.exits = "0 done, 1 it failed, 2 wrong usage"
 M.min, M.max = 0, 0
 
 local function make_key(path)

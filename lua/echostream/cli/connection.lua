@@ -24,9 +24,7 @@ M.fields = {
 --- What every help says about them.
 M.help = [[
 How the server is trusted must be said: by its pin, by a file of CA certificates (the name or the number in ADDR must be
-in the server's), by the CAs of this system (--ca system), or not at all.
-
-Exit status: 0 it worked, 1 it failed, 2 wrong usage, 3 no connection, 130 interrupted.]]
+in the server's), by the CAs of this system (--ca system), or not at all.]]
 
 --- A command's own options with those of connections.
 ---@param own? table<string, echostream.cli.option>

@@ -17,6 +17,11 @@ says. With --json: what rpc.list and rpc.describe answered. A server may have th
 
 ]] .. connection.help
 M.options = connection.options()
+M.examples = {
+  { "echostream describe 127.0.0.1:5000 --pin sha256:…", "a line for everything that it offers" },
+  { "echostream describe 127.0.0.1:5000 desk.add --insecure", "all about one method" },
+  { "echostream describe 127.0.0.1:5000 --insecure --json", "the same for programs" },
+}
 M.min, M.max = 1, 2
 
 local function first_line(text)

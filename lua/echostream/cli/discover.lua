@@ -23,9 +23,14 @@ what comes (add), goes (remove) and changes (change), in a line each. With --dom
 domain instead.
 
 Nobody vouches for what is found: a pin that stands in the properties says that the connections of a name go to one and the same server,
-and not whose server that is.
-
-Exit status: 0 found, 1 nothing found, 2 wrong usage, 3 there is no multicast here or no name server answers, 130 interrupted.]]
+and not whose server that is.]]
+M.exits = "0 found, 1 nothing found, 2 wrong usage, 3 there is no multicast here or no name server answers, 130 interrupted"
+M.examples = {
+  { "echostream discover", "who is there" },
+  { "echostream discover kitchen --timeout 10 --json", "one server, as soon as it answers" },
+  { "echostream discover _chat._udp --watch --timeout 60", "what comes and goes among the servers of a type, for a minute" },
+  { "echostream discover --domain example.org", "the servers that a domain names" },
+}
 M.options = {
   type = { value = "TYPE", help = 'of service: chat is _chat._udp (default: _echostream._udp)' },
   subtype = { value = "NAME", help = "only those that advertise this subtype" },

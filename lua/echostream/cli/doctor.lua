@@ -12,9 +12,13 @@ M.summary = "find out what is wrong here, or on the way to a server"
 M.help = [[
 Looks at this machine: the libraries and their known holes, UDP buffers and offloads, limits, the clock, the permissions of keys.
 With ADDR also at the way there: the name, whether UDP arrives and where it stops when not, the path's MTU, the handshake, the
-protocol, the certificate and whether it is the right one. Everything that is not as it should be comes with what to do about it.
-
-Exit status: 0 nothing is broken (there may be warnings), 1 something is, 2 wrong usage, 3 the server cannot be reached, 130 interrupted.]]
+protocol, the certificate and whether it is the right one. Everything that is not as it should be comes with what to do about it.]]
+M.exits = "0 nothing is broken (there may be warnings), 1 something is, 2 wrong usage, 3 the server cannot be reached, 130 interrupted"
+M.examples = {
+  { "echostream doctor", "what is wrong with this machine" },
+  { "echostream doctor 127.0.0.1:5000 --pin sha256:…", "and with the way to a server, and whether it is the right one" },
+  { "echostream doctor 127.0.0.1:5000 --insecure --json", "the same for programs" },
+}
 M.options = {
   pin = connection.fields.pin,
   ca = connection.fields.ca,

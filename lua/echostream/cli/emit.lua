@@ -18,6 +18,10 @@ With --unreliable it is one datagram, which may be lost.
 M.options = connection.options {
   unreliable = { help = "as one datagram that is not sent again when it is lost" },
 }
+M.examples = {
+  { "echostream emit 127.0.0.1:5000 desk.note '\"tea at four\"' --pin sha256:…", "ends when the server has it" },
+  { "echostream emit 127.0.0.1:5000 desk.note - --insecure --json <note.json", 'sends what a file has, and prints {"sent":true}' },
+}
 M.min, M.max = 2, 2 + 250
 
 -- Until the server has all that was sent; returns why it never will.

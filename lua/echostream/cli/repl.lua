@@ -15,7 +15,7 @@ Ctrl-C cancels what runs; .help lists the commands; Ctrl-D leaves.
 With ADDR, `client` is connected to it (say how it is trusted). With FILE, the file is called as `echostream serve` does it,
 and `server` runs (server:reload() takes the file again); --bind, --cert and --key are the server's then.
 
-When standard input is no terminal its lines are run one after another, without a prompt; the exit status is 1 when one failed.
+When standard input is no terminal its lines are run one after another, without a prompt.
 
 ]] .. connection.help
 M.options = connection.options {
@@ -23,6 +23,13 @@ M.options = connection.options {
   plain = { help = "no line editor and no colours, also on a terminal" },
 }
 M.options.json, M.options.metadata = nil, nil
+M.exits = "0 left, 1 a line failed, 2 wrong usage, 3 no connection, 130 interrupted"
+M.examples = {
+  { "echostream repl", "a prompt with echostream as `echo`" },
+  { "echostream repl 127.0.0.1:5000 --pin sha256:…", "`client` is connected" },
+  { "echostream repl --bind 127.0.0.1:5000 desk.lua", "`server` runs while one types" },
+  { "echo 'client:request(\"desk.add\", 1, 2)' | echostream repl 127.0.0.1:5000 --insecure", "runs lines of Lua: prints 3" },
+}
 M.min, M.max = 0, 1
 
 local function is_file(word)

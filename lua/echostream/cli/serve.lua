@@ -26,6 +26,12 @@ M.options = {
   key = { value = "FILE", help = "PEM private key of --cert" },
   ["no-attach"] = { help = "no socket for `echostream attach`, which only this user can use" },
 }
+M.examples = {
+  { "echostream serve --bind 127.0.0.1:5000 desk.lua", "a server for this machine, with a certificate of its own" },
+  { "echostream serve --bind 127.0.0.1:5000 --watch desk.lua 9 to 5", "loads the file again when it changes; it gets 9, to and 5" },
+  { "echostream serve --bind 127.0.0.1:5000 --cert keys/cert.pem --key keys/key.pem desk.lua", "with the files of `echostream cert`" },
+}
+M.exits = "0 it was told to end and did, 1 it failed, 2 wrong usage, or FILE is no Lua"
 M.min, M.max = 1, math.huge
 M.rest_after = 1 -- what follows FILE is the file's
 

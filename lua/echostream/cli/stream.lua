@@ -27,6 +27,11 @@ M.options = connection.options {
   json = { help = "one line is one message as JSON, in both directions" },
   codec = { value = "NAME", help = "msgpack or json: messages are values (implies --json); the server's stream must have the same" },
 }
+M.examples = {
+  { "echo 'over the wire' | echostream stream 127.0.0.1:5000 desk.upper --lines --pin sha256:…", "prints OVER THE WIRE" },
+  { "echostream stream 127.0.0.1:5000 desk.upper --insecure <note.json >upper", "bytes there and back" },
+  { "echo '{\"data\":\"a\"}' | echostream stream 127.0.0.1:5000 desk.upper --json --insecure", 'prints {"data":"A"}' },
+}
 M.min, M.max = 2, 2
 
 -- Messages and lines --------------------------------------------------------------------------------------------

@@ -27,6 +27,11 @@ M.options = connection.options {
   once = { help = "one table, over one interval" },
   interval = { value = "SECONDS", help = "between two looks (default 1)", number = true },
 }
+M.examples = {
+  { "echostream top 127.0.0.1:5000 --pin sha256:…", "a live table, until q or Ctrl-C" },
+  { "echostream top --attach desk", "of a server on this machine, by its name" },
+  { "echostream top 127.0.0.1:5000 --insecure --once --interval 0.5 --json", "what happened within half a second, as JSON" },
+}
 M.min, M.max = 0, 1
 
 local function size_of(bytes)
