@@ -152,6 +152,20 @@ local function watch(host, step, look)
   return watcher
 end
 
+---@package
+--- The alerts of a host that were set off and are not over.
+---@param host table
+---@return echostream.alert[]
+function M.firing(host)
+  local list = {}
+  for _, watcher in ipairs(host._watchers) do
+    if watcher.alert and watcher.alert.over then
+      list[#list + 1] = watcher.alert
+    end
+  end
+  return list
+end
+
 --- The host is over, whatever its hooks say: nothing of this may keep the loop alive.
 ---@param host table
 function M.stop(host)
@@ -162,6 +176,8 @@ end
 
 ---@class echostream.alert
 ---@field over boolean  the threshold was reached and the count has not fallen since
+---@field since number?  when it was reached, on the loop's clock
+---@field info echostream.alert.info?  what was last seen
 local Alert = { __name = "echostream.alert" }
 Alert.__index = Alert
 
@@ -177,8 +193,9 @@ local function look(self, host)
   local info = { kinds = self._kinds, count = sum(lately, self._kinds), calls = all(lately), window = opts.window }
   local over = opts.threshold ~= nil and info.count >= opts.threshold
     or opts.share ~= nil and info.calls >= opts.min_calls and info.count >= opts.share * info.calls
+  self.info = info
   if over and not self.over then
-    self.over = true
+    self.over, self.since = true, loop.now()
     task.spawn(opts.fn, info)
   elseif not over and self.over then
     self.over = false
@@ -192,6 +209,7 @@ end
 function Alert:stop()
   self._watcher.stop()
   self._watcher.forget()
+  self.over = false
 end
 
 -- Trends ------------------------------------------------------------------------------------------------------
@@ -264,6 +282,7 @@ function Host:alert(opts)
   alert._watcher = watch(self, checked.window / STEPS, function()
     look(alert, weak[1])
   end)
+  alert._watcher.alert = alert
   return alert
 end
 

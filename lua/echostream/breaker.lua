@@ -80,8 +80,11 @@ local function judge_of(failures)
   end
 end
 
+-- Those that live, for who shows them (the dashboard).
+local living = setmetatable({}, { __mode = "k" })
+
 local function make(opts, name, tell)
-  return setmetatable({
+  local made = setmetatable({
     name = name,
     state = "closed",
     opened = 0,
@@ -95,6 +98,22 @@ local function make(opts, name, tell)
     _probing = 0, -- probes under way
     _passed = 0,  -- probes that succeeded
   }, Breaker)
+  living[made] = true
+  return made
+end
+
+---@package
+--- The breakers of this process that are in use, by name.
+---@return echostream.breaker[]
+function M.living()
+  local list = {}
+  for breaker in pairs(living) do
+    list[#list + 1] = breaker
+  end
+  table.sort(list, function(a, b)
+    return a.name < b.name
+  end)
+  return list
 end
 
 --- Makes a breaker, closed.

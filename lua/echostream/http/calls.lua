@@ -1,4 +1,4 @@
---- `server:rpc_over_http`. What serves such calls is loaded when it is used.
+--- `server:rpc_over_http` and `server:dashboard`. What serves them is loaded when it is used.
 
 local M = {}
 
@@ -17,6 +17,15 @@ function methods:rpc_over_http(opts)
     route(self, method, pattern, handler)
   end)
   return self
+end
+
+--- Shows live what the server counts: rates, percentiles, sessions, streams, queues, breakers and alerts, on a page that browsers of this
+--- machine open; see [the dashboard](#the-dashboard). Before `start`.
+---@param opts? echostream.options.dashboard
+---@return echostream.dashboard|nil dashboard  `url` is the page's address
+---@return echostream.error? err  `io`: the address is taken, or the page's files are not here
+function methods:dashboard(opts)
+  return require("echostream.http.dashboard").install(self, opts)
 end
 
 return M
