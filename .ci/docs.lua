@@ -32,7 +32,7 @@ local prefixes = {
   Tracing = "tracing", Cache = "cache", Presence = "presence",
   Guard = "guard", Source = "source", Browser = "browser",
   ["http/client.Client"] = "http", Answer = "answer",
-  Fields = "fields", Router = "router", Cors = "cors",
+  Dashboard = "dashboard", Fields = "fields", Router = "router", Cors = "cors",
 }
 local modules = { -- whose functions users call, and how
   introspect = "echo.introspect", schema = "echo.schema",
@@ -104,6 +104,7 @@ local schemas = {
   ["echostream.options.cookie"] = { "http/cookies", "schema" },
   ["echostream.options.cors"] = { "http/cors", "schema" },
   ["echostream.options.rpc_over_http"] = { "http/rpc", "schema" },
+  ["echostream.options.dashboard"] = { "http/dashboard", "schema" },
   ["echostream.options.static"] = { "http/static", "schema" },
   ["echostream.options.content"] = { "http/content", "schema" },
   ["echostream.options.http"] = { "http/face", "M.fields" },

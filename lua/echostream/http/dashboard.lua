@@ -98,7 +98,7 @@ local function sessions_of(server, with_addresses)
       break
     end
     local stats = session.door ~= "h3" and session:stats() or nil
-    list[i] = { id = session.id, peer = with_addresses and session.peer_addr or "", door = session.door, rtt = stats and stats.rtt,
+    list[i] = { id = session.id, peer = with_addresses and session.peer_addr or "", door = session.door, rtt = stats and stats.rtt_smoothed,
       age = math.max(now - session.created_at, 0), calls = session._ud:in_flight() }
   end
   return list
@@ -191,12 +191,23 @@ local function find_files()
   end
 end
 
+-- None of a certificate that was given: browsers have to trust it by themselves then.
+local function hashes_of(server)
+  local hashes = {}
+  if not server._options.cert then
+    for i, each in ipairs(server:cert_hashes()) do
+      hashes[i] = each.value
+    end
+  end
+  return hashes
+end
+
 -- The body and type of a file, or of what pages ask for to begin with; nil: there is none.
 ---@private
 function Dashboard:_content(server, name, authority)
   if name == "config.json" then
     return codec.json.pack { url = ("https://%s%s"):format(authority, server._options.webtransport.path),
-      serverCertificateHashes = codec.array(self:_hashes(server)) }, "application/json"
+      serverCertificateHashes = codec.array(hashes_of(server)) }, "application/json"
   elseif not FILES[name] then
     return nil
   end
@@ -207,18 +218,6 @@ function Dashboard:_content(server, name, authority)
   local text = file:read "a"
   file:close()
   return text, mime.by_name(name)
-end
-
--- None of a certificate that was given: browsers have to trust it by themselves then.
----@private
-function Dashboard:_hashes(server)
-  local hashes = {}
-  if not server._options.cert then
-    for i, each in ipairs(server:cert_hashes()) do
-      hashes[i] = each.value
-    end
-  end
-  return hashes
 end
 
 -- Where a page that came over HTTP/1.1 finds the server.
@@ -335,8 +334,9 @@ function M.install(host, given)
     error('server:dashboard: option "bind" wants an address, or false', options.users_level(2))
   end
   local server = host.context._host[1]
-  local self, err = server._dashboard, nil
+  local self = server._dashboard
   if not self then
+    local err
     if server.state ~= "new" then
       error(("server:dashboard: this server is %s already"):format(server.state), options.users_level(2))
     end
