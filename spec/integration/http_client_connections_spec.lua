@@ -86,7 +86,7 @@ net.each(function(env)
         end })
         return not response and err.code
       end)
-      env.eventually(function()
+      h3_peer.eventually(function()
         return begun
       end, "the request arrives")
       client:close()
@@ -110,11 +110,11 @@ net.each(function(env)
           return assert(assert(client:request(peer.base .. "/" .. i, { method = "POST" })):body())
         end)
       end
-      env.eventually(function()
+      h3_peer.eventually(function()
         return peer.requests == 1
       end, "the first arrives")
       peer.host:goaway(true)
-      env.eventually(function()
+      h3_peer.eventually(function()
         return peer.requests == 4
       end, "the others arrive on another connection")
       hold = false
@@ -223,12 +223,12 @@ net.each(function(env)
       local response = assert(client:request(peer.base))
       response:close()
       assert.is_nil(response:read())
-      env.eventually(function()
+      h3_peer.eventually(function()
         return given_up == 1
       end, "a closed answer is given up")
       assert(client:request(peer.base))
       response = nil -- luacheck: ignore
-      env.eventually(function()
+      h3_peer.eventually(function()
         collectgarbage()
         return given_up == 2
       end, "a dropped answer is given up")
@@ -237,11 +237,11 @@ net.each(function(env)
           echo.sleep(1000)
         end })
       end)
-      env.eventually(function()
+      h3_peer.eventually(function()
         return peer.requests == 3
       end, "the request arrives")
       asking:cancel()
-      env.eventually(function()
+      h3_peer.eventually(function()
         return given_up == 3
       end, "a cancelled request is given up")
     end)
@@ -255,7 +255,7 @@ net.each(function(env)
       end
       local peer, client = pair(env_, fn, { transport = { enable_0rtt = true } }, opts)
       assert(client:request(peer.base .. "/first")):body()
-      env_.eventually(function() -- the ticket follows the handshake
+      h3_peer.eventually(function() -- the ticket follows the handshake
         local store = client._options.session_cache
         return next(store._entries)
       end, "a ticket")
@@ -316,7 +316,7 @@ net.each(function(env)
       opts.pin = peer.pin
       local client <close> = echo.http.client(opts)
       assert(client:request(peer.base)):body()
-      env.eventually(function()
+      h3_peer.eventually(function()
         return next(opts.session_cache._entries)
       end, "a ticket")
       client:close()

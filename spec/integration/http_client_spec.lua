@@ -162,7 +162,7 @@ net.each(function(env)
         end
         assert(x:finish())
       end)
-      local response = assert(client:request(peer.base, { body = counter(64, piece) }))
+      local response = assert(client:request(peer.base, { body = counter(32, piece) }))
       local size, whole = 0, true
       for got in response:chunks() do
         assert.is_true(#got <= 65536)
@@ -173,7 +173,7 @@ net.each(function(env)
         end
         size = size + #got
       end
-      assert.equal(64 * #piece, size)
+      assert.equal(32 * #piece, size)
       assert.is_true(whole)
     end)
 
@@ -182,24 +182,23 @@ net.each(function(env)
       local peer, client = pair(env, function(x)
         assert(x:respond(200, {}, false))
         local piece = ("x"):rep(65536)
-        for _ = 1, 512 do -- 32 MiB
+        for _ = 1, 128 do -- 8 MiB
           assert(h3_peer.send(x, piece))
           written = written + #piece
         end
         assert(x:finish())
       end)
       local response = assert(client:request(peer.base))
-      assert(response:read())
+      local first = assert(response:read())
       for _ = 1, 50 do -- many chances to send more
         echo.sleep(0.001)
       end
-      assert.is_true(written < 16 * 1024 * 1024, written)
-      assert.equal(32 * 1024 * 1024 - 65536 >= 0, true)
-      local size = 0
+      assert.is_true(written < 2 * 1024 * 1024, written)
+      local size = #first
       for got in response:chunks() do
         size = size + #got
       end
-      assert.is_true(size >= 32 * 1024 * 1024 - 65536)
+      assert.equal(8 * 1024 * 1024, size)
     end)
 
     env.it("stop sending a body that the server does not want, and hear its answer", function()
@@ -235,7 +234,7 @@ net.each(function(env)
       end })
       assert.is_nil(response)
       assert.equal("invalid_argument", err.code)
-      env.eventually(function()
+      h3_peer.eventually(function()
         return heard
       end, "the server hears of it")
       assert.equal("cancelled", heard.code)

@@ -9,6 +9,7 @@ local connections = require "echostream.quic.connection"
 local core = require "echostream.core"
 local identity = require "echostream.identity"
 local loop = require "echostream.loop"
+local task = require "echostream.task"
 local tls = require "echostream.tls"
 
 local M = {}
@@ -34,6 +35,15 @@ end
 function M.target(x)
   local method, path, authority = x:target()
   return { method = method, path = path, authority = authority }
+end
+
+-- Waits for something that happens elsewhere, on however slow a machine.
+function M.eventually(fn, what)
+  local ends = loop.now() + 15
+  while not fn() do
+    assert(loop.now() < ends, "did not happen within 15 s: " .. what)
+    task.sleep(0.003)
+  end
 end
 
 -- A field of a request.
