@@ -183,7 +183,7 @@ static void raw_data(void *u, struct es_link_stream *s, const uint8_t *p, size_t
 {
     struct raw *r = u;
 
-    if ((s->id & 2) == 0 && r->n_got + n <= sizeof r->got) {
+    if ((s->id & 2) == 0 && n > 0 && r->n_got + n <= sizeof r->got) {
         memcpy(r->got + r->n_got, p, n);
         r->n_got += n;
     }

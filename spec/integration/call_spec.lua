@@ -1,7 +1,7 @@
 local echo = require "echostream"
 local net = require "spec.support.net"
 
-net.each(function(env)
+net.each_door(function(env)
   describe("the call a handler serves", function()
     env.it("says how much time is left, live", function()
       local _, client = env.pair(function(server)

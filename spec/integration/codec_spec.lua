@@ -59,7 +59,7 @@ local function echoing(server)
   end)
 end
 
-net.each(function(env)
+net.each_door(function(env)
   describe("codecs of users", function()
     env.it("carry calls both ways", function()
       local server, client = env.pair(echoing)

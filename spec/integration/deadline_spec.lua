@@ -16,7 +16,7 @@ local function lateness(client, timeout)
   return took - timeout
 end
 
-net.each(function(env)
+net.each_door(function(env)
   local function never(server)
     server:add_rpc("never", function() echo.sleep(1000) end)
   end

@@ -1,7 +1,7 @@
 local echo = require "echostream"
 local net = require "spec.support.net"
 
-net.each(function(env)
+net.each_door(function(env)
   describe("events", function()
     env.it("arrive in order, both ways", function()
       local at_server, at_client = {}, {}

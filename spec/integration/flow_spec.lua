@@ -39,7 +39,7 @@ end
 
 local small_windows = { stream_window = 16 * KIB }
 
-net.each(function(env)
+net.each_door(function(env)
   describe("a send queue", function()
     env.it("stops at its high mark, goes on at its low one, and says how long that took", function()
       local got, open

@@ -1,7 +1,7 @@
 local echo = require "echostream"
 local net = require "spec.support.net"
 
-net.each(function(env)
+net.each_door(function(env)
   -- A server with one of everything, `prepare(server)` before it starts.
   local function pair(prepare, options)
     local heard = {}

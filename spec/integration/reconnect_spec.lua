@@ -45,7 +45,7 @@ local function place(env, opts)
   return self
 end
 
-net.each(function(env)
+net.each_door(function(env)
   describe("a client with reconnect", function()
     env.it("is one by set_reconnect too, at any time, and ceases to be one", function()
       local at = place(env)

@@ -3,7 +3,7 @@
 local echo = require "echostream"
 local net = require "spec.support.net"
 
-net.each(function(env)
+net.each_door(function(env)
   local runs
 
   local function up(prepare, options)
@@ -167,12 +167,12 @@ net.each(function(env)
   end)
 
   env.it("arguments that cannot be read were not processed", function()
-    echo.codec.register("refusing-" .. env.kind, {
+    echo.codec.register("refusing-" .. env.kind .. "-" .. env.door, {
       encode = function(value) return value end,
       decode = function() error("no", 0) end,
     })
     local _, client = up(function() end)
-    local _, err = client:with { codec = "refusing-" .. env.kind }:request("work", "x")
+    local _, err = client:with { codec = "refusing-" .. env.kind .. "-" .. env.door }:request("work", "x")
     assert.same({ "serialization", "no", 0 }, { err.code, err.processed, runs })
   end)
 

@@ -7,7 +7,7 @@ local function math_server(server)
   server:add_rpc("nothing", function() end)
 end
 
-net.each(function(env)
+net.each_door(function(env)
   describe("a request", function()
     env.it("brings every result of the handler, nils inside too", function()
       local _, client = env.pair(math_server)

@@ -9,7 +9,7 @@ local function refused(pattern, fn, ...)
   assert.matches(pattern, tostring(raised))
 end
 
-net.each(function(env)
+net.each_door(function(env)
   describe("a service", function()
     env.it("makes methods of the functions of a table, nested ones too", function()
       local server, client = env.pair(function(server)

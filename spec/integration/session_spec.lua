@@ -1,7 +1,7 @@
 local echo = require "echostream"
 local net = require "spec.support.net"
 
-net.each(function(env)
+net.each_door(function(env)
   describe("a session", function()
     env.it("knows its peer, its age and its server", function()
       local server, client = env.pair(function(server)

@@ -16,7 +16,7 @@ local function streams(server)
   end)
 end
 
-net.each(function(env)
+net.each_door(function(env)
   describe("a stream", function()
     env.it("carries messages both ways, in order, with their boundaries", function()
       local _, client = env.pair(streams)

@@ -3,7 +3,7 @@
 local echo = require "echostream"
 local net = require "spec.support.net"
 
-net.each(function(env)
+net.each_door(function(env)
   describe("a topic", function()
     local function subscribed(topic, n)
       env.eventually(function() return topic:subscribers() == n end, n .. " subscribers")

@@ -4,7 +4,7 @@ local core = require "echostream.core"
 local echo = require "echostream"
 local net = require "spec.support.net"
 
-net.each(function(env)
+net.each_door(function(env)
   -- A client whose middleware notes what came with each answer.
   local function pair(prepare)
     local came = {}

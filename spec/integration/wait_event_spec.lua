@@ -4,7 +4,7 @@ local core = require "echostream.core"
 local echo = require "echostream"
 local net = require "spec.support.net"
 
-net.each(function(env)
+net.each_door(function(env)
   local function session_of(server)
     env.eventually(function() return server:sessions()[1] end, "the session is there")
     return server:sessions()[1]
