@@ -72,6 +72,8 @@ struct es_app *es_lh3_app_of(struct es_lh3_app *a)
 
 /* ---- connections ---- */
 
+static uint64_t last_number;
+
 static struct es_lh3 *conn_new(struct es_lh3_app *a)
 {
     struct es_lh3 *c = es_calloc(1, sizeof *c);
@@ -79,6 +81,7 @@ static struct es_lh3 *conn_new(struct es_lh3_app *a)
     if (c == NULL)
         return NULL;
     c->refs = 1;
+    c->number = ++last_number;
     c->app = es_lh3_app_ref(a);
     c->ud_ref = LUA_NOREF;
     es_list_init(&c->node);

@@ -447,6 +447,18 @@ static int x_peer_addr(lua_State *L)
     return 1;
 }
 
+/* connection() -> its number, unlike that of any other; whether it lives. Also after release(). */
+static int x_connection(lua_State *L)
+{
+    struct es_lexchange *b = check(L);
+
+    if (b->c == NULL)
+        return 0;
+    lua_pushinteger(L, (lua_Integer)b->c->number);
+    lua_pushboolean(L, !b->c->over);
+    return 2;
+}
+
 /* early(): whether it came, or went, before the end of the handshake */
 static int x_early(lua_State *L)
 {
@@ -521,6 +533,7 @@ void es_lua_open_exchange(lua_State *L)
                                        {"id", x_id},
                                        {"notify", x_notify},
                                        {"peer_addr", x_peer_addr},
+                                       {"connection", x_connection},
                                        {"release", x_release},
                                        {"early", x_early},
                                        {NULL, NULL}};

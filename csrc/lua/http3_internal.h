@@ -23,6 +23,7 @@ struct es_lh3 {
     struct es_h3 *h;           /* borrowed; NULL once it is gone */
     struct es_close_info info; /* once it is over */
     int over;
+    uint64_t number; /* unlike that of any other connection of the process */
     struct es_list node;
     int ud_ref; /* the anchored userdata of a dialled one; LUA_NOREF */
 };

@@ -220,8 +220,8 @@ local function read_door(self)
 end
 
 -- What the peer's certificate says, and what was looked at when it came.
-local function certificate_of(ud, host)
-  local certificate = tls.describe((ud:peer_cert()))
+local function certificate_of(ud, host, came)
+  local certificate = came or tls.describe((ud:peer_cert()))
   if certificate then
     certificate.checked = tls.checked_by(host._trust, host._options)
   end
@@ -236,6 +236,7 @@ end
 ---@return echostream.session
 function M.new(ud, host, incoming, credentials)
   local id, peer_addr, created_at, _, door = ud:info() -- nothing yet while we dial: M.refresh comes later
+  local came = door == "h3" and host._door and credentials and host._door:certificate(credentials) -- over the connection of HTTP
   local self = setmetatable({
     _ud = ud,
     _rec = host._rec,
@@ -249,7 +250,7 @@ function M.new(ud, host, incoming, credentials)
     metadata = credentials or {},
     server_ctx = host.context,
     context = context.new(),
-    peer_cert = incoming and certificate_of(ud, host) or nil,
+    peer_cert = incoming and certificate_of(ud, host, came) or nil,
     draining = false,
     closed_by = nil,
     _close_waiters = nil,

@@ -4,6 +4,7 @@ require "echostream.http.rpc"
 require "echostream.http.rpc_message"
 require "echostream.http.rpc_stream"
 local calls = require "spec.support.http_calls"
+local certs = require "spec.support.certs"
 local codec = require "echostream.codec"
 local echo = require "echostream"
 local http = require "spec.support.http"
@@ -339,6 +340,53 @@ net.each(function(env)
     assert.equal(404, ask("POST", "/rpc/nothing", {}, "[]")[1])
     assert.equal(400, ask("POST", "/rpc/../x", {}, "[]")[1])
     assert.equal(405, ask("DELETE", "/rpc/math.add")[1])
+    web:close()
+  end)
+end)
+
+net.each(function(env)
+  env.it("have a session for each connection, which ends with it, and cancel what a client that is gone had asked for", function()
+    local cancelled
+    local server = env.server(nil, function(server)
+      server:add_rpc("remember", function(session, value)
+        local before = session:get "value"
+        session:set("value", value)
+        return before or false
+      end)
+      server:add_rpc("slow", function()
+        echo.call():on_cancel(function() cancelled = true end)
+        echo.sleep(1000)
+      end)
+      server:rpc_over_http()
+    end)
+    local one, two = http.dial(server), http.dial(server)
+    assert.equal("false", assert(one:fetch("POST", "/rpc/remember", {}, "[1]")).body)
+    assert.equal("false", assert(two:fetch("POST", "/rpc/remember", {}, "[2]")).body)
+    assert.equal("1", assert(one:fetch("POST", "/rpc/remember", {}, "[3]")).body)
+    assert.equal(2, #server:sessions())
+    local x = assert(two:begin("POST", "/rpc/slow", {}, false))
+    env.eventually(function() return server:stats().calls_in_running == 1 end, "the call")
+    x:reset()
+    env.eventually(function() return cancelled end, "the cancellation")
+    two:close()
+    if env.kind == "sim" then
+      echo.sleep(12)
+      assert.equal(1, #server:sessions())
+    end
+    one:close()
+  end)
+end)
+
+net.only("quic", function(env)
+  env.it("shows handlers the certificate of the connection", function()
+    local who = certs.issue(nil, { names = { "ann" } })
+    local server = env.server({ require_client_cert = true }, function(server)
+      server:add_rpc("who", function(session) return session.peer_cert and session.peer_cert.pin, session.metadata["echostream-door"] end)
+      server:rpc_over_http { credentials = { "echostream-door" } }
+    end)
+    local web = http.dial(server, { cert = who.cert, key = who.key })
+    local answer = assert(web:fetch("POST", "/rpc/who", { "echostream-door", "7" }, "[]"))
+    assert.equal(('["%s",null]'):format(env.connect(server, { cert = who.cert, key = who.key }):request "who"), answer.body)
     web:close()
   end)
 end)

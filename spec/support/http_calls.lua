@@ -7,7 +7,7 @@ local M = {}
 local Client = {}
 Client.__index = Client
 
--- A client of what `server:rpc_over_http(opts)` would serve. `from`: fields that every request has.
+-- A client of what `server:rpc_over_http(opts)` would serve. `from`: fields that every request has. Set `gone` when its connection is over.
 function M.client(server, opts, from)
   local routes = http.router.new()
   server.route = function(_, method, pattern, handler)
@@ -23,6 +23,12 @@ function Client:begin(method, path, headers, body)
     authority = "127.0.0.1:5000", peer_addr = "192.0.2.1:7000" }
   for key, value in pairs(self.from) do
     request[key] = value
+  end
+  request.connection = request.connection or request.peer_addr
+  function request.watch_connection()
+    return function()
+      return not self.gone
+    end
   end
   local response = http.message.new()
   local ok, result, err = pcall(self.routes.handle, self.routes, request, response)

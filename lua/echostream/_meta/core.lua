@@ -511,6 +511,9 @@ function h3:closed() end
 function h3:stats() end
 ---@return string|nil, table|nil
 function h3:peer_addr() end
+---@return integer number  of its connection, unlike that of any other
+---@return boolean alive   also after `release`
+function h3:connection() end
 ---@return integer requests that were not released
 function h3:in_flight() end
 

@@ -1,8 +1,8 @@
---- The door through which calls over HTTP reach the handlers of a server: for each peer, and each set of credentials that it shows,
+--- The door through which calls over HTTP reach the handlers of a server: for each connection, and each set of credentials that it shows,
 --- there is a session, whose other end is here and makes the peer's calls. So they meet the same admission (`auth`, `on_connect`), the
 --- same middleware, limits, deadlines, deduplication and counters as calls that came by the native protocol.
 ---
---- A peer is an address and its credentials; HTTP has no sessions. One that asks nothing for a while is closed.
+--- It ends with its connection, or when nothing was asked for a while.
 
 local core = require "echostream.core"
 local context = require "echostream.context"
@@ -13,8 +13,8 @@ local session = require "echostream.session"
 
 local M = {}
 
---- Seconds that a session stays open without calls, and how many there may be.
-M.idle, M.max_sessions = 30, 1024
+--- Seconds that a session stays open without calls, how often they are looked at, and how many there may be.
+M.idle, M.look, M.max_sessions = 30, 5, 1024
 
 -- Of credentials: so many instances are remembered, by which retries are known again.
 local MAX_INSTANCES <const> = 4096
@@ -39,6 +39,8 @@ function M.new(server)
     _instances = {}, -- by credentials
     _queue = {},     -- of the keys of _instances, oldest first
     _next = 1,
+    _certificates = {}, -- by mark, until their sessions have them
+    _last_mark = 0,
     _timer = nil,
     _closed = false,
     _host = nil,
@@ -103,8 +105,8 @@ local function instance_of(self, credentials)
   return instance
 end
 
-local function close(peer)
-  peer.near._ud:close(nil, "nothing was asked for a while")
+local function close(peer, why)
+  peer.near._ud:close(nil, why or "nothing was asked for a while")
 end
 
 ---@private
@@ -125,7 +127,7 @@ end
 -- Closes those that have been idle; while there are any, looks again.
 local function sweep(self)
   local weak = setmetatable({ self }, { __mode = "v" })
-  self._timer = self._server._rec.core:timer(M.idle / 2, function()
+  self._timer = self._server._rec.core:timer(M.look, function()
     local door = weak[1]
     if not door then
       return
@@ -133,7 +135,9 @@ local function sweep(self)
     door._timer = nil
     local limit = loop.now() - M.idle
     for _, peer in pairs(door._peers) do
-      if peer.running == 0 and peer.last <= limit then
+      if not peer.alive() then
+        close(peer, "the connection is over")
+      elseif peer.running == 0 and peer.last <= limit then
         close(peer)
       end
     end
@@ -159,10 +163,43 @@ local function make_room(self)
   return true
 end
 
+-- Among credentials: the number under which the session's certificate waits for it.
+local MARK <const> = "echostream-door"
+
+-- What the other end of a session gets as credentials. Where the server asks for certificates, the connection's is put aside for it.
+local function with_certificate(self, who)
+  local opts = self._server._options
+  local certificate = (opts.ca or opts.client_pins or opts.require_client_cert) and who.request.peer_cert
+  if not certificate then
+    return who.credentials
+  end
+  self._last_mark = self._last_mark + 1
+  self._certificates[tostring(self._last_mark)] = certificate
+  local credentials = { [MARK] = tostring(self._last_mark) }
+  for name, value in pairs(who.credentials) do
+    credentials[name] = name ~= MARK and value or credentials[name]
+  end
+  return credentials
+end
+
+---@package
+--- The certificate of the connection over which a session's peer calls. In the `open` hook of the server's end.
+---@param credentials table<string, string>  loses what is not the peer's
+---@return echostream.certificate?
+function Door:certificate(credentials)
+  local mark = credentials[MARK]
+  credentials[MARK] = nil
+  local certificate = mark and self._certificates[mark]
+  if certificate then
+    self._certificates[mark] = nil
+    return certificate
+  end
+end
+
 local function nobody()
 end
 
-local function open(self, key, addr, credentials, known_by)
+local function open(self, key, who, known_by)
   if self._count >= M.max_sessions then
     local ok, err = make_room(self)
     if not ok then
@@ -172,16 +209,16 @@ local function open(self, key, addr, credentials, known_by)
   local ud, err = core.door(self._server._rec.core, {
     host = self._host,
     server = self._server._host,
-    peer_addr = addr,
+    peer_addr = who.request.peer_addr,
     local_addr = self._server.address,
-    credentials = credentials,
+    credentials = with_certificate(self, who),
     instance = instance_of(self, known_by),
     done = nobody,
   })
   if not ud then
     return nil, err
   end
-  local peer = { near = self._made, running = 0, last = loop.now() }
+  local peer = { near = self._made, running = 0, last = loop.now(), alive = who.request:watch_connection() }
   self._made = nil
   self._peers[key] = peer
   self._count = self._count + 1
@@ -192,19 +229,19 @@ local function open(self, key, addr, credentials, known_by)
 end
 
 -- The one that a request belongs to. Count it in `running` while it is used.
-local function peer_of(self, addr, credentials)
+local function peer_of(self, who)
   if self._closed then
     return nil, errors.new("unavailable", "the server is stopping")
   end
-  local known_by = text_of(credentials)
-  local key = addr .. "\0" .. known_by
+  local known_by = text_of(who.credentials)
+  local key = who.request.connection .. "\0" .. known_by
   local peer = self._peers[key]
   if peer and peer.near._ud:is_open() then
     return peer
   elseif peer then
     self:_forget(peer.near)
   end
-  return open(self, key, addr, credentials, known_by)
+  return open(self, key, who, known_by)
 end
 
 local function done(peer, ...)
@@ -216,7 +253,7 @@ end
 -- Calls -------------------------------------------------------------------------------------------------------
 
 ---@class echostream.http.door.who
----@field addr string
+---@field request echostream.http.request
 ---@field credentials table<string, string>
 
 ---@package
@@ -228,7 +265,7 @@ end
 ---@return table results  with `n`; nil, err inside when it failed
 ---@return table<string, string>? trailers
 function Door:request(who, name, opts, args)
-  local peer, err = peer_of(self, who.addr, who.credentials)
+  local peer, err = peer_of(self, who)
   if not peer then
     return { n = 2, nil, err }
   end
@@ -249,7 +286,7 @@ end
 ---@return echostream.stream? stream
 ---@return fun()|echostream.error close
 function Door:stream(who, name, opts, args)
-  local peer, err = peer_of(self, who.addr, who.credentials)
+  local peer, err = peer_of(self, who)
   if not peer then
     return nil, err
   end
@@ -276,7 +313,7 @@ end
 ---@param args table  with `n`
 ---@return true|nil ok, echostream.error? err
 function Door:emit(who, name, opts, args)
-  local peer, err = peer_of(self, who.addr, who.credentials)
+  local peer, err = peer_of(self, who)
   if not peer then
     return nil, err
   end

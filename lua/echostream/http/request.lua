@@ -24,6 +24,7 @@ local M = {}
 ---@field cookies table<string, string>    lazy
 ---@field body echostream.http.body        called for the next piece; `text`, `json`, `form`, `decode` and `chunks` are more comfortable. Lazy
 ---@field peer_addr string    address and port of the client. Lazy
+---@field connection integer of all requests that came over the same one the same number. Lazy
 ---@field peer_cert? echostream.certificate  what its certificate says, when the server asks for one. Lazy
 ---@field context table       for handlers and middleware: whatever they want to say to each other. Lazy
 local Request = {}
@@ -91,6 +92,10 @@ end
 
 function lazy.peer_addr(self)
   return self._x:peer_addr() or ""
+end
+
+function lazy.connection(self)
+  return (self._x:connection())
 end
 
 function lazy.peer_cert(self)
@@ -246,6 +251,16 @@ end
 ---@return boolean
 function Request:cancelled()
   return self._x:error() ~= nil
+end
+
+---@package
+--- A function that says whether the connection lives, also when the request is over.
+---@return fun(): boolean
+function Request:watch_connection()
+  local x = self._x
+  return function()
+    return select(2, x:connection()) == true
+  end
 end
 
 --- What the host makes of an exchange. nil: it was given up while it waited for its turn.

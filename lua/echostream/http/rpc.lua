@@ -55,7 +55,7 @@ function Rpc:_who(request)
   for _, name in ipairs(self._opts.credentials) do
     credentials[name] = request.headers:get(name)
   end
-  return { addr = request.peer_addr or "", credentials = credentials }
+  return { request = request, credentials = credentials }
 end
 
 -- Handlers ----------------------------------------------------------------------------------------------------
