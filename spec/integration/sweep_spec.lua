@@ -5,6 +5,7 @@
 local echo = require "echostream"
 local core = require "echostream.core"
 local loop = require "echostream.loop"
+local h3 = require "spec.support.http"
 local net = require "spec.support.net"
 local support = require "spec.support.sweep"
 
@@ -47,6 +48,12 @@ local function world(env, class)
   local server, client = env.pair(function(server)
     server:add_rpc("park", function() w.call = echo.call() echo.sleep(1000) end)
     server:add_rpc("rows", function(_, stream) stream:recv() end, { stream = "both" })
+    w.dashboard = class == "dashboard" and assert(server:dashboard { bind = false }) or nil
+    server:http(function(request, response)
+      if request.path ~= "/parked" then return "x" end
+      w.request, w.response = request, response
+      echo.sleep(1000)
+    end)
     server:add_stream("hold", function(_, stream) w.served = stream stream:recv() end)
   end)
   w.server, w.client, w.session = server, client, client.session
@@ -74,6 +81,16 @@ local function world(env, class)
   w.browser = assert(w.source:browse())
   w.prompt = echo.repl.new { write = function() end, ready = function() end }
   w.timestamp = echo.codec.timestamp(1)
+  w.fields, w.router, w.cors = echo.http.fields.new { a = "1" }, echo.http.router.new(), echo.http.cors.new { origins = "*" }
+  w.http = echo.http.client { pin = server.pin, timeout = 1 }
+  table.insert(env.opened, w.http)
+  w.answer = class == "answer" and assert(w.http:request("https://" .. server.address .. "/")) or nil
+  if class == "request" or class == "response" then
+    local conn = h3.dial(server)
+    table.insert(env.opened, conn)
+    w.exchange = conn:begin("POST", "/parked", {}, true)
+    env.eventually(function() return w.request end, "the request is there")
+  end
   server:plugin { name = "of the sweep", install = function(_, host) w.host = host end }
   client:middleware(function(call, next)
     w.middleware_call = call
@@ -98,6 +115,9 @@ end
 local function close_all(w)
   for _, thing in pairs { w.stream, w.streaming, w.served, w.quic_stream } do thing:close() end
   if w.task then w.task:cancel() end
+  if w.exchange then w.exchange:reset() end
+  if w.answer then w.answer:close() end
+  w.http:close()
   for _, thing in pairs { w.topic, w.subscription, w.buffer, w.browser, w.prompt } do thing:close() end
   for _, thing in pairs { w.fleet, w.client, w.session, w.incoming, w.connection, w.accepted, w.listener } do thing:close() end
   if w.server then w.server:stop { grace = 0 } end
@@ -109,6 +129,8 @@ local apart = {
   ["echo.discovery.advertise"] = "multicast to the network of this machine; discovery_spec has its misuse",
   ["echo.discovery.browse"] = "the same", ["echo.discovery.discover"] = "the same", ["echo.discovery.feed"] = "the same",
   ["cache.install"] = "called by host:plugin, not by users", ["presence.install"] = "the same", ["tracing.install"] = "the same",
+  ["echo.http.router.segments"] = "says a status after nil", ["router.match"] = "the same",
+  ["echo.http.range.parse"] = "says after nil what is wrong with the ranges",
   ["echo.metrics.serve"] = "the port of scrapers on this machine; metrics_http_spec has its misuse",
 }
 
@@ -189,7 +211,8 @@ net.each(function(env)
     "middleware_call", "timestamp", "resubscribe", "fleet", "service", "policy", "breaker", "alert", "metric", "topic",
     "subscription", "core_session", "core_host", "core_channel" }
   -- What has nothing to do with sockets is swept in the simulator only.
-  local of_lua = { "backoff", "buffer", "clock", "cache", "presence", "tracing", "source", "browser", "prompt" }
+  local of_lua = { "fields", "router", "cors", "request", "response", "http", "answer", "dashboard",
+    "backoff", "buffer", "clock", "cache", "presence", "tracing", "source", "browser", "prompt" }
   for _, class in ipairs(of_lua) do
     of_lua[class] = true
     if env.kind == "sim" then classes[#classes + 1] = class end
@@ -239,10 +262,11 @@ net.each(function(env)
       ["echo.codec.raw"] = echo.codec.raw }
     -- Parts of echo may have functions that are for the files beside them.
     for _, entry in ipairs(support.documented()) do
-      local part = entry[1]:match "^echo%.?([%w_]*)$"
-      if part then
+      local part, sub = entry[1]:match "^echo%.?([%w_]*)%.?([%w_]*)$"
+      if part and (sub == "" or part == "http") then
+        local module = part == "" and echo or sub == "" and echo[part] or echo[part][sub]
         modules[entry[1]] = modules[entry[1]] or {}
-        modules[entry[1]][entry[3]] = (part == "" and echo or echo[part])[entry[3]]
+        modules[entry[1]][entry[3]] = module[entry[3]]
       end
     end
 

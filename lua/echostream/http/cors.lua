@@ -64,6 +64,13 @@ function M.new(opts)
   return setmetatable({ _opts = o, _origins = origins }, Cors)
 end
 
+local function check(where, request, response)
+  if type(request) ~= "table" or type(response) ~= "table" or not fields.is_fields(request.headers)
+    or not fields.is_fields(response.headers) then
+    error(("cors:%s: wants a request and a response"):format(where), 3)
+  end
+end
+
 --- Whether pages of an origin may ask.
 ---@param origin string?
 ---@return boolean
@@ -85,6 +92,7 @@ end
 ---@param response echostream.http.response
 ---@return boolean allowed
 function Cors:apply(request, response)
+  check("apply", request, response)
   local o, headers = self._opts, response.headers
   local origin = request.headers:get "origin"
   if o.origins ~= "*" then
@@ -108,6 +116,7 @@ end
 ---@param response echostream.http.response
 ---@return boolean answered  false: this is no preflight
 function Cors:preflight(request, response)
+  check("preflight", request, response)
   if request.method ~= "OPTIONS" or not request.headers:has "origin"
     or not request.headers:has "access-control-request-method" then
     return false
@@ -131,6 +140,7 @@ end
 ---@param handler echostream.http.handler
 ---@return echostream.http.handler
 function Cors:wrap(handler)
+  options.argument("cors:wrap", "handler", handler, "function")
   return function(request, response)
     if not self:preflight(request, response) then
       self:apply(request, response)

@@ -45,6 +45,13 @@ local function check_name(where, name)
   return name:lower()
 end
 
+local function lower(where, name)
+  if type(name) ~= "string" then
+    error(("%s: a name is a string, got %s"):format(where, errors.show(name)), 3)
+  end
+  return name:lower()
+end
+
 local function check_value(where, name, value)
   if math.type(value) == "integer" then
     value = tostring(value)
@@ -146,7 +153,7 @@ end
 ---@param name string
 ---@return string?
 function Fields:get(name)
-  name = name:lower()
+  name = lower("fields:get", name)
   local first, more
   local list = self._list
   for i = 1, #list, 2 do
@@ -169,7 +176,7 @@ end
 ---@param name string
 ---@return string[]
 function Fields:all(name)
-  name = name:lower()
+  name = lower("fields:all", name)
   local values, list = {}, self._list
   for i = 1, #list, 2 do
     if list[i] == name then
@@ -183,7 +190,7 @@ end
 ---@param name string
 ---@return boolean
 function Fields:has(name)
-  name = name:lower()
+  name = lower("fields:has", name)
   local list = self._list
   for i = 1, #list, 2 do
     if list[i] == name then
@@ -226,7 +233,7 @@ end
 ---@param name string
 ---@return echostream.http.fields self
 function Fields:remove(name)
-  name = name:lower()
+  name = lower("fields:remove", name)
   local list, n = self._list, 0
   for i = 1, #list, 2 do
     local line, value = list[i], list[i + 1]
@@ -253,7 +260,7 @@ function Fields:include(name, ...)
     there[member:lower()] = true
   end
   for i = 1, select("#", ...) do
-    local member = (select(i, ...))
+    local member = check_value("fields:include", name, (select(i, ...)))
     if not there[member:lower()] then
       there[member:lower()] = true
       members[#members + 1] = member

@@ -1,4 +1,4 @@
---- The parts of HTTP, each loaded on first use: `echo.http.router` is `require "echostream.http.router"`.
+--- The parts of HTTP, each loaded on first use: `echo.http.router` is `require "echostream.http.router"`, whose arguments are looked at.
 
 local parts = {}
 for _, name in ipairs { "accept", "conditional", "content", "cookies", "cors", "date", "errors", "fields", "message", "mime", "percent", "query",
@@ -23,6 +23,8 @@ return setmetatable({}, {
       local part = require(parts[key])
       if functions[key] then
         part = part[key]
+      else
+        part = require("echostream.http.checked").face(key, part)
       end
       rawset(self, key, part)
       return part

@@ -280,6 +280,9 @@ end
 ---@return integer? status  without a match: 400, 404, 405 or 414; 204 for an OPTIONS that no route takes
 ---@return string? allow    with 405 and 204: the field `Allow`
 function Router:match(method, path)
+  if type(method) ~= "string" or type(path) ~= "string" then
+    error("router:match: method and path are strings", 2)
+  end
   if path == "*" and method == "OPTIONS" then
     return nil, 204, allowed(gather(self._root, {}))
   end
@@ -310,6 +313,9 @@ end
 ---@param response echostream.http.response
 ---@return any ... what the handler returned
 function Router:handle(request, response)
+  if type(request) ~= "table" or type(response) ~= "table" or not fields.is_fields(response.headers) then
+    error("router:handle: wants a request and a response", 2)
+  end
   local match, status, allow = self:match(request.method, request.path)
   if match then
     request.params, request.route = match.params, match.pattern
