@@ -95,14 +95,17 @@ function aborted(signal) {
     : new EchoError(signal.reason?.name === "TimeoutError" ? "timeout" : "cancelled", signal.reason?.message);
 }
 
-/** An error for a stream's reset or stop, whose code travels. @param {number} code @param {string} [message] */
-function streamError(code, message = `code ${code}`) {
+/**
+ * An error for a stream's reset or stop, whose code travels. Browsers have eight bits for it; an application's own codes are larger and
+ * travel in CANCEL, which is what the other side acts on.
+ * @param {number} code
+ */
+function streamError(code) {
+  const streamErrorCode = code < Code.OWN ? code : Code.CANCELLED, message = `code ${code}`;
   const Native = /** @type {any} */ (globalThis).WebTransportError;
-  if (!Native) return Object.assign(new Error(message), { streamErrorCode: code });
-  let error = new Native(message, { source: "stream", streamErrorCode: code });
-  // Older browsers take one table instead.
-  if (error.streamErrorCode !== code) error = new Native({ message, streamErrorCode: code });
-  return error;
+  if (!Native) return Object.assign(new Error(message), { streamErrorCode });
+  const error = new Native({ message, streamErrorCode }); // what browsers take; the standard has come to want the message first
+  return error.streamErrorCode === streamErrorCode ? error : new Native(message, { source: "stream", streamErrorCode });
 }
 
 // Bytes -------------------------------------------------------------------------------------------------------
