@@ -66,6 +66,8 @@ struct wt_stream {
     struct es_buf early; /* owned; counted as held */
     uint64_t reset_code, stop_code;
     unsigned fin : 1, was_reset : 1, was_stopped : 1, uni : 1;
+    unsigned own : 1;  /* we opened it */
+    unsigned deaf : 1; /* what comes is dropped */
 };
 
 /* webtransport.c */

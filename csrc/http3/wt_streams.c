@@ -255,7 +255,7 @@ void es_wt_data(struct es_h3 *h, struct es_link_stream *s, const uint8_t *p, siz
 
     if (ws->w == NULL) {
         keep_early(h, ws, p, n, fin);
-    } else if (n > 0 || fin) {
+    } else if (!ws->deaf && (n > 0 || fin)) {
         ws->w->link.events->data(ws->w->link.user, &ws->s, p, n, fin);
     }
 }
@@ -367,6 +367,7 @@ static int op_open(struct es_link *l, int dir, void *user, struct es_link_stream
     ws->w = w;
     ws->s.link = l;
     ws->s.user = user;
+    ws->own = 1;
     es_list_push(&w->streams, &ws->node);
     *out = &ws->s;
     return 0;
@@ -422,9 +423,19 @@ static void op_allow(struct es_link *l, int dir)
     }
 }
 
+/* Firefox (153) takes STOP_SENDING for the end of both directions: an answer that its page has not read yet
+ * is lost. Where a peer's own exchange is stopped an answer went before, and the peer ends its side when it
+ * has it. So it is not told; what it sends until then is dropped, and as no credit goes back that is little.
+ */
 static void op_stop(struct es_link_stream *s, uint64_t code)
 {
-    es_link_stop(stream_of(s)->below, wt_code_out(code));
+    struct wt_stream *ws = stream_of(s);
+
+    if (ws->uni || ws->own) {
+        es_link_stop(ws->below, wt_code_out(code));
+    } else {
+        ws->deaf = 1;
+    }
 }
 
 static void op_reset(struct es_link_stream *s, uint64_t code)

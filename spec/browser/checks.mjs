@@ -1,6 +1,6 @@
 // The smallest harness: each check prints `ok NAME` or `failed NAME: why`, which a busted spec reads.
 
-export function within(promise, what = "it", ms = 20000) {
+export function within(promise, what = "it", ms = 60000) {
   let timer;
   const late = new Promise((_, reject) => (timer = setTimeout(() => reject(new Error(`${what} took longer than ${ms} ms`)), ms)));
   return Promise.race([promise, late]).finally(() => clearTimeout(timer));

@@ -1,0 +1,74 @@
+-- Real browsers, headless, against this server: fetch over HTTP/3, and over WebTransport everything that examples/browser/echostream.js
+-- offers; then the example pages. Each runs in a network of its own. What this machine has not got, and cannot install, is skipped, loudly.
+
+local process = require "spec.support.process"
+
+local quote, root = process.quote, process.root
+local modules = root .. "/build/browser"
+local preload = os.getenv "LD_PRELOAD" or "" -- the sanitizers': for our server only
+
+local function missing_tools()
+  if process.run("env LD_PRELOAD= sh -c 'node --version && npm --version && unshare --version && ip -V'").code ~= 0 then
+    return "nodejs, npm, util-linux and iproute2 are wanted"
+  end
+  local installed = process.run(([[env LD_PRELOAD= sh -ec 'mkdir -p %s; cd %s; cp %s/spec/browser/package.json .
+    [ -d node_modules/puppeteer-core ] || npm install --no-audit --no-fund --ignore-scripts --loglevel=error']]):format(modules, modules, root),
+    { seconds = 180 })
+  if installed.code ~= 0 then return "npm install failed: " .. installed.err:sub(1, 200) end
+end
+
+-- A network namespace with nothing but a loopback interface; where that is not allowed, the machine's own.
+local function alone(command)
+  for _, unshare in ipairs { "unshare -n", "unshare -rn" } do
+    if process.run(unshare .. " ip link set lo up").code == 0 then
+      return ("%s sh -c %s"):format(unshare, quote("ip link set lo up && exec " .. command))
+    end
+  end
+  return command
+end
+
+local browsers = {
+  { name = "chromium", programs = { "/usr/bin/chromium", "/usr/bin/google-chrome" } },
+  { name = "firefox", programs = { "/usr/bin/firefox-esr", "/usr/bin/firefox" }, package = "firefox-esr" },
+}
+
+local function exists(path)
+  local file = io.open(path)
+  return file and file:close()
+end
+
+local function missing_browser(browser)
+  for _, program in ipairs(browser.programs) do
+    if exists(program) then return nil end
+  end
+  return ("no %s (apt-get install %s)"):format(browser.name, browser.package or browser.name)
+end
+
+describe("in a browser:", function()
+  local no_tools = missing_tools()
+  for _, browser in ipairs(browsers) do
+    describe(browser.name, function()
+      local missing = no_tools or missing_browser(browser)
+      if preload ~= "" and browser.name ~= "chromium" then
+        missing = "under the sanitizers one browser is enough"
+      end
+      if missing then
+        pending(("skipped, %s: %s"):format(browser.name, missing))
+        return
+      end
+      local result = process.run(("env LD_PRELOAD= ES_PRELOAD=%s %s"):format(quote(preload), alone(("node spec/browser/run.mjs %s %s %s"):format(
+        browser.name, quote(modules), quote(root .. "/build/screenshots")))), { seconds = 200 })
+      for word, name, why in result.out:gmatch "(%l+) ([^\n:]+):?([^\n]*)\n" do
+        if word == "ok" or word == "failed" then
+          it(name, function()
+            assert.equal("ok", word, why)
+          end)
+        end
+      end
+      it("reaches its end", function()
+        assert.equal(0, result.code, result.out .. result.err)
+        assert.matches("^browser %S+", result.out)
+      end)
+    end)
+  end
+end)
