@@ -7,6 +7,14 @@ function M.middleware(host)
   host:middleware(function(call, next) return next(call) end)
 end
 
+--- What gtlsclient asks for: a small answer of a handler, and the peer's folder as static files. The peer is told to let no more
+--- requests be in flight than these (rows.sizes.in_flight).
+M.http_options = { transport = { max_concurrent_streams = 128 } }
+function M.http(host)
+  host:route("GET", "/small", function(_, response) response.body = "01234567890123456789012345678901" end)
+  host:static("/files", os.getenv "BENCH_DOCS" or ".")
+end
+
 local function nothing() end
 
 local plugins = {

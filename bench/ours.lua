@@ -22,7 +22,7 @@ local function command(root, ...)
   return argv
 end
 
----@param extra? "middleware"  one that only passes on
+---@param extra? "middleware"|"http"  of bench/extras.lua
 ---@param root? string
 ---@return bench.ours
 function M.start(extra, root)

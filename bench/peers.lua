@@ -44,10 +44,10 @@ function M.gtls_small(gtls, n)
   }
 end
 
---- P4's peer: one GET of a file of `bytes` in memory.
-function M.gtls_bulk(gtls, bytes)
+--- P4's peer: one GET of a file of `bytes` in memory, whose path is `big`.
+function M.gtls_bulk(gtls, bytes, big_path)
   local one = gtls_get(gtls, "small", 1)
-  local big = gtls_get(gtls, "big", 1)
+  local big = gtls_get(gtls, big_path or "big", 1)
   local wall = big.wall_ns - one.wall_ns
   return {
     mb_s = bytes / wall * 1e3,

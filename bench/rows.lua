@@ -7,7 +7,7 @@ local ours = require "ours"
 local M = {}
 
 --- Every row in the order of the table.
-M.order = { "P1", "P1m", "P2", "P3", "P4", "P5", "P6", "P7", "P8", "P10", "P11", "codec" }
+M.order = { "P1", "P1m", "P2", "P3", "P4", "P5", "P6", "P7", "P8", "P10", "P11", "H1", "H2", "codec" }
 
 --- How much of each; run.lua's --quick replaces some.
 M.sizes = { calls = 200000, seconds = 2, bytes = 1 << 30, connects = 300, idle = 500, in_flight = 128, grpc_calls = 40000,
@@ -72,14 +72,19 @@ rows.P3 = {
   },
 }
 
+-- The file that the peer serves.
+local function make_big(run)
+  if not run.big then
+    local docs = os.getenv("BENCH_DOCS") or proc.dir
+    proc.run { "sh", "-c", 'head -c "$1" /dev/urandom > "$2"', "sh", tostring(run.sizes.bytes), docs .. "/big" }
+    run.big = true
+  end
+end
+
 rows.P4 = {
   peers = { "gtls" },
   take = function(run, keep)
-    if not run.big then
-      local docs = os.getenv("BENCH_DOCS") or proc.dir
-      proc.run { "sh", "-c", 'head -c "$1" /dev/urandom > "$2"', "sh", tostring(run.sizes.bytes), docs .. "/big" }
-      run.big = true
-    end
+    make_big(run)
     keep("gtls bulk", peers.gtls_bulk, run.gtls, run.sizes.bytes)
     if run.us then
       keep("our bulk up", ours.bulk, run.us, "up", run.sizes.bytes)
@@ -172,6 +177,34 @@ rows.P11 = {
     if run.us then keep("our 64 connections", ours.small, run.us, run.sizes.calls // 2, 64, "connections=64") end
   end,
   lines = { { "P11 calls/s, 64 connections, 1 in flight each", "our 64 connections", "rate", "grpc 64 connections", "rate", 0.7, 1.4 } },
+}
+
+-- HTTP/3: the peer's own client asks both servers.
+local function start_http(run)
+  if run.us and not run.http then
+    run.http = run.started(ours.start "http")
+    run.http.port = run.http.address:match ":(%d+)$"
+  end
+  return run.http
+end
+
+rows.H1 = {
+  peers = { "gtls" },
+  take = function(run, keep)
+    keep("gtls small GET", peers.gtls_small, run.gtls, run.sizes.calls)
+    if start_http(run) then keep("our small GET", peers.gtls_small, run.http, run.sizes.calls) end
+  end,
+  lines = { { "H1 small GETs/s over HTTP/3, 128 in flight", "our small GET", "rate", "gtls small GET", "rate", 0.3, 0.3 } },
+}
+
+rows.H2 = {
+  peers = { "gtls" },
+  take = function(run, keep)
+    make_big(run)
+    keep("gtls file", peers.gtls_bulk, run.gtls, run.sizes.bytes)
+    if start_http(run) then keep("our file", peers.gtls_bulk, run.http, run.sizes.bytes, "files/big") end
+  end,
+  lines = { { "H2 static file of 1 GiB over HTTP/3, MB/s", "our file", "mb_s", "gtls file", "mb_s", 0.7, 0.7 } },
 }
 
 --- bench/codec.lua measures the codecs by themselves; the row is the first of its cases, 32 bytes in MessagePack.

@@ -3,9 +3,13 @@
 local echo = require "echostream"
 local blocks = require "blocks"
 
-local server = echo.server { bind = arg[1] or "127.0.0.1:0" }
+local extras = require "extras"
 
-if arg[2] then require("extras")[arg[2]](server) end
+local opts = arg[2] and extras[arg[2] .. "_options"] or {}
+opts.bind = arg[1] or "127.0.0.1:0"
+local server = echo.server(opts)
+
+if arg[2] then extras[arg[2]](server) end
 
 server:add_rpc("bench.echo", function(_, payload) return payload end)
 

@@ -195,7 +195,8 @@ void es_h3_nv(nghttp3_nv *nv, const char *name, const char *value, size_t value_
 static int is_name(const struct es_h3_field *f, const char *const *names)
 {
     for (; *names != NULL; names++) {
-        if (strlen(*names) == f->name_len && memcmp(*names, f->name, f->name_len) == 0) {
+        if (**names == *f->name && strlen(*names) == f->name_len &&
+            memcmp(*names, f->name, f->name_len) == 0) {
             return 1;
         }
     }
@@ -208,7 +209,8 @@ static int is_field_name(const char *s, size_t n)
     for (size_t i = 0; i < n; i++) {
         unsigned char c = (unsigned char)s[i];
 
-        if (c <= ' ' || c >= 0x7f || (c >= 'A' && c <= 'Z') || strchr("\"(),/:;<=>?@[\\]{}", c) != NULL) {
+        if (!((c >= 'a' && c <= 'z') || c == '-' || (c >= '0' && c <= '9')) &&
+            (c == '\0' || strchr("!#$%&'*+.^_`|~", c) == NULL)) {
             return 0;
         }
     }

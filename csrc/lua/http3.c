@@ -456,7 +456,8 @@ static int conn_request(lua_State *L)
     es_lua_opt_string(L, 2, "authority", &t.authority, NULL);
     es_lua_opt_string(L, 2, "path", &t.path, NULL);
     es_lua_opt_string(L, 2, "protocol", &t.protocol, NULL);
-    const struct es_h3_field *f = es_lua_h3_fields(L, 3, &n);
+    struct es_h3_field few[ES_LH3_FEW];
+    const struct es_h3_field *f = es_lua_h3_fields(L, 3, few, &n);
     if (c->h == NULL)
         return es_lua_h3_closed(L, c);
     /* The userdata first: making it may raise, a request cannot be undone. */

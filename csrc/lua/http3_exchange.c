@@ -124,7 +124,8 @@ static int result(lua_State *L, struct es_lexchange *b, int rc)
 
 /* ---- heads ---- */
 
-const struct es_h3_field *es_lua_h3_fields(lua_State *L, int idx, size_t *n)
+const struct es_h3_field *es_lua_h3_fields(lua_State *L, int idx, struct es_h3_field few[ES_LH3_FEW],
+                                           size_t *n)
 {
     *n = 0;
     if (lua_isnoneornil(L, idx))
@@ -133,8 +134,8 @@ const struct es_h3_field *es_lua_h3_fields(lua_State *L, int idx, size_t *n)
     idx = lua_absindex(L, idx);
     size_t count = lua_rawlen(L, idx) / 2;
     luaL_argcheck(L, count <= 4096, idx, "at most 4096 fields");
-    struct es_h3_field *f = lua_newuserdatauv(L, (count + 1) * sizeof *f, 0);
-    memset(f, 0, (count + 1) * sizeof *f);
+    struct es_h3_field *f = count <= ES_LH3_FEW ? few : lua_newuserdatauv(L, count * sizeof *f, 0);
+    memset(f, 0, count * sizeof *f);
     for (size_t i = 0; i < count; i++) {
         for (int part = 0; part < 2; part++) {
             if (lua_rawgeti(L, idx, (lua_Integer)(2 * i) + 1 + part) != LUA_TSTRING)
@@ -288,7 +289,8 @@ static int x_inform(lua_State *L)
     struct es_lexchange *b = check(L);
     lua_Integer status = luaL_checkinteger(L, 2);
     size_t n;
-    const struct es_h3_field *f = es_lua_h3_fields(L, 3, &n);
+    struct es_h3_field few[ES_LH3_FEW];
+    const struct es_h3_field *f = es_lua_h3_fields(L, 3, few, &n);
 
     if (b->x == NULL)
         return es_lua_closed(L, "request");
@@ -302,7 +304,8 @@ static int x_respond(lua_State *L)
     lua_Integer status = luaL_checkinteger(L, 2);
     size_t n;
     int fin = lua_toboolean(L, 4);
-    const struct es_h3_field *f = es_lua_h3_fields(L, 3, &n);
+    struct es_h3_field few[ES_LH3_FEW];
+    const struct es_h3_field *f = es_lua_h3_fields(L, 3, few, &n);
 
     if (b->x == NULL)
         return es_lua_closed(L, "request");
@@ -336,7 +339,8 @@ static int x_finish(lua_State *L)
 {
     struct es_lexchange *b = check(L);
     size_t n;
-    const struct es_h3_field *f = es_lua_h3_fields(L, 2, &n);
+    struct es_h3_field few[ES_LH3_FEW];
+    const struct es_h3_field *f = es_lua_h3_fields(L, 2, few, &n);
 
     if (b->x == NULL)
         return es_lua_closed(L, "request");
@@ -353,7 +357,8 @@ static int x_answer(lua_State *L)
 
     luaL_checktype(L, 4, LUA_TSTRING);
     const char *data = lua_tolstring(L, 4, &n);
-    const struct es_h3_field *f = es_lua_h3_fields(L, 3, &n_fields);
+    struct es_h3_field few[ES_LH3_FEW];
+    const struct es_h3_field *f = es_lua_h3_fields(L, 3, few, &n_fields);
     if (b->x == NULL)
         return es_lua_closed(L, "request");
     if (n >= ES_ANCHOR_BYTES && (anchor = es_lua_anchor(L, b->c->app->loop->lua, 4)) == NULL)

@@ -46,9 +46,11 @@ struct es_lexchange *es_lua_push_exchange(lua_State *L, struct es_lh3 *c, struct
 struct es_lexchange *es_lua_exchange_find(lua_State *L, struct es_exchange *x);
 struct es_lexchange *es_lua_exchange_box(lua_State *L, struct es_lh3 *c); /* pushed, empty; may raise */
 void es_lua_exchange_fill(lua_State *L, struct es_lexchange *box, struct es_exchange *x); /* on top of L */
-/* The list { name, value, name, value, … } at idx, nil: none; valid while L's stack keeps what this pushes.
- */
-const struct es_h3_field *es_lua_h3_fields(lua_State *L, int idx, size_t *n);
+#define ES_LH3_FEW 16
+/* The list { name, value, name, value, … } at idx, nil: none; in `few`, or valid while L's stack keeps what
+ * this pushes. */
+const struct es_h3_field *es_lua_h3_fields(lua_State *L, int idx, struct es_h3_field few[ES_LH3_FEW],
+                                           size_t *n);
 void es_lua_open_exchange(lua_State *L);
 
 #endif

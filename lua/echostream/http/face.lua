@@ -82,6 +82,11 @@ local function dispatch(reg, request, response)
     end
     return refuse(response, request.path and 404 or 405)
   end
+  local route = router:exact(request.method, request.path)
+  if route then
+    request.route = route.pattern -- `params` is made when somebody looks for one
+    return route.handler(request, response)
+  end
   local match, status, allow = router:match(request.method, request.path)
   if match then
     request.params, request.route = match.params, match.pattern

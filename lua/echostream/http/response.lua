@@ -47,6 +47,21 @@ local function date_now()
   return date_text
 end
 
+-- Lengths as they are written; making a string of a number costs as much as finding the route.
+local lengths, MOST_LENGTHS <const> = {}, 4096
+
+local function length_of(body)
+  local n = #body
+  local text = lengths[n]
+  if not text then
+    text = ("%d"):format(n)
+    if n < MOST_LENGTHS then
+      lengths[n] = text
+    end
+  end
+  return text
+end
+
 local function list_of(given)
   if given == nil then
     return nil
@@ -165,7 +180,7 @@ end
 
 -- The most frequent answer: a string, without a header that the handler set.
 local function send_plain(self, body)
-  local list, host = { "content-length", tostring(#body), "content-type", "text/plain; charset=utf-8", "date", date_now() }, self._request._host
+  local list, host = { "content-length", length_of(body), "content-type", "text/plain; charset=utf-8", "date", date_now() }, self._request._host
   if host.alt_svc then
     list[7], list[8] = "alt-svc", host.alt_svc
   end

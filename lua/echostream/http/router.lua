@@ -49,7 +49,7 @@ end
 --- Makes a router without routes.
 ---@return echostream.http.router
 function M.new()
-  return setmetatable({ _root = node() }, Router)
+  return setmetatable({ _root = node(), _exact = {} }, Router)
 end
 
 local function bad(status, message)
@@ -164,6 +164,10 @@ function Router:add(method, pattern, handler)
     end
   end
   local routes = place_of(self, parts, true)
+  -- What most requests ask for is found without cutting the path: in a tree, too, the way of literals alone is the first to be tried.
+  if #names == 0 and not pattern:find "[^!-~]" and not pattern:find "[%%?#\\]" and #parts <= M.max_segments and #pattern <= M.max_path then
+    self._exact[pattern] = routes
+  end
   for _, one in ipairs(methods) do
     if routes[one] then
       error(("router:add: %s %s is there already, as %s"):format(one, pattern, routes[one].pattern), 2)
@@ -189,6 +193,16 @@ function Router:remove(method, pattern)
     end
   end
   return found
+end
+
+--- The route whose pattern is this very path, without names, or nil: then `match` knows more.
+---@param method string
+---@param path string  raw
+---@return table? route  `handler` and `pattern`
+---@package
+function Router:exact(method, path)
+  local routes = self._exact[path]
+  return routes and (routes[method] or method == "HEAD" and routes.GET or routes["*"])
 end
 
 -- What is left from segment `i` on, as a `*name` takes it: nil when there is an empty segment inside, false for a slash within one.
@@ -285,6 +299,10 @@ function Router:match(method, path)
   end
   if path == "*" and method == "OPTIONS" then
     return nil, 204, allowed(gather(self._root, {}))
+  end
+  local exact = self:exact(method, path)
+  if exact then
+    return { handler = exact.handler, pattern = exact.pattern, params = {} }
   end
   local segments, status = M.segments(path)
   if not segments then
