@@ -504,3 +504,51 @@ TEST(deleting_a_pair_in_the_middle_leaves_nothing)
     CHECK_INT(after.in_use, ==, before.in_use);
     CHECK_INT(after.allocs - before.allocs, ==, after.frees - before.frees);
 }
+
+static void count(void *user)
+{
+    ++*(int *)user;
+}
+
+/* What a loop needs that pumps only when there is something to move. */
+TEST(whoever_uses_a_link_is_noticed_and_nothing_is_left_to_move_without_notice)
+{
+    struct es_link_stream *s;
+    char addr[64];
+    int used = 0;
+
+    REQUIRE(begin(10, 2, 100) == 0);
+    settle(0);
+    srv.answer_credit = 0;
+    es_pair_notify(pair, count, &used);
+    CHECK_INT(es_pair_pump(pair, 0), ==, 0);
+    CHECK_INT(used, ==, 0);
+    REQUIRE(es_link_open(cli.link, ES_DIR_BIDI, NULL, &s) == 0);
+    CHECK_INT(es_link_write(s, "hello", 5, 0), ==, 0);
+    CHECK_INT(used, ==, 1);
+    settle(0);
+    used = 0;
+    es_link_credit(srv.last, 5);
+    CHECK_INT(used, ==, 1);
+    es_link_reset(srv.last, 3);
+    CHECK_INT(used, ==, 2);
+    es_link_stop(s, 4);
+    CHECK_INT(used, ==, 3);
+    es_link_datagram(srv.link, "x", 1);
+    CHECK_INT(used, ==, 4);
+    es_link_stream_done(srv.last);
+    CHECK_INT(used, ==, 5);
+    settle(0);
+    used = 0;
+    CHECK_INT(es_pair_pump(pair, 0), ==, 0);
+    CHECK_INT(used, ==, 0);
+    es_pair_address(pair, 1, "192.0.2.1:7");
+    es_link_peer_addr(srv.link, addr, sizeof addr);
+    CHECK_STR(addr, "192.0.2.1:7");
+    CHECK_INT(es_pair_is_over(pair), ==, 0);
+    es_link_close(srv.link, 1, 7, "enough");
+    CHECK_INT(used, ==, 1);
+    settle(0);
+    CHECK_INT(es_pair_is_over(pair), ==, 1);
+    es_pair_del(pair);
+}
