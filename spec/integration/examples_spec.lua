@@ -152,6 +152,22 @@ describe_example({ "discovery.lua" }, function()
   end)
 end)
 
+describe_example({ "http_calls.lua" }, function()
+  it("asks the same handlers through both doors", function()
+    local result = process.run(example "http_calls.lua", { seconds = 60 })
+    assert.equal(0, result.code, result.err)
+    assert.equal("native\t30\nhttp\t200\t30\nhttp\t200\t30\nhttp\t404", result.out:match "^(.-404)")
+    assert.matches("\nnative\t3\nnative\t2\nnative\t1\nnative\tliftoff for native\n", result.out, 1, true)
+    assert.matches('\nhttp\t200\t{"message":3}\n{"message":2}\n{"message":1}\n{"results":["liftoff for h3"]}\n', result.out, 1, true)
+  end)
+
+  it("serves, for those who have curl", function()
+    local server, address = served("http_calls.lua", "serve 127.0.0.1:0")
+    server:expect("^curl .* https://" .. address:gsub("%p", "%%%0") .. "/rpc/math.add")
+    assert.equal(0, (server:stop()))
+  end)
+end)
+
 describe("examples/", function()
   it("has no file that is not executed here", function()
     local list = process.run "ls examples"
