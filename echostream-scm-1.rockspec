@@ -158,6 +158,7 @@ build = {
         "csrc/transport/poller.c",
         "csrc/transport/probe.c",
         "csrc/transport/qlog.c",
+        "csrc/transport/refused.c",
         "csrc/transport/stall.c",
         "csrc/transport/stats.c",
         "csrc/transport/stream.c",

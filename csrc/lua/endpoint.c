@@ -40,6 +40,7 @@ void es_lua_transport_config(lua_State *L, int idx, struct es_transport_config *
                                          "version",
                                          "disable_mtu_discovery",
                                          "ignore_preferred",
+                                         "wait_for_ready",
                                          "glitch_budget",
                                          "memory_cap",
                                          "enable_0rtt",
@@ -83,6 +84,7 @@ void es_lua_transport_config(lua_State *L, int idx, struct es_transport_config *
     }
     es_lua_opt_boolean(L, idx, "disable_mtu_discovery", &c->disable_mtu_discovery);
     es_lua_opt_boolean(L, idx, "ignore_preferred", &c->ignore_preferred);
+    es_lua_opt_boolean(L, idx, "wait_for_ready", &c->wait_for_ready);
     es_lua_opt_boolean(L, idx, "enable_0rtt", &c->enable_0rtt);
     int cc = (int)c->cc;
     es_lua_opt_choice(L, idx, "congestion_control", ccs, &cc);

@@ -81,6 +81,7 @@ void es_conn_end(struct es_conn *c, int say_so)
     }
     c->state = ES_CONN_ENDED;
     es_list_remove(&c->dirty);
+    es_refused_forget(c);
     if (!c->ep->deleting && es_timer_start(&c->ep->p->timers, &c->timer, es_conn_now(c)) != 0) {
         /* Without memory for a timer it is still running, or was never started: in both cases the object
          * stays until its endpoint goes. */

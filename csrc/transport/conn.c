@@ -96,6 +96,7 @@ static void free_library_state(struct es_conn *c)
     }
     es_list_remove(&c->dirty);
     es_half_open_end(c);
+    es_refused_forget(c);
 }
 
 void es_conn_del(struct es_conn *c)
@@ -437,6 +438,7 @@ int es_conn_established(struct es_conn *c)
         rv = choose_app(c);
     }
     es_half_open_end(c);
+    es_refused_forget(c);
     if (rv == 0) {
         rv = es_early_settle(c);
     }

@@ -34,8 +34,11 @@ void es_endpoint_input(struct es_endpoint *ep, const union es_addr *local, const
                        uint8_t ecn, const uint8_t *data,
                        size_t len);                /* one datagram; len 0 is counted and ignored */
 void es_endpoint_writable(struct es_endpoint *ep); /* the socket takes packets again */
-int es_endpoint_flush(struct es_endpoint *ep);     /* 1: more to send but the socket is full */
-void es_endpoint_mark(struct es_endpoint *ep);     /* put on p->dirty, kick when needed */
-void es_endpoint_abandon(struct es_endpoint *ep);  /* es_endpoint_del without a word to the peers */
+/* What was sent to `remote` was refused: an errno, ECONNREFUSED when nobody listens there. For dialled
+ * connections whose handshake is under way; from anywhere. */
+void es_endpoint_refused(struct es_endpoint *ep, const union es_addr *remote, int err);
+int es_endpoint_flush(struct es_endpoint *ep);    /* 1: more to send but the socket is full */
+void es_endpoint_mark(struct es_endpoint *ep);    /* put on p->dirty, kick when needed */
+void es_endpoint_abandon(struct es_endpoint *ep); /* es_endpoint_del without a word to the peers */
 
 #endif

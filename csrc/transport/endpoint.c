@@ -373,6 +373,7 @@ int es_endpoint_connect(struct es_endpoint *ep, const struct es_connect_config *
         return rv;
     }
     ep->stats.dialled++;
+    es_refused_listen(c);
     if (c->early == ES_EARLY_TRIED) {
         c->state = ES_CONN_OPEN;
         c->link.early = 1;

@@ -57,6 +57,7 @@ struct es_transport_config { /* per connection */
     int version_only; /* server: it speaks `version` and no other */
     int disable_mtu_discovery;
     int ignore_preferred;        /* client: the server's preferred address is not followed */
+    int wait_for_ready;          /* client: goes on trying where nobody listens */
     int enable_0rtt;             /* client: early data where the ticket allows it; server: takes early data */
     uint64_t key_update_packets; /* packets sent after which the keys are changed; default 2^20, far below
                                     what AEADs allow (RFC 9001 6.6) */

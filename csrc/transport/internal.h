@@ -221,6 +221,11 @@ struct es_conn {
     uint64_t started, established_at; /* ns; 0: not yet */
     uint64_t bytes_in, bytes_out, packets_in, packets_out;
 
+    struct es_timer knock; /* refused.c's, once hears_refusals was set */
+    uint64_t refused_at;   /* ns: when its packets were refused first; 0: never */
+    int refused_errno;     /* the last time */
+    unsigned hears_refusals : 1, refused_twice : 1;
+
     unsigned established : 1;
     unsigned indexed : 1;         /* by_id has every stream */
     unsigned half_open : 1;       /* server: counted in ep->half_open */
@@ -325,6 +330,7 @@ struct es_endpoint {
     void *log_user; /* borrowed */
     int refusing;
     int deleting;
+    size_t n_hearing; /* connections that want to know when their packets are refused */
 
     struct es_map by_cid;      /* connection id -> es_conn, borrowed */
     struct es_map by_token;    /* stateless reset token of a peer -> es_conn, borrowed */
@@ -524,6 +530,10 @@ void es_names_written(struct es_conn *c);    /* ... and has written what there w
 /* It says NGTCP2_ERR_NO_VIABLE_PATH. 1: nothing more can be written now, but the connection goes on. */
 int es_names_failed(struct es_conn *c);
 void es_name_read(const struct es_conn *c, union es_addr *a); /* name -> address */
+
+/* refused.c */
+void es_refused_listen(struct es_conn *c); /* it was dialled: from here on refusals end it ... */
+void es_refused_forget(struct es_conn *c); /* ... until here; harmless twice */
 
 /* watch.c */
 void es_watch_init(struct es_conn *c);

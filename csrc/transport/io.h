@@ -51,6 +51,9 @@ struct es_io {
      * taken: QUIC's loss recovery answers them. */
     int (*send)(void *ctx, void *sock, const struct es_dgram *v, size_t n);
     void (*close)(void *ctx, void *sock);
+    /* From now on (`on`), or no longer: es_endpoint_refused() for what nobody takes. NULL: nobody can tell.
+     */
+    void (*listen)(void *ctx, void *sock, int on);
     void *ctx;
 };
 

@@ -63,6 +63,11 @@ static void io_close(void *ctx, void *sock)
     es_udp_close(sock);
 }
 
+static void io_listen(void *ctx, void *sock, int on)
+{
+    es_udp_listen(sock, on);
+}
+
 /* ---- the timerfd ---- */
 
 static void arm(struct real_poller *rp, uint64_t at)
@@ -187,7 +192,7 @@ int es_poller_new(struct es_poller **out)
         return ES_ERR_NOMEM;
     }
     rp->p.ops = &real_ops;
-    rp->p.io = (struct es_io){io_now, io_wall, io_rand, io_bind, io_send, io_close, rp};
+    rp->p.io = (struct es_io){io_now, io_wall, io_rand, io_bind, io_send, io_close, io_listen, rp};
     es_timers_init(&rp->p.timers);
     es_list_init(&rp->p.endpoints);
     es_list_init(&rp->p.dirty);

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <netinet/udp.h>
 #include <string.h>
+#include <linux/errqueue.h>
 #include <sys/epoll.h>
 #include <unistd.h>
 #include "internal.h"
@@ -189,6 +190,54 @@ static int deliver(struct es_udp *u, struct msghdr *m, size_t len)
     return n;
 }
 
+/* Who was sent what ICMP says was refused, which the kernel keeps in a queue of its own. Only that nobody
+ * listens is told: other messages may be about a path that is back in a moment. */
+static void read_errors(struct es_udp *u)
+{
+    for (int i = 0; i < 64; i++) {
+        union es_addr to;
+        union {
+            char b[512];
+            struct cmsghdr align;
+        } control;
+        struct msghdr m = {.msg_name = &to,
+                           .msg_namelen = sizeof to,
+                           .msg_control = control.b,
+                           .msg_controllen = sizeof control};
+
+        if (recvmsg(u->fd, &m, MSG_ERRQUEUE | MSG_DONTWAIT) < 0) {
+            return;
+        }
+        for (struct cmsghdr *c = CMSG_FIRSTHDR(&m); c != NULL; c = CMSG_NXTHDR(&m, c)) {
+            struct sock_extended_err ee;
+            int one = (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_RECVERR) ||
+                      (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_RECVERR);
+
+            if (!one) {
+                continue;
+            }
+            memcpy(&ee, CMSG_DATA(c), sizeof ee);
+            if (ee.ee_errno == ECONNREFUSED) {
+                es_endpoint_refused(u->ep, &to, ECONNREFUSED);
+            }
+        }
+    }
+}
+
+void es_udp_listen(struct es_udp *u, int on)
+{
+    int err;
+    socklen_t n = sizeof err;
+
+    u->listening = option(u->fd, IPPROTO_IP, IP_RECVERR, on) && on;
+    if (u->addr.sa.sa_family == AF_INET6) {
+        u->listening = option(u->fd, IPPROTO_IPV6, IPV6_RECVERR, on) && on;
+    }
+    if (!on) { /* what came since would be told to the next one who sends */
+        (void)getsockopt(u->fd, SOL_SOCKET, SO_ERROR, &err, &n);
+    }
+}
+
 int es_udp_receive(struct es_udp *u, uint8_t *rx, size_t budget)
 {
     struct mmsghdr v[ES_UDP_BATCH];
@@ -200,6 +249,9 @@ int es_udp_receive(struct es_udp *u, uint8_t *rx, size_t budget)
     } control[ES_UDP_BATCH];
     int total = 0;
 
+    if (u->listening) {
+        read_errors(u);
+    }
     while ((size_t)total < budget) {
         unsigned want =
             budget - (size_t)total < ES_UDP_BATCH ? (unsigned)(budget - (size_t)total) : ES_UDP_BATCH;
@@ -257,6 +309,11 @@ static void add_source(struct msghdr *m, size_t *used, const union es_addr *loca
     }
 }
 
+static int is_full(int e)
+{
+    return e == EAGAIN || e == EWOULDBLOCK;
+}
+
 /* One sendmsg; segment 0: a single datagram. Returns 0 or an errno. */
 static int send_one(struct es_udp *u, const struct es_dgram *d, const uint8_t *p, size_t len, size_t segment)
 {
@@ -295,19 +352,25 @@ static int send_one(struct es_udp *u, const struct es_dgram *d, const uint8_t *p
     if (used == 0) {
         m.msg_control = NULL;
     }
-    for (;;) {
+    for (int stale = u->listening;;) {
         if (sendmsg(u->fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0) {
             return 0;
         }
-        if (errno != EINTR) {
+        if (errno == EINTR) {
+            continue;
+        }
+        if (!stale || is_full(errno)) {
             return errno;
         }
+        stale = 0; /* what ICMP said of an earlier one may be told here, instead of sending this */
     }
 }
 
-static int is_full(int e)
+/* There is no way there from this machine, whatever is sent. */
+static int is_unreachable(int e)
 {
-    return e == EAGAIN || e == EWOULDBLOCK;
+    return e == ENETUNREACH || e == EHOSTUNREACH || e == ENETDOWN || e == EADDRNOTAVAIL || e == EACCES ||
+           e == EPERM;
 }
 
 static void wait_for_room(struct es_udp *u)
@@ -368,6 +431,9 @@ int es_udp_send(struct es_udp *u, const struct es_dgram *v, size_t n)
         if (is_full(e)) {
             wait_for_room(u);
             return (int)i;
+        }
+        if (u->listening && is_unreachable(e)) {
+            es_endpoint_refused(u->ep, d->remote, e);
         }
         /* Whatever else the kernel says of one datagram (too big, unreachable, refused by a filter) is a loss
          * like any other. */

@@ -16,6 +16,7 @@ struct es_udp {
     union es_addr addr;
     int wildcard;
     int gso, gro, pktinfo, ecn;
+    int listening;      /* to what ICMP says */
     int want_out;       /* waiting for EPOLLOUT */
     uint32_t rxq_drops; /* the kernel's counter as last seen */
 };
@@ -26,6 +27,7 @@ int es_udp_send(struct es_udp *u, const struct es_dgram *v, size_t n); /* as es_
 /* Receives at most about `budget` datagrams into rx (ES_UDP_BATCH * ES_UDP_MESSAGE bytes) and feeds them to
  * the endpoint. Returns how many. */
 int es_udp_receive(struct es_udp *u, uint8_t *rx, size_t budget);
-void es_udp_writable(struct es_udp *u); /* EPOLLOUT came */
+void es_udp_listen(struct es_udp *u, int on); /* as es_io.listen */
+void es_udp_writable(struct es_udp *u);       /* EPOLLOUT came */
 
 #endif

@@ -85,6 +85,7 @@ M.transport_schema = {
   preferred_address = { type = { "string", "table" } },
   follow_preferred_address = { type = "boolean" },
   qlog = { type = "string" },
+  wait_for_ready = { type = "boolean" },
   enable_0rtt = { type = "boolean" },
   key_update_packets = { type = "integer", min = 16, max = 1 << 22 },
 }

@@ -337,6 +337,7 @@ TEST(nobody_at_the_other_end_ends_at_the_handshake_timeout)
 
     rig_options(&o);
     o.client.handshake_timeout = 400 * ES_MILLI;
+    o.client.wait_for_ready = 1;
     REQUIRE(rig_open(&r, &o) == 0);
     c = rig_dial(&r, &o);
     es_endpoint_del(r.server);
@@ -344,6 +345,24 @@ TEST(nobody_at_the_other_end_ends_at_the_handshake_timeout)
     CHECK(UNTIL(&r, 5, c->closed));
     CHECK_INT(c->info.cause, ==, ES_CLOSE_HANDSHAKE);
     CHECK_INT(c->info.err, ==, ES_ERR_TIMEOUT);
+    rig_close(&r);
+}
+
+TEST(a_closed_port_ends_the_handshake_long_before_its_timeout)
+{
+    struct rig r;
+    struct rig_options o;
+    struct side *c;
+
+    rig_options(&o);
+    REQUIRE(rig_open(&r, &o) == 0); /* 30 s */
+    c = rig_dial(&r, &o);
+    es_endpoint_del(r.server);
+    r.server = NULL;
+    CHECK(UNTIL(&r, 20, c->closed));
+    CHECK_INT(c->info.cause, ==, ES_CLOSE_HANDSHAKE);
+    CHECK_INT(c->info.err, ==, ES_ERR_CLOSED);
+    CHECK(strstr(c->info.reason, "connection refused by 127.0.0.1:") != NULL);
     rig_close(&r);
 }
 

@@ -3,6 +3,7 @@
 // pkgs: libngtcp2 libngtcp2_crypto_gnutls gnutls
 
 /* Connections over the simulated network: what happens when just the wrong packets are lost. */
+#include <errno.h>
 #include "test.h"
 #include "sim_rig.h"
 
@@ -43,6 +44,121 @@ static void lose(const char *from, const char *to, double loss)
     path.loss = loss;
     es_sim_set_path(sim, from, to, &path);
 }
+
+/* ---- refusals, as the kernel would tell them ---- */
+
+static int listening;
+
+static void count_listening(void *ctx, void *sock, int on)
+{
+    listening += on ? 1 : -1;
+}
+
+static void rung(struct es_timer *t)
+{
+    *(int *)t->user = 1;
+}
+
+/* The simulator jumps from one thing that happens to the next: this is one. */
+static void pass(uint64_t ns)
+{
+    struct es_timer t;
+    int over = 0;
+
+    es_timer_init(&t, rung, &over);
+    REQUIRE(es_timer_start(es_poller_timers(rig.p), &t, es_poller_now(rig.p) + ns) == 0);
+    while (!over) {
+        turn(&rig);
+    }
+}
+
+static struct side *dial_listening(int wait_for_ready)
+{
+    struct rig_options o;
+    struct side *c;
+
+    rig_options(&o);
+    o.bind = "10.0.0.1:0";
+    o.client_bind = "10.0.0.2:0";
+    o.client.wait_for_ready = wait_for_ready;
+    listening = 0;
+    if (rig_open(&rig, &o) != 0) {
+        return NULL;
+    }
+    rig.p->io.listen = count_listening;
+    lose(NULL, NULL, 1);
+    c = rig_dial(&rig, &o);
+    pass(10 * ES_MILLI);
+    return c;
+}
+
+static void refuse(int err)
+{
+    union es_addr a;
+
+    es_endpoint_address(rig.server, &a);
+    es_endpoint_refused(rig.client, &a, err);
+}
+
+TEST(a_second_refusal_a_while_after_the_first_ends_the_dialling)
+{
+    struct side *c = dial_listening(0);
+
+    REQUIRE(c != NULL);
+    CHECK_INT(listening, ==, 1);
+    refuse(ECONNREFUSED);
+    refuse(ECONNREFUSED); /* of the same moment: says no more than the first */
+    pass(200 * ES_MILLI);
+    refuse(ECONNREFUSED);
+    pass(100 * ES_MILLI);
+    CHECK_INT(c->closed, ==, 0);
+    refuse(ECONNREFUSED);
+    CHECK(UNTIL(&rig, 0.01, c->closed));
+    CHECK_INT(c->info.err, ==, ES_ERR_CLOSED);
+    CHECK(strstr(c->info.reason, "connection refused by 10.0.0.1:") != NULL);
+    CHECK_INT(listening, ==, 0);
+    down();
+}
+
+TEST(one_refusal_is_not_believed_and_a_server_that_starts_is_found)
+{
+    struct side *c = dial_listening(0);
+    struct es_endpoint_stats before, after;
+
+    REQUIRE(c != NULL);
+    refuse(ENETUNREACH);
+    lose(NULL, NULL, 0);
+    es_endpoint_stats_get(rig.server, &before);
+    pass(300 * ES_MILLI);
+    es_endpoint_stats_get(rig.server, &after);
+    CHECK_INT(after.bytes_in - before.bytes_in, ==, 1); /* we knocked */
+    CHECK_INT(after.datagrams_out, ==, before.datagrams_out);
+    CHECK(UNTIL(&rig, 5, c->established));
+    CHECK_INT(listening, ==, 0);
+    refuse(ECONNREFUSED);
+    pass(500 * ES_MILLI);
+    refuse(ECONNREFUSED);
+    pass(500 * ES_MILLI);
+    CHECK_INT(c->closed, ==, 0);
+    down();
+}
+
+TEST(who_waits_for_a_server_hears_no_refusals)
+{
+    struct side *c = dial_listening(1);
+
+    REQUIRE(c != NULL);
+    CHECK_INT(listening, ==, 0);
+    refuse(ECONNREFUSED);
+    pass(500 * ES_MILLI);
+    refuse(ECONNREFUSED);
+    pass(500 * ES_MILLI);
+    CHECK_INT(c->closed, ==, 0);
+    down();
+    CHECK_INT(listening, ==, 0);
+}
+
+/* ---- what is lost ---- */
 
 /* ngtcp2 0.12 puts RESET_STREAM before STOP_SENDING, and a 0.12 peer that never saw the stream then forgets
  * it. */

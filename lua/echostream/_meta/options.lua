@@ -97,6 +97,7 @@
 ---@field mtu_discovery? boolean  larger packets are tried, up to 1,452 bytes. When full packets vanish later, their size falls to 1,200 until they pass again (default: true)
 ---@field preferred_address? string|string[]  servers: also listens here, and asks clients to move here once they are connected (RFC 9000 §9.6); an IPv4 address, an IPv6 one, or a list of one each
 ---@field follow_preferred_address? boolean  clients: follow the server's preferred address (default: true)
+---@field wait_for_ready? boolean  clients: where nobody listens, `connect` goes on trying until its time is over, for servers that are about to start (default: false: it fails with `unavailable` a quarter of a second after the machine there, or this one, said that there is no way)
 ---@field qlog? string  a directory: every connection writes a file there that tells what the QUIC library did (qlog, JSON-SEQ). For finding faults: it is slow. Raises where the library has a known flaw (`echo.libraries.qlog` says why)
 ---@field version? 1|2  of QUIC. Clients: the one to begin with; a server that does not speak it costs a round trip and gets another one (default: 1). Servers speak both, and ask clients that offer it for this one (default: the client's choice). 2 (RFC 9369) needs ngtcp2 1.0 or later, so not Debian 12's
 ---@field enable_0rtt? boolean  early data: see [0-RTT](#0-rtt). Clients: with a ticket `connect` returns at once and calls marked `idempotent` travel with the first packet. Servers: such calls run at once when the method is `idempotent` too (default: false)
