@@ -9,7 +9,7 @@
 --   POST /trailers        says what trailer `x-after` came behind the body
 --   GET  /hints           103 with a `link`, then "hinted"
 --   GET  /status/N        that status
---   /rpc/math.add         the sum of two numbers
+--   /rpc/math.add         the sum of two numbers; /rpc/countdown counts down to 1, as a stream; /event/note, whose text /rpc/noted has
 
 local echo = require "echostream"
 
@@ -89,7 +89,14 @@ end)
 
 server:static("/files", dir .. "/files")
 server:add_rpc("math.add", function(_, a, b) return a + b end, { idempotent = true })
-if server.http_rpc then server:http_rpc() end
+server:add_rpc("countdown", function(_, stream, from)
+  for i = from, 1, -1 do stream:send(i) end
+  return "done"
+end, { stream = "out", idempotent = true })
+local noted
+server:add_event("note", function(_, text) noted = text end)
+server:add_rpc("noted", function() return noted end)
+server:rpc_over_http()
 
 assert(server:start())
 io.stdout:write(("ready %s\n"):format(server.address))

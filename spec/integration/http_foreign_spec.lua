@@ -167,6 +167,16 @@ describe("an HTTP/3 server asked by", function()
       assert.equal("there and back", curl("-d 'there and back'", "/echo").out)
     end)
 
+    it("calls", function()
+      assert.equal("30", curl("-d '[10,20]'", "/rpc/math.add").out)
+      assert.equal("data: 2\n\ndata: 1\n\nevent: result\ndata: [\"done\"]\n\n", curl("-N -d '[2]'", "/rpc/countdown").out)
+      assert.equal("202", curl("-w '%{http_code}' -d '[\"heard\"]'", "/event/note").out)
+      for _ = 1, 100 do -- an event is not waited for
+        if curl("-d ''", "/rpc/noted").out == '"heard"' then return end
+      end
+      error "the event did not arrive"
+    end)
+
     it("not found", function()
       assert.equal("404", curl("-o /dev/null -w '%{http_code}'", "/nowhere").out)
     end)
