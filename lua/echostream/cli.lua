@@ -45,15 +45,27 @@ local order = {
   "discover",
   "cert",
   "doctor",
+  "completion",
 }
 
-local function command(name)
+--- The names of the commands, as they stand in the help.
+---@return string[]
+function M.commands()
+  return table.move(order, 1, #order, 1, {})
+end
+
+--- A command.
+---@param name string
+---@return echostream.cli.command?
+function M.command(name)
   for _, known in ipairs(order) do
     if known == name then
       return require("echostream.cli." .. name)
     end
   end
 end
+
+local command = M.command
 
 local function unknown(name)
   local names = {}
@@ -74,7 +86,7 @@ end
 local function overall_help()
   local lines = { "Usage: echostream COMMAND …", "", "Commands:" }
   for _, name in ipairs(order) do
-    lines[#lines + 1] = ("  %-9s %s"):format(name, command(name).summary)
+    lines[#lines + 1] = ("  %-10s %s"):format(name, command(name).summary)
   end
   lines[#lines + 1] = ""
   lines[#lines + 1] = ("Exit status: %s."):format(M.EXITS)
@@ -93,7 +105,10 @@ local function command_help(cmd)
     width = math.max(width, #left(name))
   end
   table.sort(names)
-  local lines = { "Usage: " .. cmd.usage, "", (cmd.help:gsub("%s+$", "")), "", "Options:" }
+  local lines = { "Usage: " .. cmd.usage, "", (cmd.help:gsub("%s+$", "")) }
+  if names[1] then
+    lines[#lines + 1] = "\nOptions:"
+  end
   for _, name in ipairs(names) do
     lines[#lines + 1] = ("  %-" .. width .. "s  %s"):format(left(name), cmd.options[name].help)
   end

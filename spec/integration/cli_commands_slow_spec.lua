@@ -34,6 +34,7 @@ local shown = {
   top = { { " CALLS/S ", ends = false }, { " CALLS/S ", ends = false }, { '^{.*"methods":%[' } },
   bench = { { " calls/s\n" }, { "2 connections, 1,000 calls/s wanted" }, { '"requests":%d' } },
   discover = { anything, anything, anything, anything },
+  completion = { { "^$" }, { "^$" } },
   cert = { { "\npin +sha256:%x+\n" }, { '"pin":"sha256:%x+"' } },
   doctor = { anything, { codes = { [0] = true, [1] = true }, "the server speaks echostream/1" },
     { codes = { [0] = true, [1] = true }, '"findings":%[' } },
@@ -101,7 +102,8 @@ describe("each command of echostream", function()
       line = line:gsub("%-%-domain %S+", ("%%0 --name-server 127.0.0.1:%d"):format(nobody))
     end
     line = line:gsub("%f[%S]127%.0%.0%.1:5000", where):gsub("sha256:…", key)
-    return (line:gsub("%f[%w]echostream ", function() return process.echostream .. " " end, 1))
+    line = line:gsub("%f[%w]echostream ", function() return process.echostream .. " " end, 1)
+    return name == "completion" and "bash -c " .. process.quote(line) or line -- it is for bash, and not for every sh
   end
 
   local function fits(text, patterns)
@@ -136,7 +138,7 @@ describe("each command of echostream", function()
 
   it("fails with 2 for arguments that make no sense, says which, and writes nothing else", function()
     local surplus = { serve = false, call = false, emit = false, bench = false } -- they take any number
-    local fewer = { serve = "", call = "a:1", emit = "a:1", stream = "a:1", describe = "", top = "", bench = "a:1" }
+    local fewer = { serve = "", completion = "", call = "a:1", emit = "a:1", stream = "a:1", describe = "", top = "", bench = "a:1" }
     local without_trust = { call = "a:1 b", emit = "a:1 b", stream = "a:1 b", describe = "a:1", top = "a:1", bench = "a:1 b" }
     local function refused(name, arguments, why)
       local result = cli(name .. " " .. arguments)
