@@ -14,9 +14,11 @@
 #ifndef ES_SPEC_C_H3_ROWS_H
 #define ES_SPEC_C_H3_ROWS_H
 
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include "../../csrc/base/varint.h"
-#include "h3_env.h"
+#include "../../csrc/http3/h3.h"
 
 /* ---- the notation ---- */
 
@@ -50,7 +52,7 @@ static size_t h3_field_line(uint8_t *out, const char **text)
 }
 
 /* Up to `;`, `]` or the end. */
-static size_t h3_bytes(uint8_t *out, const char **text)
+static inline size_t h3_bytes(uint8_t *out, const char **text)
 {
     size_t n = 0, times;
     unsigned b;
@@ -88,42 +90,6 @@ static size_t h3_bytes(uint8_t *out, const char **text)
         }
     }
     return n;
-}
-
-/* The next part: `r` says it. 0 at the end. */
-static int h3_say(struct raw *r, const char **text)
-{
-    static uint8_t bytes[65536];
-    int where, what = 0;
-    size_t n;
-
-    while (**text == ' ' || **text == ';') {
-        (*text)++;
-    }
-    if (**text == '\0') {
-        return 0;
-    }
-    where = *(*text)++;
-    if (**text == '!' || **text == '^') {
-        what = *(*text)++;
-    }
-    n = h3_bytes(bytes, text);
-    if (where == 'C') {
-        r->stream = r->control;
-    } else if (where != '+') {
-        r->stream = NULL;
-        CHECK_INT(es_link_open(r->link, where == 'B' ? ES_DIR_BIDI : ES_DIR_UNI, NULL, &r->stream), ==, 0);
-        if (where == 'A') {
-            r->control = r->stream;
-        }
-    }
-    if (r->stream != NULL) {
-        (void)es_link_write(r->stream, bytes, n, what == '!');
-        if (what == '^') {
-            r->pending_reset = r->stream;
-        }
-    }
-    return 1;
 }
 
 /* ---- the rows ---- */

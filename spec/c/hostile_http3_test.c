@@ -7,7 +7,7 @@
 // on to serve the same client, and a fresh client is served after each.
 #include <unistd.h>
 #include "greeting.h"
-#include "h3_rows.h"
+#include "h3_play.h"
 #include "hostile_world.h"
 
 struct site { /* a server of HTTP/3 that says 200 to everything */

@@ -3,7 +3,7 @@
 //
 // A server of HTTP/3 and a client that writes its bytes by hand. Each row says what it sends, and what
 // becomes of the connection or of the stream; in none of them does a handler run.
-#include "h3_rows.h"
+#include "h3_play.h"
 
 static struct h3_env e;
 static struct raw raw;

@@ -18,7 +18,7 @@ cd "$(dirname "$0")/../.." || exit 2
 out=build/fuzz
 mkdir -p "$out"
 if [ "${1:-}" = seeds ]; then
-    ${CC:-cc} -std=c11 -o "$out/seeds" spec/fuzz/seeds.c && mkdir -p spec/fuzz/corpus &&
+    ${CC:-cc} -std=c11 -o "$out/seeds" spec/fuzz/seeds.c csrc/base/varint.c && mkdir -p spec/fuzz/corpus &&
         exec "$out/seeds" spec/fuzz/corpus
     exit 1
 fi

@@ -1,11 +1,13 @@
 /* Writes the seed corpora of the frame and hello targets from the sample frames of the C specs (the golden
- * bytes of docs/PROTOCOL.md among them): `seeds DIRECTORY` fills DIRECTORY/frame and DIRECTORY/hello. */
+ * bytes of docs/PROTOCOL.md among them), and that of the http3 target from some of the rows of h3_rows.h:
+ * `seeds DIRECTORY` fills DIRECTORY/frame, DIRECTORY/hello and DIRECTORY/http3. */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include "../c/frames.h"
+#include "../c/h3_rows.h"
 
 static size_t unhex(const char *hex, uint8_t *out)
 {
@@ -41,6 +43,48 @@ static void save(const char *dir, const char *target, const char *name, const ui
     }
 }
 
+/* Of a row the parts, as http3_fuzz.c reads them. */
+static void save_row(const char *dir, const char *name, const struct h3_row *r)
+{
+    uint8_t out[8192];
+    const char *text = r->say;
+    size_t n = 0;
+
+    if (*text != 'A') {
+        memcpy(out, "\x00\x03\x00\x04\x00", 5); /* the control stream with empty SETTINGS */
+        n = 5;
+    }
+    while (*text != '\0') {
+        int where = *text++, what = *text == '!' ? 4 : *text == '^' ? 8 : 0;
+        uint8_t bytes[4096];
+        size_t len;
+
+        text += what != 0;
+        len = h3_bytes(bytes, &text);
+        if (len > 255) {
+            return;
+        }
+        out[n++] = (uint8_t)((where == 'B' ? 1 : where == 'U' ? 2 : where == '+' ? 3 : 0) | what);
+        out[n++] = (uint8_t)len;
+        memcpy(out + n, bytes, len);
+        n += len;
+        while (*text == ' ' || *text == ';') {
+            text++;
+        }
+    }
+    save(dir, "http3", name, out, n);
+}
+
+static void save_rows(const char *dir, const char *kind, const struct h3_row *rows, size_t n)
+{
+    char name[64];
+
+    for (size_t i = 0; i < n; i += 7) {
+        snprintf(name, sizeof name, "%s-%u", kind, (unsigned)i);
+        save_row(dir, name, &rows[i]);
+    }
+}
+
 int main(int argc, char **argv)
 {
     uint8_t all[4096], one[512];
@@ -64,6 +108,9 @@ int main(int argc, char **argv)
         }
     }
     save(argv[1], "frame", "all", all, total);
+    save_rows(argv[1], "frames", h3_frame_rows, N_ROWS(h3_frame_rows));
+    save_rows(argv[1], "qpack", h3_qpack_rows, N_ROWS(h3_qpack_rows));
+    save_rows(argv[1], "message", h3_message_rows, N_ROWS(h3_message_rows));
     save(argv[1], "hello", "minimal",
          (const uint8_t *)"\0\0\0"
                           "0123456789abcdef"

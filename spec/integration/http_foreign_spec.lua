@@ -199,7 +199,7 @@ describe("an HTTP/3 server asked by", function()
     end)
 
     it("many in flight", function()
-      local result = curl(("-Z --parallel-max 128 -o /dev/null -w '%%{http_code}\\n'"), ("/hello?[1-%d]"):format(CALLS))
+      local result = curl("-Z --parallel-max 128 -o /dev/null -w '%{http_code}\\n'", ("/hello?[1-%d]"):format(CALLS))
       local _, answered = result.out:gsub("200\n", "")
       assert.equal(CALLS, answered, result.err)
     end)
