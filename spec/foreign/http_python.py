@@ -130,6 +130,10 @@ async def a_range(client, size, calls):
     want(answer, 206, bytes([250, 0, 1, 2, 3, 4, 5, 6, 7, 8]))
 
 
+async def rpc(client, size, calls):
+    want(await client.request("POST", "/rpc/math.add", b"[10,20]", fields=[("content-type", "application/json")]), 200, b"30")
+
+
 async def trailers_down(client, size, calls):
     answer = await client.request("GET", "/trailers")
     want(answer, 200, b"body")
@@ -150,6 +154,7 @@ CHECKS = {
     "a large body there and back": there_and_back,
     "many in flight": crowd,
     "a range": a_range,
+    "a call": rpc,
     "trailers": trailers_down,
     "trailers of a request": trailers_up,
 }

@@ -52,7 +52,7 @@ local function prints_what_it_checked(command, size, calls, names)
 end
 
 local checks = { "get", "head", "post", "not found", "a large body down", "a large body up", "a large body there and back",
-  "many in flight", "a range", "trailers" }
+  "many in flight", "a range", "a call", "trailers" }
 
 local function with(name, list)
   local all = table.move(list, 1, #list, 1, {})
@@ -208,6 +208,10 @@ describe("an HTTP/3 server asked by", function()
       local result = curl("-i -r 250-252", "/files/pattern")
       assert.matches("^HTTP/3 206", result.out)
       assert.equal("\250\0\1", result.out:sub(-3))
+    end)
+
+    it("a call", function()
+      assert.equal("30", curl("-d '[10,20]'", "/rpc/math.add").out)
     end)
 
     it("early hints", function()

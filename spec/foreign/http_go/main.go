@@ -185,13 +185,18 @@ func partial(c *http.Client, base string, size, calls int) error {
 	return nil
 }
 
+func rpc(c *http.Client, base string, size, calls int) error {
+	res, got, err := fetch(c, "POST", base+"/rpc/math.add", strings.NewReader("[10,20]"), "Content-Type", "application/json")
+	return want(res, got, err, 200, "30")
+}
+
 func main() {
 	size, _ := strconv.Atoi(os.Args[2])
 	calls, _ := strconv.Atoi(os.Args[3])
 	transport := newTransport(&tls.Config{InsecureSkipVerify: true})
 	client := &http.Client{Transport: transport, Timeout: 120 * time.Second}
 	checks := []check{{"get", get}, {"head", head}, {"post", post}, {"not found", notFound}, {"a large body down", down},
-		{"a large body up", up}, {"a large body there and back", there}, {"many in flight", crowd}, {"a range", partial},
+		{"a large body up", up}, {"a large body there and back", there}, {"many in flight", crowd}, {"a range", partial}, {"a call", rpc},
 		{"trailers", trailers}, {"early hints", hints}}
 	for _, k := range checks {
 		switch err := k.run(client, "https://"+os.Args[1], size, calls).(type) {
