@@ -320,8 +320,9 @@ int es_lsession_emit_encoded(lua_State *L);
 
 /* ---- door.c ---- */
 void es_lua_open_door(lua_State *L, int core);
-/* Moves what the two ends of doors have for each other, and frees those that are over. */
-void es_lua_doors_pump(lua_State *L, struct es_lloop *lp);
+/* Moves what the two ends of doors have for each other, and frees those that are over. Returns how many doors
+ * were busy. */
+int es_lua_doors_pump(lua_State *L, struct es_lloop *lp);
 void es_lua_doors_close(lua_State *L, struct es_lloop *lp); /* the loop closes */
 
 /* ---- channel.c ---- */

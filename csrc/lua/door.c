@@ -41,9 +41,10 @@ static void door_del(lua_State *L, struct es_ldoor *d)
     es_free(d);
 }
 
-void es_lua_doors_pump(lua_State *L, struct es_lloop *lp)
+int es_lua_doors_pump(lua_State *L, struct es_lloop *lp)
 {
     struct es_list turn = lp->busy_doors; /* those that stay busy wait for the next round */
+    int doors = 0;
 
     turn.next->prev = &turn;
     turn.prev->next = &turn;
@@ -52,6 +53,7 @@ void es_lua_doors_pump(lua_State *L, struct es_lloop *lp)
         struct es_ldoor *d = es_container_of(turn.next, struct es_ldoor, busy);
         int n = 0;
 
+        ++doors;
         while (n < ROUNDS && es_pair_pump(d->pair, 0))
             n++;
         es_list_remove(&d->busy);
@@ -60,6 +62,7 @@ void es_lua_doors_pump(lua_State *L, struct es_lloop *lp)
         else if (n == ROUNDS)
             es_list_push(&lp->busy_doors, &d->busy);
     }
+    return doors;
 }
 
 void es_lua_doors_close(lua_State *L, struct es_lloop *lp)

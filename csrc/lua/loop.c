@@ -225,7 +225,7 @@ static int run_ready(lua_State *L, struct es_lloop *lp)
         es_poller_enter(lp->poller);
         lp->stamp = es_lua_watch_clock(lp);
         if (!es_list_empty(&lp->busy_doors))
-            es_lua_doors_pump(L, lp);
+            n += es_lua_doors_pump(L, lp);
         n += (int)es_lua_drain(L, lp);
         es_poller_leave(lp->poller);
         es_poller_flush(lp->poller);

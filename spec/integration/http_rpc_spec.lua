@@ -377,6 +377,42 @@ net.each(function(env)
   end)
 end)
 
+net.each(function(env)
+  env.it("end a stream that nobody reads any more, and answer what is under way when the server stops", function()
+    local streaming, go
+    local server = env.server(nil, function(server)
+      server:add_rpc("ticks", function(_, stream)
+        streaming = true
+        while stream:send(1) do echo.sleep(0.005) end
+        streaming = false
+      end, { stream = "out" })
+      server:add_rpc("wait", function()
+        while not go do echo.sleep(0.005) end
+        return "done"
+      end)
+      server:rpc_over_http()
+    end)
+    local web = http.dial(server)
+    local x = assert(web:begin("POST", "/rpc/ticks", {}, false))
+    assert.equal(200, (x:status()))
+    assert.matches("^data: 1\n\n", (x:read()))
+    assert.is_true(streaming)
+    x:reset()
+    x:release()
+    env.eventually(function() return streaming == false end, "the end of the handler")
+
+    x = assert(web:begin("POST", "/rpc/wait", {}, false))
+    env.eventually(function() return server:stats().calls_in_running == 1 end, "the call")
+    local stopping = echo.spawn(function() return server:stop { grace = 15 } end)
+    env.eventually(function() return server.state == "stopping" end)
+    go = true
+    local answer = assert(x:answer())
+    assert.same({ 200, '"done"' }, { answer.status, answer.body })
+    assert(stopping:wait())
+    web:close()
+  end)
+end)
+
 net.only("quic", function(env)
   env.it("shows handlers the certificate of the connection", function()
     local who = certs.issue(nil, { names = { "ann" } })
