@@ -7,6 +7,7 @@ local core = require "echostream.core"
 local loop = require "echostream.loop"
 local h3 = require "spec.support.http"
 local net = require "spec.support.net"
+local scratch = require "spec.support.scratch"
 local support = require "spec.support.sweep"
 
 local values, is_argument_error = support.values, support.is_argument_error
@@ -42,13 +43,20 @@ local function methods_of(thing)
   return names, found
 end
 
+-- A directory with something like the dashboard's page.
+local function page()
+  local dir = scratch.path()
+  os.execute(("mkdir '%s' && echo x > '%s/dashboard.html'"):format(dir, dir))
+  return dir
+end
+
 -- Makes one of everything. What takes its time is only made for its own sweep.
 local function world(env, class)
   local w = {}
   local server, client = env.pair(function(server)
     server:add_rpc("park", function() w.call = echo.call() echo.sleep(1000) end)
     server:add_rpc("rows", function(_, stream) stream:recv() end, { stream = "both" })
-    w.dashboard = class == "dashboard" and assert(server:dashboard { bind = false }) or nil
+    w.dashboard = class == "dashboard" and assert(server:dashboard { bind = false, files = page() }) or nil
     server:http(function(request, response)
       if request.path ~= "/parked" then return "x" end
       w.request, w.response = request, response
