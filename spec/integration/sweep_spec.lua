@@ -125,7 +125,7 @@ local function close_all(w)
   if w.task then w.task:cancel() end
   if w.exchange then w.exchange:reset() end
   if w.answer then w.answer:close() end
-  w.http:close()
+  if w.http then w.http:close() end
   for _, thing in pairs { w.topic, w.subscription, w.buffer, w.browser, w.prompt } do thing:close() end
   for _, thing in pairs { w.fleet, w.client, w.session, w.incoming, w.connection, w.accepted, w.listener } do thing:close() end
   if w.server then w.server:stop { grace = 0 } end
