@@ -26,6 +26,7 @@ external_dependencies = {
   GNUTLS = { header = "gnutls/gnutls.h", library = "gnutls" },
   JANSSON = { header = "jansson.h", library = "jansson" },
   ZSTD = { header = "zstd.h", library = "zstd" },
+  ZLIB = { header = "zlib.h", library = "z" },
 }
 build = {
   type = "builtin",
@@ -81,6 +82,7 @@ build = {
         "csrc/lua/channel.c",
         "csrc/lua/codec.c",
         "csrc/lua/codec_custom.c",
+        "csrc/lua/coding.c",
         "csrc/lua/core.c",
         "csrc/lua/crypto.c",
         "csrc/lua/door.c",
@@ -177,13 +179,13 @@ build = {
       defines = { "_GNU_SOURCE" },
       incdirs = {
         "$(NGTCP2_INCDIR)", "$(NGTCP2_CRYPTO_GNUTLS_INCDIR)", "$(GNUTLS_INCDIR)", "$(JANSSON_INCDIR)",
-        "$(ZSTD_INCDIR)", "$(NGHTTP3_INCDIR)",
+        "$(ZSTD_INCDIR)", "$(ZLIB_INCDIR)", "$(NGHTTP3_INCDIR)",
       },
       libdirs = {
         "$(NGTCP2_LIBDIR)", "$(NGTCP2_CRYPTO_GNUTLS_LIBDIR)", "$(GNUTLS_LIBDIR)", "$(JANSSON_LIBDIR)",
-        "$(ZSTD_LIBDIR)", "$(NGHTTP3_LIBDIR)",
+        "$(ZSTD_LIBDIR)", "$(ZLIB_LIBDIR)", "$(NGHTTP3_LIBDIR)",
       },
-      libraries = { "ngtcp2_crypto_gnutls", "ngtcp2", "nghttp3", "gnutls", "jansson", "zstd" },
+      libraries = { "ngtcp2_crypto_gnutls", "ngtcp2", "nghttp3", "gnutls", "jansson", "zstd", "z" },
     },
   },
   -- The Lua files need no list: everything under lua/ is installed.

@@ -225,6 +225,7 @@ net.each(function(env)
       assert(x:write "here it is")
       x:finish()
       assert.equal("here it is", x:answer().body)
+      assert.equal(417, conn:fetch("POST", "/wants", { "expect", "a-pony" }, "x").status)
       x = conn:begin("POST", "/wants-not", { "expect", "100-continue" }, true)
       assert.equal(403, x:status())
       x:release()
@@ -291,6 +292,52 @@ net.each(function(env)
       assert.equal(414, conn:fetch("GET", "/" .. ("x"):rep(50)).status)
       assert.equal(0, ran)
       assert.equal(200, conn:fetch("GET", "/" .. ("x"):rep(49)).status)
+    end)
+
+    env.it("compresses what gets smaller, for who takes it", function()
+      local text = ("all work and no play makes jack a dull boy\n"):rep(100)
+      local conn = pair(function(server)
+        server:route("GET", "/text", function(_, response)
+          response.headers:set("etag", '"1"')
+          return text
+        end)
+        server:route("GET", "/pieces", function(_, response)
+          response.headers:set("content-type", "text/event-stream")
+          local i = 0
+          response.body = function()
+            i = i + 1
+            return i <= 3 and text or nil
+          end
+        end)
+        server:route("GET", "/image", function(_, response)
+          response.headers:set("content-type", "image/png")
+          return text
+        end)
+        server:route("GET", "/secret", function(_, response)
+          response.compress = false
+          return text
+        end)
+        server:route("GET", "/short", function()
+          return "short"
+        end)
+      end, { http = { compress = { threshold = 100, level = 5 } } })
+      for coding, magic in pairs { gzip = "\x1f\x8b", zstd = "\x28\xb5\x2f\xfd" } do
+        local answer = conn:fetch("GET", "/text", { "accept-encoding", coding })
+        assert.equal(coding, answer.headers["content-encoding"])
+        assert.same({ "Accept-Encoding", 'W/"1"' }, { answer.headers.vary, answer.headers.etag })
+        assert.equal(tostring(#answer.body), answer.headers["content-length"])
+        assert.equal(magic, answer.body:sub(1, #magic))
+        assert.is_true(#answer.body < #text / 10)
+        answer = conn:fetch("GET", "/pieces", { "accept-encoding", coding })
+        assert.equal(magic, answer.body:sub(1, #magic))
+        assert.is_true(#answer.body < #text)
+        assert.is_nil(answer.headers["content-length"])
+      end
+      for _, path in ipairs { "/image", "/secret", "/short" } do
+        assert.is_nil(conn:fetch("GET", path, { "accept-encoding", "gzip" }).headers["content-encoding"])
+      end
+      assert.equal(text, conn:fetch("GET", "/text").body)
+      assert.equal(text, conn:fetch("GET", "/text", { "accept-encoding", "br" }).body)
     end)
 
     env.it("says where else it is to be had", function()

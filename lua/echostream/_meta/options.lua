@@ -315,3 +315,4 @@
 ---@field body_timeout? number  seconds that a body may stand still while somebody waits for it: one that a handler reads ends with `timeout` (408), an answer that the client does not take is reset. All waiting for a request's body together may last that long and a second more for every 64 bytes that came; of an answer as many have to be taken a second; 0: as long as they like (default: 30)
 ---@field timeout? number  seconds in which a handler has to begin its answer, without the time that it waits for the body; then the client gets 504 and the handler is cancelled; 0: as long as it likes (default: 30)
 ---@field alt_svc? string  the field `Alt-Svc` of every answer
+---@field compress? boolean|table  `true` or `{ threshold = 1024, level = 3 }`: bodies of types that get smaller are sent as zstd or gzip to clients that take it, strings from so many bytes on, and functions; not what `response:write` sends (default: false)

@@ -21,6 +21,10 @@ M.fields = {
   body_timeout = { type = "seconds", default = 30 },
   timeout = { type = "seconds", default = 30 },
   alt_svc = { type = "string" },
+  compress = { type = { "boolean", "table" }, default = false, fields = {
+    threshold = { type = "integer", min = 0, default = 1024 },
+    level = { type = "integer", min = 1, max = 9, default = 3 },
+  } },
 }
 
 --- Checks the option.
@@ -32,6 +36,9 @@ function M.check(where, opts)
   local checked = options.check(where .. ".http", opts or {}, M.fields)
   if checked.alt_svc and not require("echostream.http.fields").is_value(checked.alt_svc) then
     error(('%s.http: option "alt_svc" wants the value of a header field'):format(where), options.users_level(2))
+  end
+  if checked.compress == true then
+    checked.compress = { threshold = 1024, level = 3 }
   end
   return checked
 end

@@ -26,6 +26,7 @@ local M = {}
 ---@field peer_addr string    address and port of the client. Lazy
 ---@field connection integer of all requests that came over the same one the same number. Lazy
 ---@field peer_cert? echostream.certificate  what its certificate says, when the server asks for one. Lazy
+---@field early boolean        it came in early data: whoever recorded it could have sent it again (RFC 8470). Lazy
 ---@field context table       for handlers and middleware: whatever they want to say to each other. Lazy
 local Request = {}
 Request.__name = "echostream.http.request"
@@ -88,6 +89,10 @@ end
 
 function lazy.context()
   return {}
+end
+
+function lazy.early(self)
+  return self._x:early()
 end
 
 function lazy.peer_addr(self)

@@ -2,6 +2,7 @@
 --- `write` piece by piece, then `finish`.
 
 local codec = require "echostream.codec"
+local coding = require "echostream.http.coding"
 local cookies = require "echostream.http.cookies"
 local date = require "echostream.http.date"
 local errors = require "echostream.errors"
@@ -20,6 +21,7 @@ local INTERNAL_ERROR <const> = 0x102 -- H3_INTERNAL_ERROR
 ---@field headers echostream.http.fields
 ---@field body? string|echostream.http.body  sent after the handler returned, or by `send`; not sent for HEAD, 204 and 304
 ---@field trailers? table<string, string|string[]>|echostream.http.fields  sent behind the body
+---@field compress? boolean  false: it is not compressed, though the server's `http.compress` says so, such as when it has a secret beside what a client chose
 ---@field begun boolean     its head was sent: status and headers are past change
 local Response = {}
 Response.__name = "echostream.http.response"
@@ -191,6 +193,11 @@ end
 
 local function send(self)
   local body, status, request = self.body, self.status, self._request
+  local compress = request._host.compress
+  if compress and self.compress ~= false then
+    coding.apply(request, self, compress.threshold, compress.level)
+    body = self.body
+  end
   if type(body) == "string" and body ~= "" and not rawget(self, "headers") and not self.trailers and status >= 200 and status ~= 204
     and status ~= 205 and status ~= 304 and request.method ~= "HEAD" then
     local ok, err = send_plain(self, body)

@@ -39,7 +39,17 @@ local function note(request, message, traceback)
   log.write("error", message, { traceback = traceback, method = ("%s %s"):format(request.method, request.path or request.authority) })
 end
 
+local function expects_more(x)
+  local expected = x:header "expect"
+  return expected and expected:lower() ~= "100-continue"
+end
+
 local function answer(self, request, response)
+  if expects_more(request._x) then -- RFC 9110, section 10.1.1
+    local err = errors.new("failed_precondition", "nobody here can do what is expected")
+    err.http_status = 417
+    error(err, 0)
+  end
   local result, err = self.handle(request, response)
   if result == nil and errors.is_error(err) then
     error(err, 0)
@@ -89,6 +99,7 @@ end
 ---@field now fun(): number
 ---@field max_body integer
 ---@field alt_svc string?
+---@field compress false|{ threshold: integer, level: integer }
 ---@field limits echostream.options.http
 ---@field handle echostream.http.handler
 local Host = {}
@@ -144,7 +155,7 @@ end
 ---@return echostream.http.host
 ---@package
 function M.new(rec, handle, opts, sessions)
-  local self = setmetatable({ now = loop.now, max_body = opts.max_body, alt_svc = opts.alt_svc, limits = opts, handle = handle,
+  local self = setmetatable({ now = loop.now, max_body = opts.max_body, alt_svc = opts.alt_svc, compress = opts.compress, limits = opts, handle = handle,
     core = nil, _running = 0, _look = nil, _warned = nil }, Host)
   self.core = core.h3_host(rec.core, function(x)
     self._running = self._running + 1
