@@ -43,6 +43,7 @@ net.only("sim", function(env)
         function(options) return raw_listen { transport = options } end,
       },
       http = { function(options) return listen { http = options } end },
+      webtransport = { function(options) return listen { webtransport = options } end },
       call = {
         function(options) return client:with(options):request "ping" end,
         function(options) return client:with(options):emit "nothing" end,

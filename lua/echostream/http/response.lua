@@ -21,7 +21,7 @@ local INTERNAL_ERROR <const> = 0x102 -- H3_INTERNAL_ERROR
 ---@field headers echostream.http.fields
 ---@field body? string|echostream.http.body  sent after the handler returned, or by `send`; not sent for HEAD, 204 and 304
 ---@field trailers? table<string, string|string[]>|echostream.http.fields  sent behind the body
----@field compress? boolean  false: it is not compressed, though the server's `http.compress` says so, such as when it has a secret beside what a client chose
+---@field compress? boolean  false: it is not compressed, though `http.compress` says so: it has a secret beside what the client chose
 ---@field begun boolean     its head was sent: status and headers are past change
 local Response = {}
 Response.__name = "echostream.http.response"

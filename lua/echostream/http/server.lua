@@ -155,7 +155,8 @@ end
 ---@return echostream.http.host
 ---@package
 function M.new(rec, handle, opts, sessions)
-  local self = setmetatable({ now = loop.now, max_body = opts.max_body, alt_svc = opts.alt_svc, compress = opts.compress, limits = opts, handle = handle,
+  local self = setmetatable({ now = loop.now, max_body = opts.max_body, alt_svc = opts.alt_svc,
+    compress = opts.compress, limits = opts, handle = handle,
     core = nil, _running = 0, _look = nil, _warned = nil }, Host)
   self.core = core.h3_host(rec.core, function(x)
     self._running = self._running + 1
