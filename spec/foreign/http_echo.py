@@ -23,7 +23,6 @@ class Echo(QuicConnectionProtocol):
         request = self.requests[stream]
         if not request["begun"]:
             request["begun"] = True
-            self.http.send_headers(stream, [(b":status", b"103"), (b"link", b"</early>")])
             head = dict(request["head"])
             self.http.send_headers(
                 stream,

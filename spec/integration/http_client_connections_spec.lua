@@ -331,6 +331,38 @@ net.each(function(env)
       assert.same({ "x", "", "x", "", "x", "", "x", "", "x", "", n = 10 }, echo.all(tasks))
       assert.is_not.equal("accepted", client:connections()[1].early_data)
     end)
+
+    env.it("that the server does not take is sent on a new connection when a request was given up meanwhile", function()
+      local bind = env.kind == "sim" and "10.0.0.9:5000" or nil
+      local store = echo.session_cache.memory()
+      local function fn(x)
+        answer(x, 200, {}, target(x).path)
+      end
+      local peer = h3_peer.serve(env, fn, { bind = bind, transport = { enable_0rtt = true } })
+      local client <close> = echo.http.client { pin = peer.pin, session_cache = store, transport = { enable_0rtt = true } }
+      assert(client:request(peer.base)):body()
+      h3_peer.eventually(function()
+        return next(store._entries)
+      end, "a ticket")
+      client:close()
+      peer.close()
+      local again = h3_peer.serve(env, fn, { bind = peer.address, transport = { enable_0rtt = true } })
+      local tasks = {}
+      for i = 1, 6 do
+        tasks[i] = echo.spawn(function()
+          local slow = i == 2 and function()
+            echo.sleep(1000)
+          end
+          return assert(assert(client:request(again.base .. "/" .. i, { method = "GET", body = slow or nil })):body())
+        end)
+      end
+      h3_peer.eventually(function()
+        return client:connections()[1] and client:connections()[1].requests == 6
+      end, "all of them are on their way")
+      tasks[2]:cancel()
+      table.remove(tasks, 2)
+      assert.same({ "/1", "/3", "/4", "/5", "/6", n = 5 }, echo.all(tasks))
+    end)
   end)
 end)
 

@@ -32,6 +32,13 @@ local function maybe_release(self)
   end
 end
 
+-- The body's function may wait for something that has nothing to do with us.
+local function end_upload(self)
+  if self._uploader and task.current() ~= self._uploader then
+    self._uploader:cancel()
+  end
+end
+
 --- Gives it up: what is not over is cancelled, and who waits for it hears why. Harmless twice.
 ---@param err? echostream.error
 ---@param code? integer  HTTP/3's
@@ -43,9 +50,7 @@ function Exchange:close(err, code)
     release(self)
     self._sent, self._received = true, true
     self._waiters:wake_all()
-    if self._uploader and task.current() ~= self._uploader then
-      self._uploader:cancel() -- it may wait for something that has nothing to do with us
-    end
+    end_upload(self)
   end
 end
 
@@ -270,7 +275,11 @@ end
 local function ended(self)
   self._received = true
   self.trailers = self._x:fields(true)
-  maybe_release(self)
+  if not self._sent then -- a server that has said everything wants no more of the request
+    self._sent = true
+    end_upload(self)
+  end
+  release(self)
 end
 
 --- The answer's fields, as the core's list. An answer without a body is over then.
