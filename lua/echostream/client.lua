@@ -333,11 +333,7 @@ function Client:connect(addr, callback)
   end
   self.state = "connecting"
   self.address = address.join(name, port)
-  if callback then
-    options.argument("client:connect", "callback", callback, "function")
-    return task.call_back(callback, connect, self, name, port)
-  end
-  return task.block(connect, self, name, port)
+  return task.wait_or_call_back("client:connect", callback, connect, self, name, port)
 end
 
 --- Says, at any time, whether and how it comes back by itself: what the option `reconnect` says in the beginning. False while it is

@@ -214,11 +214,7 @@ function M.advertise(opts, callback)
     error(service, 2)
   end
   local inner = { name = service.name, type = service.type, port = service.port, on_rename = opts.on_rename, remove = function() end }
-  if callback then
-    options.argument("discovery.advertise", "callback", callback, "function")
-    return task.call_back(callback, advertise, service, opts, inner)
-  end
-  return task.block(advertise, service, opts, inner)
+  return task.wait_or_call_back("discovery.advertise", callback, advertise, service, opts, inner)
 end
 
 -- Finding -----------------------------------------------------------------------------------------------------
@@ -313,11 +309,7 @@ function Source:discover(what, timeout, callback)
   end
   opts.type, timeout = kind, timeout or 3
   options.argument("discovery.discover", "timeout", timeout, "seconds")
-  if callback then
-    options.argument("discovery.discover", "callback", callback, "function")
-    return task.call_back(callback, discover, self, opts, timeout)
-  end
-  return task.block(discover, self, opts, timeout)
+  return task.wait_or_call_back("discovery.discover", callback, discover, self, opts, timeout)
 end
 
 --- Looks for services in the local network until the browser is closed.

@@ -296,11 +296,7 @@ function Fleet:client(opts, callback)
     opts, callback = nil, opts
   end
   opts = options.check("fleet:client", opts, fleet_calls.schema)
-  if callback ~= nil then
-    options.argument("fleet:client", "callback", callback, "function")
-    return task.call_back(callback, take, self, opts)
-  end
-  return task.block(take, self, opts)
+  return task.wait_or_call_back("fleet:client", callback, take, self, opts)
 end
 
 --- What there is, by target: `open` connections, calls `in_flight`, `address`, `ejected` (now), `dialled`, `lost`, `switched` and

@@ -176,11 +176,7 @@ function shared:ping(timeout, callback)
   if timeout ~= nil then
     options.argument("ping", "timeout", timeout, "seconds")
   end
-  if callback ~= nil then
-    options.argument("ping", "callback", callback, "function")
-    return task.call_back(callback, ping, self, timeout or 5)
-  end
-  return task.block(ping, self, timeout or 5)
+  return task.wait_or_call_back("ping", callback, ping, self, timeout or 5)
 end
 
 local function beat(peer, opts)

@@ -323,11 +323,7 @@ function JitterBuffer:pop(timeout, callback)
   if timeout ~= nil then
     options.argument("buffer:pop", "timeout", timeout, "seconds")
   end
-  if callback ~= nil then
-    options.argument("buffer:pop", "callback", callback, "function")
-    return task.call_back(callback, pop, self, timeout)
-  end
-  return task.block(pop, self, timeout)
+  return task.wait_or_call_back("buffer:pop", callback, pop, self, timeout)
 end
 
 local function next_frame(self)

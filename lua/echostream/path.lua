@@ -60,11 +60,7 @@ function M.migrate(where, self, peer, opts, callback)
     opts, callback = nil, opts
   end
   local bind, timeout = M.check(where, opts, self._rec, peer, 4)
-  if callback ~= nil then
-    options.argument(where, "callback", callback, "function", 4)
-    return task.call_back(callback, move_session, timeout, self._ud, bind)
-  end
-  return task.block(move_session, timeout, self._ud, bind)
+  return task.wait_or_call_back(where, callback, move_session, timeout, self._ud, bind)
 end
 
 --- Checks the option `preferred_address`: one address or a list of them, each a literal with a port.

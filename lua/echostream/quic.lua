@@ -178,11 +178,7 @@ function M.listen(addr, opts, callback)
   if not ok then
     error(name, 2)
   end
-  if callback then
-    options.argument("echo.quic.listen", "callback", callback, "function")
-    return task.call_back(callback, listen, name, port, checked, transport, extra)
-  end
-  return task.block(listen, name, port, checked, transport, extra)
+  return task.wait_or_call_back("echo.quic.listen", callback, listen, name, port, checked, transport, extra)
 end
 
 local function try_accept(self)
@@ -340,11 +336,7 @@ function M.connect(addr, opts, callback)
     error(name, 2)
   end
   local trust = tls.trust("echo.quic.connect", checked)
-  if callback then
-    options.argument("echo.quic.connect", "callback", callback, "function")
-    return task.call_back(callback, connect, name, port, checked, transport, trust)
-  end
-  return task.block(connect, name, port, checked, transport, trust)
+  return task.wait_or_call_back("echo.quic.connect", callback, connect, name, port, checked, transport, trust)
 end
 
 return M

@@ -262,11 +262,7 @@ function Server:start(callback)
     error(("server:start: this server is %s already; make another one with echo.server"):format(self.state), 2)
   end
   self.state = "starting"
-  if callback then
-    options.argument("server:start", "callback", callback, "function")
-    return task.call_back(callback, start, self)
-  end
-  return task.block(start, self)
+  return task.wait_or_call_back("server:start", callback, start, self)
 end
 
 -- Sessions ----------------------------------------------------------------------------------------------------

@@ -284,11 +284,7 @@ function Service:open_stream(peer, protocol, opts, callback)
   if not asked then
     error(('service:open_stream: a protocol is "id/1.0-1.2", got %s'):format(errors.show(protocol)), 2)
   end
-  if callback ~= nil then
-    options.argument("service:open_stream", "callback", callback, "function")
-    return task.call_back(callback, open, self, peer, id, asked, opts)
-  end
-  return task.block(open, self, peer, id, asked, opts)
+  return task.wait_or_call_back("service:open_stream", callback, open, self, peer, id, asked, opts)
 end
 
 --- Closes a stream that `open_stream` gave, or that a handler has.

@@ -216,11 +216,7 @@ function M.send(whom, name, data, opts, callback)
   options.argument("split.send", "name", name, "string")
   options.argument("split.send", "data", data, "string")
   opts = options.check("split.send", opts, send_schema)
-  if callback ~= nil then
-    options.argument("split.send", "callback", callback, "function")
-    return task.call_back(callback, send, list, name, data, opts)
-  end
-  return task.block(send, list, name, data, opts)
+  return task.wait_or_call_back("split.send", callback, send, list, name, data, opts)
 end
 
 return M

@@ -102,10 +102,7 @@ function Subscription:next(timeout, callback)
   if timeout ~= nil then
     options.argument("subscription:next", "timeout", timeout, "seconds")
   end
-  if callback then
-    return task.call_back(callback, next_values, self, timeout)
-  end
-  return task.block(next_values, self, timeout)
+  return task.wait_or_call_back("subscription:next", callback, next_values, self, timeout)
 end
 
 local function iterate(self)

@@ -272,6 +272,19 @@ function M.call_back(callback, fn, ...)
   return spawn_on(loop.current(), run_then_call, callback, fn, ...)
 end
 
+--- What a call ends with that waits, or takes a callback instead: `fn(...)` as `block` runs it, or as `call_back` does.
+---@param where string  its name, for who gives something else as the callback
+---@param callback any  nil: wait
+---@param fn function
+---@return any ...
+function M.wait_or_call_back(where, callback, fn, ...)
+  if callback == nil then
+    return block(fn, ...)
+  end
+  options.argument(where, "callback", callback, "function")
+  return spawn_on(loop.current(), run_then_call, callback, fn, ...)
+end
+
 --- Splits arguments whose last may be a callback and runs `fn` accordingly: blocking, or as a task with the callback.
 ---@param fn function
 ---@return any ...
@@ -349,11 +362,7 @@ end
 ---@return true|nil ok, echostream.error? err  `cancelled`; with a callback: the task
 function M.sleep(seconds, callback)
   options.argument("echo.sleep", "seconds", seconds, "seconds")
-  if callback ~= nil then
-    options.argument("echo.sleep", "callback", callback, "function")
-    return M.call_back(callback, sleep_in_task, seconds)
-  end
-  return block(sleep_in_task, seconds)
+  return M.wait_or_call_back("echo.sleep", callback, sleep_in_task, seconds)
 end
 
 -- Generators --------------------------------------------------------------------------------------------------

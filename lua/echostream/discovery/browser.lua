@@ -169,10 +169,7 @@ function Browser:next(timeout, callback)
   if timeout ~= nil then
     options.argument("browser:next", "timeout", timeout, "seconds")
   end
-  if callback then
-    return task.call_back(callback, next_change, self, timeout)
-  end
-  return task.block(next_change, self, timeout)
+  return task.wait_or_call_back("browser:next", callback, next_change, self, timeout)
 end
 
 --- Iterates over the changes: `for what, found in browser:changes() do … end`, until it is closed.

@@ -83,11 +83,7 @@ local function either(where, timeout, callback, fn, ...)
   if timeout ~= nil then
     options.argument(where, "timeout", timeout, "seconds", 3)
   end
-  if callback ~= nil then
-    options.argument(where, "callback", callback, "function", 3)
-    return task.call_back(callback, fn, timeout, ...)
-  end
-  return task.block(fn, timeout, ...)
+  return task.wait_or_call_back(where, callback, fn, timeout, ...)
 end
 
 M.either = either
