@@ -58,6 +58,7 @@ net.each(function(env)
           assert.equal(native[2].code, over_http[2].code, name)
           assert.equal(native[2].message:gsub('^.*no%.such.*$', "?"), over_http[2].message:gsub('^.*no%.such.*$', "?"), name)
           assert.same(native[2].details, over_http[2].details, name)
+          assert.equal(native[2].processed, over_http[2].processed, name)
         else
           assert.same(native, over_http, name)
         end

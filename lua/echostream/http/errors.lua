@@ -105,11 +105,11 @@ local function readable(text)
   end
 end
 
---- The body of an error: {"error":{"code":…,"message":…,"details":…}}. Details that JSON cannot carry are left out.
+--- The body of an error: {"error":{"code":…,"message":…,"details":…,"processed":…}}. Details that JSON cannot carry are left out.
 ---@param err echostream.error
 ---@return string json
 function M.body(err)
-  local shown = { code = err.code, message = readable(err.message:sub(1, 4096)), details = err.details }
+  local shown = { code = err.code, message = readable(err.message:sub(1, 4096)), details = err.details, processed = err.processed }
   local text = codec.json.pack { error = shown }
   if not text then
     shown.details = nil
@@ -145,6 +145,9 @@ function M.parse(status, headers, body)
   local err
   if type(said) == "table" and type(said.code) == "string" and #said.code <= 64 and said.code:find "^[%w_.%-]+$" then
     err = errors.new(said.code, type(said.message) == "string" and said.message or nil, said.details)
+    if said.processed == "no" or said.processed == "maybe" or said.processed == "yes" then
+      err.processed = said.processed
+    end
   else
     err = errors.new(M.code(status), ("the answer was HTTP status %d"):format(status))
   end
