@@ -24,7 +24,8 @@ return server:plugin(echo.plugins.attach { allow = { %q } })
 -- `codes`: what it may end with, default 0. What depends on this machine or its network (doctor, discover) may say what it likes.
 local anything = { codes = { [0] = true, [1] = true, [3] = true } }
 local shown = {
-  serve = { { "^listening on ", ends = false }, { "^listening on ", ends = false }, { "^listening on ", ends = false } },
+  serve = { { "^listening on ", ends = false }, { "^listening on ", ends = false }, { "^listening on ", ends = false },
+    { "^listening on ", ends = false } },
   repl = { {}, {}, {}, { "^3\n$" } },
   attach = { {}, { "^NAME +PID  SOCKET\ndesk " }, { "^1\n$|^0\n$" }, {} },
   call = { { "^30\n$" }, { '^{"results":%["hello Ada"%]}\n$' }, { "^30\n$" } },

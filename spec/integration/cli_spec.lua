@@ -3,6 +3,7 @@
 local certs = require "spec.support.certs"
 local base64 = require "echostream.base64"
 local core = require "echostream.core"
+local echo = require "echostream"
 local identity = require "echostream.identity"
 local process = require "spec.support.process"
 
@@ -22,6 +23,19 @@ describe("echostream", function()
   local function cli(arguments, opts)
     return run(echostream .. " " .. arguments, opts)
   end
+
+  it("opens the door of HTTP and puts up a dashboard when serve is told to", function()
+    local file = dir .. "/doors.lua"
+    process.write(file, 'local server = ...\nserver:add_rpc("math.add", function(_, a, b) return a + b end)\n')
+    local server = start(("%s serve --no-attach --bind 127.0.0.1:0 --http --dashboard 127.0.0.1:0 %s"):format(echostream, file), { seconds = 60 })
+    local address, pin = server:expect "^listening on (%S+)", server:expect "^pin (%S+)"
+    server:expect "^dashboard http://127.0.0.1:%d+/"
+    local response = assert(echo.http.request("https://" .. address .. "/rpc/math.add", { method = "POST", body = "[10,20]", pin = pin,
+      headers = { ["content-type"] = "application/json" } }))
+    assert.equal("30", response:body())
+    assert.equal(0, (server:stop()))
+    assert.equal(1, cli("serve --bind 127.0.0.1:0 --dashboard 0.0.0.0:0 " .. file).code)
+  end)
 
   describe("without a command", function()
     it("says which version it is, and of what", function()

@@ -18,19 +18,19 @@ describe("errors over HTTP", function()
 
   it("have a body, and come back the same", function()
     local err = errors.new("out_of_stock", "no more \"shoes\"", { left = 0, sizes = { 41, 42 } })
-    err.retry_after = 1.2
+    err.retry_after, err.processed = 1.2, "maybe"
     local answer = http_errors.respond(response(), err)
     assert.equal(500, answer.status)
     assert.equal("application/json", answer.headers:get "content-type")
     assert.equal("2", answer.headers:get "retry-after")
-    assert.same({ error = { code = "out_of_stock", message = "no more \"shoes\"", details = { left = 0, sizes = { 41, 42 } } } },
+    assert.same({ error = { code = "out_of_stock", message = "no more \"shoes\"", details = { left = 0, sizes = { 41, 42 } }, processed = "maybe" } },
       codec.json.unpack(answer.body))
     local back = http_errors.parse(answer.status, answer.headers, answer.body)
     assert.is_true(errors.is_error(back))
     assert.equal("out_of_stock", back.code)
     assert.equal(err.message, back.message)
     assert.same(err.details, back.details)
-    assert.equal(2, back.retry_after)
+    assert.same({ 2, "maybe" }, { back.retry_after, back.processed })
   end)
 
   it("are shown also when they are not made for JSON", function()

@@ -24,11 +24,14 @@ M.options = {
   cert = { value = "FILE", help = "PEM certificate (chain); without it one is made and its pin printed" },
   watch = { help = "load the file again when it, or a module beside it, changes" },
   key = { value = "FILE", help = "PEM private key of --cert" },
+  http = { help = "methods and events can be called over HTTP/3 too: POST /rpc/NAME, POST /event/NAME" },
+  dashboard = { value = "ADDR", help = "where browsers on this machine find a page with what it is doing, such as 127.0.0.1:9465" },
   ["no-attach"] = { help = "no socket for `echostream attach`, which only this user can use" },
 }
 M.examples = {
   { "echostream serve --bind 127.0.0.1:5000 desk.lua", "a server for this machine, with a certificate of its own" },
   { "echostream serve --bind 127.0.0.1:5000 --watch desk.lua 9 to 5", "loads the file again when it changes; it gets 9, to and 5" },
+  { "echostream serve --bind 127.0.0.1:5000 --http desk.lua", "curl --http3-only -k -d '[1]' https://127.0.0.1:5000/rpc/NAME calls its methods" },
   { "echostream serve --bind 127.0.0.1:5000 --cert keys/cert.pem --key keys/key.pem desk.lua", "with the files of `echostream cert`" },
 }
 M.exits = "0 it was told to end and did, 1 it failed, 2 wrong usage, or FILE is no Lua"
@@ -112,6 +115,23 @@ local function attach_point(path, server)
   return point
 end
 
+-- What the options ask of a server that the file did not do itself. The dashboard's address, when it has one.
+local function open_doors(options, server)
+  if options.http and not server._door then
+    server:rpc_over_http()
+  end
+  if options.dashboard then
+    local ok, dashboard, err = pcall(server.dashboard, server, { bind = options.dashboard })
+    if not ok then
+      return nil, (tostring(dashboard):gsub("^[^:]*:%d+: ", ""))
+    end
+    if not dashboard then
+      return nil, err
+    end
+    return dashboard.url
+  end
+end
+
 function M.run(options, words)
   local path = words[1]
   if (options.cert == nil) ~= (options.key == nil) then
@@ -156,10 +176,18 @@ function M.run(options, words)
     return cli.USAGE
   end
   server = set_up
+  local url
   if server.state == "stopped" then -- the file ran it itself
     return cli.OK
   elseif server.state == "new" then
-    local started, err = server:start()
+    local err
+    url, err = open_doors(options, server)
+    if err then
+      cli.complain("%s", tostring(err))
+      return cli.FAILED
+    end
+    local started
+    started, err = server:start()
     if not started then
       cli.complain("%s", tostring(err))
       return cli.FAILED
@@ -167,7 +195,7 @@ function M.run(options, words)
   end
   -- Said by the running loop: who reads it may send a signal at once, and from here on that stops the server gracefully.
   echo.spawn(function()
-    io.stdout:write(("listening on %s\npin %s\n"):format(server.address, server.pin))
+    io.stdout:write(("listening on %s\npin %s\n%s"):format(server.address, server.pin, url and ("dashboard %s\n"):format(url) or ""))
     io.stdout:flush()
   end)
   local finished, err = server:run()
