@@ -198,6 +198,32 @@ net.each(function(env)
     assert.equal(6, server:metrics().calls.incoming.once.count) -- those that were answered from memory too
   end)
 
+  it("refuses metadata and credentials that could not be carried", function()
+    local server = env.server(nil, function(server)
+      offer(server)
+      server:add_event("log", function() end)
+      server:add_rpc("out", function() end, { stream = "out" })
+    end)
+    local web = calls.client(server, { credentials = { "cookie" } })
+    local many = {}
+    for i = 1, 65 do
+      many["metadata-k" .. i] = "v"
+    end
+    for _, path in ipairs { "/rpc/echo", "/event/log", "/rpc/out" } do
+      local function status(headers)
+        return web:fetch("POST", path, headers, "[1]").status
+      end
+      assert.equal(431, status(many))
+      assert.equal(400, status { ["metadata-" .. ("k"):rep(65)] = "v" })
+      assert.equal(400, status { ["metadata-a!b"] = "v" })
+      assert.equal(400, status { ["metadata-"] = "v" })
+      assert.equal(431, status { ["metadata-a"] = ("v"):rep(20000) })
+      assert.equal(431, status { authorization = ("v"):rep(20000) })
+      assert.equal(431, status { cookie = ("v"):rep(20000) })
+      assert.is_true(status { ["metadata-a"] = "\xff\xfe", ["metadata-" .. ("k"):rep(64)] = ("v"):rep(16000) } < 300)
+    end
+  end)
+
   it("emits events, in order", function()
     local got = {}
     local server = env.server(nil, function(server)
@@ -442,6 +468,51 @@ net.only("sim", function(env)
     assert.equal(': \n\n: \n\ndata: "news"\n\nevent: result\ndata: [true]\n\n', answer.body)
     assert.equal(40, math.floor(echo.now() - began))
     assert.equal(1, #server:sessions())
+  end)
+
+  env.it("answers every request that makes no sense", function()
+    local server = env.server({ dedupe = true }, function(server)
+      server:add_rpc("echo", function(_, ...) return ... end, { idempotent = true, arguments = { "a", "b" } })
+      server:add_rpc("out", function(_, stream, ...)
+        stream:send { ... }
+        return ...
+      end, { stream = "out", idempotent = true })
+      server:add_rpc("in", function(_, stream)
+        for _ in stream:values() do end
+      end, { stream = "in" })
+      server:add_rpc("both", function(_, stream)
+        for value in stream:values() do stream:send(value) end
+      end, { stream = "both" })
+      server:add_event("log", function() end)
+    end)
+    local web = calls.client(server)
+    local fragments = { "[", "]", "{", "}", "1", "null", '"a"', ":", ",", "true", "\n", " ", "1e400", "-0", '"\\u0000"', "\xff", '"b":2',
+      "9007199254740993", "[]", "{}", "\x91", "\x81", "\xdd\xff\xff\xff\xff" }
+    local fields = { ["content-type"] = { "application/json", "application/msgpack", "application/x-ndjson", "text/plain", "x", "" },
+      accept = { "*/*", "application/json", "text/event-stream", "application/msgpack", "", "x;q=9" }, timeout = { "1", "1s", "x", "-1", "1e3" },
+      ["grpc-timeout"] = { "1S", "x", "99999999H" }, origin = { "https://127.0.0.1:5000", "null", "x" }, ["content-length"] = { "1", "x" },
+      ["sec-fetch-site"] = { "cross-site", "none" }, ["idempotency-key"] = { "a", "b" }, ["metadata-x"] = { "1", "" } }
+    local paths = { "/rpc/echo", "/rpc/out", "/rpc/in", "/rpc/both", "/event/log", "/rpc", "/rpc/none", "/rpc/a b", "/rpc/rpc.list", "/rpc/",
+      "/rpc/echo?args=[1]", "/rpc/out?args={}", "/rpc/echo?args=%5B%ff", "/event/%00" }
+    local state = 7
+    local function one_of(list)
+      state = (state * 1103515245 + 12345) % 2147483648
+      return list[state // 65536 % #list + 1]
+    end
+    for _ = 1, 1500 do
+      local body, headers = {}, {}
+      for i = 1, one_of { 0, 1, 2, 3, 5, 8 } do
+        body[i] = one_of(fragments)
+      end
+      for name, values in pairs(fields) do
+        headers[name] = one_of { 1, 2, 3, 4 } == 1 and one_of(values) or nil
+      end
+      local method, path, text = one_of { "GET", "POST", "POST" }, one_of(paths), table.concat(body)
+      assert.not_equal(500, web:fetch(method, path, headers, text).status, method .. path .. ("%q"):format(text))
+    end
+    for _, record in ipairs(env.logs) do
+      assert.not_equal("error", record.level, record.message)
+    end
   end)
 
   env.it("closes the sessions of clients that ask nothing any more, and makes room", function()

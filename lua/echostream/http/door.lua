@@ -216,6 +216,7 @@ local function open(self, key, who, known_by)
     done = nobody,
   })
   if not ud then
+    err.http_status = err.code == "resource_exhausted" and 431 or nil -- more than credentials may be
     return nil, err
   end
   local peer = { near = self._made, running = 0, last = loop.now(), alive = who.request:watch_connection() }

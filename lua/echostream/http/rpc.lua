@@ -183,7 +183,12 @@ function Rpc:_event(request, response)
   if not args then
     return nil, kind
   end
-  ok, err = self._door:emit(self:_who(request), name, { metadata = message.metadata(request.headers) }, args)
+  local metadata
+  metadata, err = message.metadata(request.headers)
+  if err then
+    return nil, err
+  end
+  ok, err = self._door:emit(self:_who(request), name, { metadata = metadata }, args)
   if not ok then
     return nil, err
   end

@@ -51,25 +51,43 @@ local function timeout_of(headers)
   return seconds
 end
 
+-- What the protocol's metadata can have: pairs, bytes of a key, bytes in all.
+local MAX_PAIRS <const>, MAX_KEY <const>, MAX_BYTES <const> = 64, 64, 16384
+
 ---@package
---- What a request says beside its arguments; nil: nothing.
+--- What a request says beside its arguments.
+---@param headers echostream.http.fields
+---@return table<string, string>|nil metadata  nil: nothing
+---@return echostream.error? err  400 or 431
 function M.metadata(headers)
-  local metadata
+  local metadata, pairs_of, bytes = {}, 0, 0
+  local function put(key, value)
+    if metadata[key] then
+      value, bytes = metadata[key] .. ", " .. value, bytes - #key - #metadata[key]
+      pairs_of = pairs_of - 1
+    end
+    metadata[key] = value
+    pairs_of, bytes = pairs_of + 1, bytes + #key + #value
+  end
   for name, value in headers:each() do
-    local key = name:sub(1, #PREFIX) == PREFIX and name:sub(#PREFIX + 1) or nil
-    if key and key ~= "" then
-      metadata = metadata or {}
-      metadata[key] = metadata[key] and metadata[key] .. ", " .. value or value
+    if name:sub(1, #PREFIX) == PREFIX then
+      local key = name:sub(#PREFIX + 1)
+      if #key > MAX_KEY or not key:find "^[%l%d._/:-]+$" then
+        return fail(400, "invalid_argument", "metadata: %s is no key: 1 to 64 of a-z 0-9 . _ / : -", errors.show(key))
+      end
+      put(key, value)
     end
   end
   for _, name in ipairs(PASSED) do
     local value = headers:get(name)
-    if value then
-      metadata = metadata or {}
-      metadata[name] = metadata[name] or value
+    if value and not metadata[name] then
+      put(name, value)
     end
   end
-  return metadata
+  if pairs_of > MAX_PAIRS or bytes > MAX_BYTES - 4 * pairs_of then
+    return fail(431, "resource_exhausted", "metadata: at most %d pairs and %d bytes", MAX_PAIRS, MAX_BYTES)
+  end
+  return pairs_of > 0 and metadata or nil
 end
 
 -- An id for the requests of one key; of a range that the core's own ids never reach. FNV-1a: whoever finds another key with the same id
@@ -91,7 +109,12 @@ function M.call_options(request, entry)
   if timeout == false then
     return nil, err
   end
-  local opts = { timeout = timeout, metadata = M.metadata(request.headers) }
+  local metadata
+  metadata, err = M.metadata(request.headers)
+  if err then
+    return nil, err
+  end
+  local opts = { timeout = timeout, metadata = metadata }
   local key = request.headers:get "idempotency-key"
   if key and entry and entry.idempotent then
     -- Whether one came before nobody knows: each is a retry, of which the first finds nothing.
