@@ -4,6 +4,8 @@ uint64_t es_histogram_upper(unsigned index)
 {
     unsigned octave = index / ES_HISTOGRAM_SUB, sub = index % ES_HISTOGRAM_SUB;
 
+    if (index >= ES_HISTOGRAM_BUCKETS - 1)
+        return UINT64_MAX;
     if (octave == 0)
         return sub + 1;
     return (uint64_t)(ES_HISTOGRAM_SUB + sub + 1) << (octave - 1);
@@ -25,7 +27,7 @@ double es_histogram_quantile(const struct es_histogram *h, double q)
         }
         low = i > 0 ? (double)es_histogram_upper(i - 1) : 0;
         high = (double)es_histogram_upper(i);
-        if (high > (double)h->max || i == ES_HISTOGRAM_BUCKETS - 1)
+        if (high > (double)h->max)
             high = (double)h->max;
         if (wanted < seen)
             wanted = seen;
@@ -41,6 +43,8 @@ uint64_t es_histogram_at_most(const struct es_histogram *h, uint64_t v)
 
     if (v == 0)
         return 0;
+    if (v >= h->max)
+        return h->count;
     if (v == es_histogram_upper(end))
         end++;
     for (unsigned i = 0; i < end; i++)

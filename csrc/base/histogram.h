@@ -12,8 +12,8 @@
 
 #define ES_HISTOGRAM_SUB_BITS 3
 #define ES_HISTOGRAM_SUB      (1 << ES_HISTOGRAM_SUB_BITS)
-#define ES_HISTOGRAM_TOP      44 /* values above 2^44 (4.9 hours, 16 TiB) go to the last bucket */
-#define ES_HISTOGRAM_BUCKETS  (ES_HISTOGRAM_SUB * (ES_HISTOGRAM_TOP - ES_HISTOGRAM_SUB_BITS + 1))
+#define ES_HISTOGRAM_TOP      44 /* values above 2^44 (4.9 hours, 16 TiB) have one bucket, the last */
+#define ES_HISTOGRAM_BUCKETS  (ES_HISTOGRAM_SUB * (ES_HISTOGRAM_TOP - ES_HISTOGRAM_SUB_BITS + 1) + 1)
 
 struct es_histogram { /* all zero: empty */
     uint64_t count, sum, max;
@@ -43,7 +43,7 @@ static inline void es_histogram_add(struct es_histogram *h, uint64_t v)
         h->max = v;
 }
 
-/* The largest value that falls into a bucket (of the last one: that would, were there more). */
+/* The largest value that falls into a bucket: UINT64_MAX of the last one. */
 uint64_t es_histogram_upper(unsigned index);
 /* The value that a share q (0 to 1) of what was recorded does not exceed, interpolated within its bucket; 0
  * when nothing was. */

@@ -513,8 +513,7 @@ int es_lsession_open_call(lua_State *L)
     size_t len;
     const char *name = es_lua_users_text(L, 2, "stream", "name", &len);
     if (!es_name_valid(name, len))
-        return es_lua_misuse(L, "stream: a method name is 1 to 256 bytes of A-Z a-z 0-9 . _ / : -, got '%s'",
-                             name);
+        return es_lua_wrong_name(L, "stream", "a method name", name, len);
     if (!ls)
         return es_lsession_closed_error(L);
     struct es_lloop *lp = ls->loop;

@@ -42,7 +42,8 @@ static int histogram_add(lua_State *L)
     return 0;
 }
 
-/* The buckets that are not empty: a list of the largest value and the count of each, in turns. */
+/* The buckets that are not empty: a list of the largest value that falls into each, of the last one that did,
+ * and the count, in turns. */
 static int histogram_buckets(lua_State *L)
 {
     const struct es_histogram *h = check(L);
@@ -51,7 +52,8 @@ static int histogram_buckets(lua_State *L)
     lua_newtable(L);
     for (unsigned i = 0; i < ES_HISTOGRAM_BUCKETS; i++) {
         if (h->bucket[i] != 0) {
-            lua_pushinteger(L, (lua_Integer)es_histogram_upper(i));
+            uint64_t upper = i < ES_HISTOGRAM_BUCKETS - 1 ? es_histogram_upper(i) : h->max;
+            lua_pushinteger(L, (lua_Integer)upper);
             lua_rawseti(L, -2, ++at);
             lua_pushinteger(L, (lua_Integer)h->bucket[i]);
             lua_rawseti(L, -2, ++at);

@@ -6,6 +6,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include "../base/utf8.h"
 #include "../base/err.h"
 #include "luaaux.h"
 #include "value.h"
@@ -34,36 +35,6 @@ static int put(struct encoder *e, const char *s, size_t n)
     return es_buf_put(e->out, s, n) == 0 ? 0 : no_memory(e);
 }
 
-/* Length of the UTF-8 sequence at s (RFC 3629: no overlong forms, no surrogates, up to U+10FFFF); 0: none. */
-static size_t utf8_len(const unsigned char *s, size_t n)
-{
-    unsigned char c = s[0], lo = 0x80, hi = 0xbf;
-    size_t len;
-
-    if (c < 0x80)
-        return 1;
-    if (c >= 0xc2 && c <= 0xdf) {
-        len = 2;
-    } else if (c >= 0xe0 && c <= 0xef) {
-        len = 3;
-        lo = c == 0xe0 ? 0xa0 : 0x80;
-        hi = c == 0xed ? 0x9f : 0xbf;
-    } else if (c >= 0xf0 && c <= 0xf4) {
-        len = 4;
-        lo = c == 0xf0 ? 0x90 : 0x80;
-        hi = c == 0xf4 ? 0x8f : 0xbf;
-    } else {
-        return 0;
-    }
-    if (n < len || s[1] < lo || s[1] > hi)
-        return 0;
-    for (size_t i = 2; i < len; i++) {
-        if ((s[i] & 0xc0) != 0x80)
-            return 0;
-    }
-    return len;
-}
-
 static size_t put_escape(uint8_t *out, unsigned char c)
 {
     static const char short_form[] = "\"\"\\\\\bb\ff\nn\rr\tt";
@@ -90,7 +61,7 @@ static int put_string(struct encoder *e, const struct es_path *path, int idx)
         return no_memory(e);
     e->out->p[e->out->n++] = '"';
     for (size_t i = 0; i < n;) {
-        size_t len = utf8_len(s + i, n - i);
+        size_t len = es_utf8_len(s + i, n - i);
         if (len == 0)
             return refuse(e, path, ES_ERR_INVAL, "a string that is not UTF-8 cannot be sent as JSON");
         /* what is left, its closing quote, and room for one escape */

@@ -69,7 +69,7 @@ static int lock_release(lua_State *L)
  * and stays: whoever removed it would let two have the lock. */
 static int core_lock_file(lua_State *L)
 {
-    const char *path = luaL_checkstring(L, 1);
+    const char *path = es_lua_check_text(L, 1, NULL);
     const struct timespec pause = {.tv_nsec = PAUSE};
     int *fd = es_lua_new(L, LOCK_MT, sizeof *fd, 0);
 

@@ -2,6 +2,7 @@
 
 #include <math.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <string.h>
 #include "../base/timer.h"
 #include "errors.h"
@@ -149,6 +150,19 @@ const char *es_lua_users_text(lua_State *L, int arg, const char *where, const ch
     if (lua_type(L, arg) != LUA_TSTRING)
         es_lua_misuse(L, "%s: %s wants a string, got %s", where, what, luaL_typename(L, arg));
     return lua_tolstring(L, arg, len);
+}
+
+int es_lua_wrong_name(lua_State *L, const char *where, const char *what, const char *name, size_t len)
+{
+    char shown[49], size[40] = "";
+    size_t n = len < sizeof shown - 1 ? len : sizeof shown - 1;
+    for (size_t i = 0; i < n; i++)
+        shown[i] = name[i] < 0x20 || name[i] > 0x7e ? '?' : name[i];
+    shown[n] = '\0';
+    if (n < len)
+        snprintf(size, sizeof size, "... (%zu bytes)", len);
+    return es_lua_misuse(L, "%s: %s is 1 to 256 bytes of A-Z a-z 0-9 . _ / : -, got '%s'%s", where, what,
+                         shown, size);
 }
 
 int es_lua_opt_string(lua_State *L, int idx, const char *name, const char **out, size_t *len)

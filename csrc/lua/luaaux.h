@@ -37,6 +37,8 @@ int es_lua_misuse(lua_State *L, const char *fmt, ...);
 void es_lua_set_home(lua_State *L, int idx);
 /* As es_lua_check_text, for the arguments of users: "WHERE: WHAT wants a string, got nil". */
 const char *es_lua_users_text(lua_State *L, int arg, const char *where, const char *what, size_t *len);
+/* Misuse: "WHERE: WHAT is 1 to 256 bytes of ..., got 'NAME'", of which only so much is shown as is of use. */
+int es_lua_wrong_name(lua_State *L, const char *where, const char *what, const char *name, size_t len);
 /* The index of the string in the NULL-terminated list. */
 int es_lua_opt_choice(lua_State *L, int idx, const char *name, const char *const *choices, int *out);
 /* Pushes the field (1) when it has the type LUA_T..., pushes nothing (0) when it is nil. */

@@ -175,7 +175,7 @@ static const char *method_name(lua_State *L, int at, size_t *len)
 {
     const char *name = es_lua_users_text(L, at, "request", "name", len);
     if (!es_name_valid(name, *len))
-        es_lua_misuse(L, "request: a method name is 1 to 256 bytes of A-Z a-z 0-9 . _ / : -, got '%s'", name);
+        es_lua_wrong_name(L, "request", "a method name", name, *len);
     return name;
 }
 

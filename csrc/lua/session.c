@@ -388,9 +388,10 @@ static int session_emit(lua_State *L)
         return 2;
     }
     if (rc == ES_ERR_INVAL)
-        return es_lua_misuse(
-            L, "%s: an event name is 1 to 256 bytes of A-Z a-z 0-9 . _ / : - ; metadata keys are lower case",
-            name);
+        return es_name_valid(name, len)
+                   ? es_lua_misuse(
+                         L, "emit: metadata keys are lower case, up to 64 bytes, 64 pairs, 16 KiB in all")
+                   : es_lua_wrong_name(L, "emit", "an event name", name, len);
     if (rc == ES_ERR_CLOSED)
         return es_lsession_closed_error(L);
     if (rc == ES_ERR_UNSUPPORTED && es_session_takes_codec(ls->s, codec) != 1)
@@ -647,7 +648,10 @@ static int session_open_channel(lua_State *L)
         return 1;
     }
     if (rc == ES_ERR_INVAL)
-        return es_lua_misuse(L, "%s: a stream name is 1 to 256 bytes of A-Z a-z 0-9 . _ / : -", name);
+        return es_name_valid(name, len)
+                   ? es_lua_misuse(
+                         L, "create_stream: metadata keys are lower case, up to 64 bytes, 64 pairs, 16 KiB")
+                   : es_lua_wrong_name(L, "create_stream", "a stream name", name, len);
     if (rc == ES_ERR_AGAIN) {
         lua_pushnil(L);
         lua_pushliteral(L, "again");

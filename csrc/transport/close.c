@@ -2,6 +2,7 @@
 #include <gnutls/gnutls.h>
 #include <stdio.h>
 #include <string.h>
+#include "../base/utf8.h"
 #include "internal.h"
 
 #define AMPLIFICATION        3     /* RFC 9000 8.1 */
@@ -12,20 +13,23 @@ void es_conn_set_info(struct es_conn *c, enum es_close_cause cause, int err, int
                       const char *reason, size_t n)
 {
     struct es_close_info *info = &c->info;
+    const unsigned char *from = (const unsigned char *)reason;
+    size_t to = 0;
 
     info->cause = cause;
     info->err = err;
     info->app = app;
     info->code = code;
-    if (n >= sizeof info->reason) {
-        n = sizeof info->reason - 1;
+    /* Printable UTF-8, whatever the peer sent: this ends up in logs and on terminals. */
+    for (size_t i = 0, take; i < n; i += take, to += take) {
+        size_t len = es_utf8_printable(from + i, n - i);
+        take = len > 0 ? len : 1;
+        if (to + take >= sizeof info->reason) {
+            break;
+        }
+        memcpy(info->reason + to, len > 0 ? &reason[i] : "?", take);
     }
-    /* Printable, whatever the peer sent: this ends up in logs and on terminals. */
-    for (size_t i = 0; i < n; i++) {
-        unsigned char ch = (unsigned char)reason[i];
-        info->reason[i] = ch < 0x20 || ch > 0x7e ? '?' : (char)ch;
-    }
-    info->reason[n] = '\0';
+    info->reason[to] = '\0';
 }
 
 static void set_text(struct es_conn *c, enum es_close_cause cause, int err, int app, uint64_t code,

@@ -413,6 +413,9 @@ end
 ---@param callback? fun(ok: true)
 ---@return true|nil ok, echostream.error? err
 function Client:close(callback)
+  if type(self) ~= "table" then
+    options.colon "close"
+  end
   if callback ~= nil then
     options.argument("client:close", "callback", callback, "function")
     return task.call_back(callback, close, self)

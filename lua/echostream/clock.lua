@@ -184,6 +184,9 @@ M.shared = shared
 ---@return echostream.clock|nil clock
 ---@return echostream.error? err  `timeout`; `failed_precondition`: the peer does not know how; `unavailable`, `connection_closed`
 function shared:clock(opts, callback)
+  if type(self) ~= "table" then
+    options.colon "clock"
+  end
   if type(opts) == "function" then
     opts, callback = nil, opts
   end

@@ -170,6 +170,9 @@ end
 --- `connection_closed`; `resource_exhausted`: sixteen are not
 --- answered yet
 function shared:ping(timeout, callback)
+  if type(self) ~= "table" then
+    options.colon "ping"
+  end
   if type(timeout) == "function" then
     timeout, callback = nil, timeout
   end

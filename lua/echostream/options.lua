@@ -193,6 +193,29 @@ function M.check(where, opts, schema, level)
   return out
 end
 
+-- Whether our method that raises was called with a dot, so that what should be the object is its first argument: says what helps.
+local function hint_of_colon(where)
+  for level = 3, 6 do
+    local info = debug.getinfo(level, "S")
+    if not info or info.source:sub(1, #home) ~= home then
+      return ""
+    end
+    local name, value = debug.getlocal(level, 1)
+    if name == "self" and type(value) ~= "table" then
+      return (" (call it with a colon: object:%s)"):format(where:match "[%w_]+$")
+    end
+  end
+  return ""
+end
+
+---@package
+--- Raises that a method was called with a dot instead of a colon.
+---@param where string
+---@param level? integer
+function M.colon(where, level)
+  error(("%s is a method: call it with a colon, object:%s(…)"):format(where, where:match "[%w_]+$"), users_level((level or 2) + 1))
+end
+
 --- Checks one argument of a function. Raises "where: name wants …, got …".
 ---@param where string
 ---@param name string
@@ -205,7 +228,8 @@ function M.argument(where, name, value, wanted, level)
       return
     end
   end
-  error(("%s: %s wants %s, got %s"):format(where, name, wants({ type = wanted }), errors.show(value)), users_level((level or 2) + 1))
+  error(("%s: %s wants %s, got %s%s"):format(where, name, wants({ type = wanted }), errors.show(value), hint_of_colon(where)),
+    users_level((level or 2) + 1))
 end
 
 return M

@@ -278,7 +278,7 @@ local function check(self, plugin)
     options.argument("plugin", "uninstall", plugin.uninstall, "function", 3)
   end
   if find(self, plugin.name) then
-    error(("plugin: there is a plugin %s already"):format(errors.show(plugin.name)), 3)
+    error(("plugin: there is a plugin %s already; a second one needs another name"):format(errors.show(plugin.name)), 3)
   end
   for _, name in ipairs(plugin.requires or {}) do
     if not find(self, name) then

@@ -258,6 +258,9 @@ end
 ---@param callback? fun(server: echostream.server?, err: echostream.error?)
 ---@return echostream.server|nil server, echostream.error? err
 function Server:start(callback)
+  if type(self) ~= "table" then
+    options.colon "start"
+  end
   if self.state ~= "new" then
     error(("server:start: this server is %s already; make another one with echo.server"):format(self.state), 2)
   end
@@ -510,6 +513,9 @@ end
 ---@param callback? fun(ok: true?, err: echostream.error?)
 ---@return true|nil ok, echostream.error? err  what an `on_stop` hook failed with
 function Server:stop(opts, callback)
+  if type(self) ~= "table" then
+    options.colon "stop"
+  end
   if type(opts) == "function" then
     opts, callback = nil, opts
   end

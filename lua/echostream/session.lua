@@ -88,7 +88,7 @@ end
 ---@param ... any
 ---@return any ...  the handler's results (true when it returned none), or nil, err
 function shared:request(name, ...)
-  local out = self._chains.rpc
+  local out = (self._chains or options.colon "request").rpc
   if out then
     return out(self, "rpc", send_request, name, self._calls, ...)
   end

@@ -14,7 +14,7 @@ TEST(every_value_lies_within_the_bounds_of_its_bucket_and_these_rise)
 {
     uint64_t last = 0;
 
-    for (unsigned i = 0; i < ES_HISTOGRAM_BUCKETS; i++) {
+    for (unsigned i = 0; i < ES_HISTOGRAM_BUCKETS - 1; i++) {
         uint64_t upper = es_histogram_upper(i);
 
         CHECK(upper > last);
@@ -31,6 +31,21 @@ TEST(zero_and_what_is_too_large_have_a_bucket_too)
     CHECK_INT(es_histogram_index(0), ==, 0);
     CHECK_INT(es_histogram_index((UINT64_C(1) << ES_HISTOGRAM_TOP) + 1), ==, ES_HISTOGRAM_BUCKETS - 1);
     CHECK_INT(es_histogram_index(UINT64_MAX), ==, ES_HISTOGRAM_BUCKETS - 1);
+    CHECK(es_histogram_upper(ES_HISTOGRAM_BUCKETS - 1) == UINT64_MAX);
+}
+
+TEST(what_is_too_large_is_not_counted_with_what_is_just_not)
+{
+    static struct es_histogram h;
+
+    es_histogram_add(&h, UINT64_C(1) << ES_HISTOGRAM_TOP);
+    es_histogram_add(&h, (UINT64_C(1) << ES_HISTOGRAM_TOP) + 1);
+    es_histogram_add(&h, UINT64_MAX);
+    CHECK_INT(es_histogram_at_most(&h, UINT64_C(1) << ES_HISTOGRAM_TOP), ==, 1);
+    CHECK_INT(es_histogram_at_most(&h, UINT64_MAX - 1), ==, 1); /* rounded down to a bound */
+    CHECK_INT(es_histogram_at_most(&h, UINT64_MAX), ==, 3);
+    CHECK(es_histogram_quantile(&h, 0.3) <= (double)(UINT64_C(1) << ES_HISTOGRAM_TOP));
+    CHECK(es_histogram_quantile(&h, 1) == (double)UINT64_MAX);
 }
 
 TEST(quantiles_of_a_ramp_are_within_an_eighth)

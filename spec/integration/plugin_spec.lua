@@ -131,7 +131,8 @@ net.each(function(env)
         return { name = name, requires = requires, install = function() end }
       end
       server:plugin(plugin "a")
-      assert.error_matches(function() server:plugin(plugin "a") end, 'a plugin "a" already')
+      assert.error_matches(function() server:plugin(plugin "a") end, 'a plugin "a" already; a second one needs another name')
+      server:plugin(echo.plugins.access_log { write = print }):plugin(echo.plugins.access_log { write = print, name = "another log" })
       assert.error_matches(function() server:plugin(plugin("b", { "c" })) end, 'requires plugin "c"')
       server:plugin(plugin("b", { "a" }))
       local removed, err = server:remove_plugin "a"

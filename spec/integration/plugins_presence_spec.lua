@@ -87,6 +87,27 @@ net.each(function(env)
       assert.equal("ann bob", names(bob))
     end)
 
+    env.it("tells of a member that changes all the time as often as it may, and of the last change in the end", function()
+      local server, here = up { update_interval = 0.5 }
+      local seen = {}
+      here:on_change(function(_, change, member) seen[#seen + 1] = change .. " " .. member.meta.name end)
+      local ann, bob = join(server, "ann"), join(server, "bob")
+      local began = echo.now()
+      for i = 1, 40 do
+        assert(bob:join("lobby", { name = "bob" .. i }))
+      end
+      local took = echo.now() - began
+      till(function() return names(ann) == "ann bob40" end)
+      assert.equal("ann bob40", names(bob))
+      assert.equal("ann bob40", names(here))
+      assert.equal("lobby update bob40", heard.ann[#heard.ann])
+      assert.is_true(#heard.ann <= 2 + 2 + took // 0.5, #heard.ann) -- two joins, the first and the last of the changes
+      assert(bob:join("lobby", { name = "rob" }))
+      bob:leave "lobby" -- before the others hear of it
+      till(function() return names(ann) == "ann" end)
+      assert.equal("leave rob", seen[#seen])
+    end)
+
     env.it("refuses what is too much, or not for everybody", function()
       local server = up { max_rooms = 2, max_members = 2, max_meta = 50,
         admit = function(_, room) return room ~= "secret" or nil, nil end }

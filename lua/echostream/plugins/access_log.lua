@@ -23,6 +23,7 @@ local M = {}
 ---@field sessions? boolean  a line for each session that ended (default: true)
 ---@field bytes? boolean  says how long arguments, results and the messages of streams are; results are encoded once more for it (default: false)
 ---@field max_queue? integer  bytes that may wait for the disk; more are dropped and counted (default: 1 MiB)
+---@field name? string  of the plugin, when there are several (default: "access_log")
 
 ---@class echostream.access_log.entry  as it came: `who` may be any text. The formats "text" and "json" escape and cut it
 ---@field time number       seconds since 1970, at its beginning
@@ -47,6 +48,7 @@ local schema = {
   sessions = { type = "boolean", default = true },
   bytes = { type = "boolean", default = false },
   max_queue = { type = "integer", min = 1, max = 1 << 30, default = 1 << 20 },
+  name = { type = "string", default = "access_log" },
 }
 
 local last_second, last_text -- many lines have the same
@@ -199,7 +201,7 @@ function M.access_log(opts)
     error('plugins.access_log: options "path" and "write" exclude each other', 2)
   end
   return {
-    name = "access_log", install = install, uninstall = uninstall, lines = 0, dropped = 0, _path = checked.path, _file = nil,
+    name = checked.name, install = install, uninstall = uninstall, lines = 0, dropped = 0, _path = checked.path, _file = nil,
     _write = checked.write, _format = format, _sample = checked.sample, _slow = checked.slow or math.huge,
     _only = checked.only and parts.one_of(checked.only), _sessions = checked.sessions, _bytes = checked.bytes, _max_queue = checked.max_queue,
   }

@@ -20,6 +20,8 @@ local M = {}
 ---@field max_members? integer  servers: members of one room (default: 10,000)
 ---@field max_meta? integer     servers: bytes that a member may say of itself, and a value for every 16 of them (default: 4,096)
 ---@field max_bytes? integer    servers: bytes that the members of one room may say together: who joins is told all of it (default: 1 MiB)
+---@field update_interval? number  servers: seconds between two changes of what a member says that the others hear of; of more they hear the
+--- last; 0: of each (default: 0.1)
 
 local schema = {
   admit = { type = "function" },
@@ -27,6 +29,7 @@ local schema = {
   max_members = { type = "integer", min = 1, default = 10000 },
   max_meta = { type = "integer", min = 1, max = 1 << 20, default = 4096 },
   max_bytes = { type = "integer", min = 1, default = 1 << 20 },
+  update_interval = { type = "seconds", max = 1e6, default = 0.1 },
 }
 
 ---@class echostream.presence.member

@@ -2,12 +2,14 @@
 
 local core = require "echostream.core"
 local errors = require "echostream.errors"
+local loop = require "echostream.loop"
+local task = require "echostream.task"
 
 local M = {}
 
--- Room: { members = { [session id] = { id =, meta = } }, sessions = { [session] = bytes }, n =, bytes =, seq = }: what each said, how many they
--- are, what all said together, and the number of the last change. A room that comes again after it was empty goes on counting above all
--- numbers there were (`_high`).
+-- Room: { members = { [session id] = { id =, meta = } }, sessions = { [session] = bytes }, n =, bytes =, seq =, told = {}, waiting = {} }: what
+-- each said, how many they are, what all said together, the number of the last change, when the others heard of a member last, and whose news
+-- wait. A room that comes again after it was empty goes on counting above all numbers there were (`_high`).
 
 local OVERHEAD <const> = 16 -- bytes that a member is on the wire beside what it says
 
@@ -69,6 +71,31 @@ local function announce(self, tell, name, room, change, member, author)
   tell(self, name, change, member)
 end
 
+-- A member says something else of itself: the others hear of it at once, unless they just did. Then they hear the last of it a little later.
+local function announce_update(self, tell, name, room, session)
+  local id, interval = session.id, self._options.update_interval
+  local function now()
+    room.told[id] = loop.now()
+    announce(self, tell, name, room, "update", room.members[id], session)
+  end
+  if room.waiting[id] then
+    return
+  end
+  local rest = (room.told[id] or -math.huge) + interval - loop.now()
+  if rest <= 0 then
+    return now()
+  end
+  local mine = {}
+  room.waiting[id] = mine
+  task.spawn(function()
+    task.sleep(rest)
+    if room.waiting[id] == mine then -- it has not left meanwhile
+      room.waiting[id] = nil
+      now()
+    end
+  end)
+end
+
 local function leave(self, tell, session, name)
   local room = self._rooms[name]
   local member = room and room.members[session.id]
@@ -77,6 +104,7 @@ local function leave(self, tell, session, name)
   end
   room.bytes = room.bytes - room.sessions[session]
   room.members[session.id], room.sessions[session], room.n = nil, nil, room.n - 1
+  room.told[session.id], room.waiting[session.id] = nil, nil
   self._joined[session][name] = nil
   announce(self, tell, name, room, "leave", member)
   if room.n == 0 then
@@ -92,7 +120,7 @@ local function join(self, tell, session, name, meta)
   elseif session.closed_by then -- while `admit` took its time
     return nil, session.closed_by
   end
-  local room = self._rooms[name] or { members = {}, sessions = {}, n = 0, bytes = 0, seq = self._high }
+  local room = self._rooms[name] or { members = {}, sessions = {}, n = 0, bytes = 0, seq = self._high, told = {}, waiting = {} }
   local more = bytes - (room.sessions[session] or 0)
   local known, joined = room.members[session.id], self._joined[session] or {}
   if not known then
@@ -113,7 +141,11 @@ local function join(self, tell, session, name, meta)
   local member = { id = session.id, meta = meta }
   self._rooms[name], self._joined[session] = room, joined
   room.members[session.id], room.sessions[session], joined[name] = member, bytes, true
-  announce(self, tell, name, room, known and "update" or "join", member, session)
+  if known then
+    announce_update(self, tell, name, room, session)
+  else
+    announce(self, tell, name, room, "join", member, session)
+  end
   return room.seq, members_of(room)
 end
 

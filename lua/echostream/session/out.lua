@@ -242,7 +242,7 @@ end
 ---@package
 --- The body of `try_emit`.
 function M.try_emit(self, name, ...)
-  local out = self._chains.out
+  local out = (self._chains or options.colon "try_emit").out
   if out then
     return out(self, "event", try_event, name, nil, ...)
   end
@@ -256,7 +256,7 @@ end
 ---@package
 --- The body of every `emit`.
 function M.emit(self, opts, name, ...)
-  local out = self._chains.out
+  local out = (self._chains or options.colon "emit").out
   if out then
     return out(self, "event", send_event, name, opts, ...)
   end
