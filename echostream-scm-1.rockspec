@@ -85,6 +85,7 @@ build = {
         "csrc/lua/coding.c",
         "csrc/lua/core.c",
         "csrc/lua/crypto.c",
+        "csrc/lua/decoding.c",
         "csrc/lua/door.c",
         "csrc/lua/drain.c",
         "csrc/lua/encoded.c",

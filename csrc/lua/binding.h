@@ -372,6 +372,7 @@ struct es_tls *es_lua_check_tls(lua_State *L, int idx);
 void es_lua_open_crypto(lua_State *L, int core);
 void es_lua_open_prompt(lua_State *L, int core);
 void es_lua_open_coding(lua_State *L, int core);
+void es_lua_open_decoding(lua_State *L, int core);
 void es_lua_transport_config(lua_State *L, int idx,
                              struct es_transport_config *c); /* nil or a table; raises */
 

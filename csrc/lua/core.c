@@ -198,6 +198,7 @@ __attribute__((visibility("default"))) LUALIB_API int luaopen_echostream_core(lu
     es_lua_open_quic(L, core);
     es_lua_open_http3(L, core);
     es_lua_open_coding(L, core);
+    es_lua_open_decoding(L, core);
     es_lua_open_prompt(L, core);
     return 1;
 }

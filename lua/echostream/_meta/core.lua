@@ -523,6 +523,12 @@ local exchange = {}
 ---@return boolean
 function exchange:early() end
 
+--- Undoes a content coding. decode(bytes): at most 64 KiB of what comes of them, and whether there is more to be had with decode(); nil, err `data_loss`.
+--- finish(): true, or nil, err when it ends in the middle.
+---@param coding "gzip"|"zstd"
+---@return { decode: (fun(self, bytes?: string): string|nil, boolean|table), finish: (fun(self): true|nil, table|nil) }|nil, table|nil
+function core.decoder(coding) end
+
 -- Raw QUIC --------------------------------------------------------------------------------------------------
 
 ---@class echostream.core.conn: userdata

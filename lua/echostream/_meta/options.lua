@@ -190,6 +190,7 @@
 ---@field max_header_bytes? integer  of an answer's head, each field counting 32 more; more is `resource_exhausted` (default: 65,536)
 ---@field max_header_fields? integer  of an answer's head (default: 100)
 ---@field early? boolean  false: GET, HEAD, OPTIONS and TRACE wait for the handshake, too, where 0-RTT is on (`transport = { enable_0rtt = true }`) (default: true)
+---@field decode? boolean  true: asks for compressed bodies (zstd, gzip) unless `accept-encoding` is given, and undoes what comes; limits are of the plain bytes (default: false)
 ---@field bind? string  local address (default: any)
 ---@field transport? echostream.options.transport  of new connections
 

@@ -7,6 +7,7 @@ local codec = require "echostream.codec"
 local address = require "echostream.address"
 local connection = require "echostream.http.client.connection"
 local core = require "echostream.core"
+local decode = require "echostream.http.client.decode"
 local errors = require "echostream.errors"
 local exchange = require "echostream.http.client.exchange"
 local fields = require "echostream.http.fields"
@@ -40,6 +41,7 @@ M.schema = {
   max_header_bytes = { type = "integer", min = 256, max = 1 << 24 },
   max_header_fields = { type = "integer", min = 8, max = 1 << 20 },
   early = { type = "boolean" },
+  decode = { type = "boolean" },
   headers = { type = "table" },
   bind = { type = "string" },
   transport = { type = "table" },
@@ -53,7 +55,7 @@ end
 -- Not in the schema, for a request takes them from its client.
 local defaults = {
   connect_timeout = 10, head_timeout = 30, idle_timeout = 30, keep = 15, redirects = 10, max_body = responses.LIMIT,
-  max_header_bytes = 65536, max_header_fields = 100, early = true,
+  max_header_bytes = 65536, max_header_fields = 100, early = true, decode = false,
 }
 
 -- Options of one request alone.
@@ -303,7 +305,7 @@ local function run(self, request, url)
       return nil, too_late(status, deadline, rec, request)
     end
     local response, err = responses.new(under_way, status, {
-      url = url.text, method = request.method, limit = settings.max_body,
+      url = url.text, method = request.method, limit = settings.max_body, decode = settings.decode,
     })
     if not response then
       return nil, err
@@ -360,6 +362,9 @@ local function prepare(self, where, text, opts, level)
     error(("%s: %s is no method for a request"):format(where, errors.show(request.method)), level + 1)
   end
   headers:remove "host"
+  if merged.decode and not headers:has "accept-encoding" then
+    headers:set("accept-encoding", decode.accepted)
+  end
   if opts.priority or opts.incremental then
     headers:set("priority", ("u=%d%s"):format(opts.priority or 3, opts.incremental and ", i" or ""))
   end

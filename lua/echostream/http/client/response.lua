@@ -2,6 +2,7 @@
 
 local codec = require "echostream.codec"
 local connections = require "echostream.quic.connection"
+local decode = require "echostream.http.client.decode"
 local errors = require "echostream.errors"
 local fields = require "echostream.http.fields"
 local options = require "echostream.options"
@@ -21,6 +22,7 @@ M.LIMIT = 8 * 1024 * 1024
 ---@field redirects string[]           what was asked before, in order
 ---@field informational { status: integer, headers: echostream.http.fields }[]  1xx answers that came before
 ---@field early boolean                it was asked for with the first packet of the connection (0-RTT)
+---@field coding? string              the content coding that was undone, see the option `decode`; `content-length` is left out then
 ---@field protocol string              "h3"
 local Answer = {}
 Answer.__index = Answer
@@ -43,7 +45,7 @@ M.parse = parse
 --- Makes one whose head is there.
 ---@param exchange echostream.http.exchange
 ---@param status integer
----@param about { url: string, method: string, limit: integer, decode?: fun(read: function, coding: string): function }
+---@param about { url: string, method: string, limit: integer, decode: boolean }
 ---@return echostream.http.answer? response, echostream.error? err
 function M.new(exchange, status, about)
   local headers, err = parse(exchange:fields())
@@ -62,11 +64,8 @@ function M.new(exchange, status, about)
     return exchange:read(timeout)
   end
   if about.decode then
-    self._next, err = about.decode(self, self._next)
-    if not self._next then
-      exchange:close(err)
-      return nil, err
-    end
+    local plain, coding = decode.reader(headers, self._next)
+    self._next, self.coding = plain or self._next, coding
   end
   return self
 end
@@ -78,6 +77,9 @@ local function read(timeout, self)
   local piece, err = self._next(timeout)
   if piece == nil and not (err and err.code == "timeout" and not self._exchange.error) then
     self._over, self._failed = true, err
+    if err then
+      self._exchange:close(err) -- what was compressed wrongly is not over for the server
+    end
   end
   return piece, err
 end
