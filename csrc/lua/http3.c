@@ -180,6 +180,8 @@ static void end_handler(lua_State *L, struct es_exchange *x, uint64_t code)
 {
     struct es_lexchange *box = es_lua_exchange_find(L, x);
 
+    if (box != NULL && code == ES_APP_DEADLINE)
+        box->late = 1;
     if (box != NULL && box->task != NULL)
         es_task_give_up(L, box->task, code);
 }

@@ -384,6 +384,13 @@ static int x_error(lua_State *L)
     return 1;
 }
 
+/* late(): it was answered for the handler, which took too long */
+static int x_late(lua_State *L)
+{
+    lua_pushboolean(L, check(L)->late);
+    return 1;
+}
+
 static int x_peer_cert(lua_State *L)
 {
     struct es_lexchange *b = check(L);
@@ -541,6 +548,7 @@ void es_lua_open_exchange(lua_State *L)
                                        {"connection", x_connection},
                                        {"release", x_release},
                                        {"early", x_early},
+                                       {"late", x_late},
                                        {NULL, NULL}};
     static const luaL_Reg meta[] = {{"__gc", x_gc}, {"__close", x_release}, {NULL, NULL}};
 

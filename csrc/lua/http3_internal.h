@@ -31,6 +31,7 @@ struct es_lh3 {
 struct es_lexchange {      /* userdata; user value 1: the notify function */
     struct es_exchange *x; /* the binding's reference; NULL after release() */
     struct es_lh3 *c;      /* referenced */
+    int late;              /* its handler took too long, and was answered for */
     struct es_task *task;  /* borrowed: of its handler, NULL once that ended (es_task.holder) */
 };
 

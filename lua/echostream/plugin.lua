@@ -110,6 +110,12 @@ function undoing.http(real, _, fn)
   end
 end
 
+function undoing.on_http(real, _, fn)
+  return function()
+    require("echostream.http.face").remove_end(real, fn)
+  end
+end
+
 function undoing.http_middleware(real, _, fn)
   return function()
     real:remove_http_middleware(fn)

@@ -22,6 +22,7 @@ describe("what servers have of HTTP", function()
     refused("max_body", server.route, server, "GET", "/", print, { max_body = -1 })
     refused("server:static: prefix wants a string", server.static, server, 1, "/")
     refused("server:http_middleware: fn wants a function", server.http_middleware, server)
+    refused("server:on_http: fn wants a function", server.on_http, server)
     server:route("GET", "/", print)
     refused("is there already", server.route, server, "GET", "/", print)
     server:stop()
@@ -51,6 +52,7 @@ net.only("sim", function(env)
     end)
 
     env.it("goes with the plugin that brought it", function()
+      local heard = 0
       local server = env.server({}, function(server)
         server:http(function()
           return "nobody"
@@ -62,6 +64,9 @@ net.only("sim", function(env)
               return "a page"
             end)
             host:static("/files", "/nowhere")
+            host:on_http(function()
+              heard = heard + 1
+            end)
             host:http_middleware(function(request, response, next)
               response.headers:set("x-plugin", "1")
               return next(request, response)
@@ -78,6 +83,7 @@ net.only("sim", function(env)
       answer = conn:fetch("GET", "/page")
       assert.same({ "nobody", nil }, { answer.body, answer.headers["x-plugin"] })
       assert.equal("nobody", conn:fetch("GET", "/files").body)
+      assert.equal(2, heard)
     end)
 
     env.it("is exchanged when a file is loaded again", function()

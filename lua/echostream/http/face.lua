@@ -46,7 +46,16 @@ end
 -- What is registered ------------------------------------------------------------------------------------------
 
 local function registry()
-  return { fn = nil, routes = {}, middleware = {}, router = nil, chain = nil }
+  return { fn = nil, routes = {}, middleware = {}, ends = {}, router = nil, chain = nil, tally = require("echostream.http.tally").new() }
+end
+
+local function registry_of(self)
+  local reg = rawget(self, "_http")
+  if not reg then
+    reg = registry()
+    rawset(self, "_http", reg)
+  end
+  return reg
 end
 
 -- A stand-in that gathers what a file registers has its own (see reload/stage.lua), so it must not be looked for behind it.
@@ -54,12 +63,7 @@ local function mine(where, self)
   if self.state ~= "new" and not self._http_host then
     error(("%s: this server is %s already, without HTTP"):format(where, self.state), options.users_level(3))
   end
-  local reg = rawget(self, "_http")
-  if not reg then
-    reg = registry()
-    rawset(self, "_http", reg)
-  end
-  return reg
+  return registry_of(self)
 end
 
 -- Routes are put into a router of their own, which takes the place of the last: requests see all of a change or nothing.
@@ -129,17 +133,12 @@ end
 function M.host(server)
   local reg = server._http
   local sessions = webtransport.accept(server)
-  if not reg and not sessions then
+  if not sessions and not (reg and (reg.fn or #reg.routes > 0 or #reg.middleware > 0)) then
     return nil
   end
-  if not reg then
-    reg = registry()
-    rawset(server, "_http", reg)
-  end
+  reg = registry_of(server)
   reg.chain = chain(reg)
-  return require("echostream.http.server").new(server._rec, function(request, response)
-    return reg.chain(request, response)
-  end, server._options.http, sessions)
+  return require("echostream.http.server").new(server._rec, reg, server._options.http, sessions)
 end
 
 -- Registering ---------------------------------------------------------------------------------------------------
@@ -262,7 +261,34 @@ function methods:remove_http_middleware(fn)
   return false
 end
 
+--- `fn(request, response, outcome, seconds)` hears of each request once its answer was handed over, or failed: `outcome` is its status,
+--- or "cancelled" when the client gave it up, or another error's code. It runs in the request's task, after everything, and must not wait.
+---@param fn fun(request: echostream.http.request, response: echostream.http.response, outcome: integer|string, seconds: number)
+---@return echostream.server self
+function methods:on_http(fn)
+  options.argument("server:on_http", "fn", fn, "function")
+  local reg = registry_of(self) -- alone it makes no server of HTTP
+  reg.ends = table.move(reg.ends, 1, #reg.ends, 1, {})
+  table.insert(reg.ends, fn)
+  return self
+end
+
 -- For plugins and files that are loaded again -------------------------------------------------------------------
+
+--- Undoes `server:on_http`.
+---@package
+function M.remove_end(server, fn)
+  local reg = rawget(server, "_http")
+  local left = {}
+  for _, each in ipairs(reg and reg.ends or {}) do
+    if each ~= fn then
+      left[#left + 1] = each
+    end
+  end
+  if reg then
+    reg.ends = left
+  end
+end
 
 --- Undoes `server:static`.
 ---@package
@@ -305,6 +331,7 @@ local function exchanged(server, before, after)
   local reg = registry()
   reg.routes = replaced(now.routes, before.routes, after.routes)
   reg.middleware = replaced(now.middleware, before.middleware, after.middleware)
+  reg.ends = replaced(now.ends, before.ends, after.ends)
   reg.fn = now.fn
   if after.fn or now.fn == before.fn then
     reg.fn = after.fn
@@ -336,7 +363,7 @@ function M.exchange(server, before, after)
   local reg = exchanged(server, before, after)
   local now = rawget(server, "_http")
   if now then
-    now.fn, now.routes, now.middleware, now.router = reg.fn, reg.routes, reg.middleware, reg.router
+    now.fn, now.routes, now.middleware, now.router, now.ends = reg.fn, reg.routes, reg.middleware, reg.router, reg.ends
   else
     now = reg
     rawset(server, "_http", reg)

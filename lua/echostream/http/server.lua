@@ -9,6 +9,7 @@ local log = require "echostream.log"
 local loop = require "echostream.loop"
 local requests = require "echostream.http.request"
 local responses = require "echostream.http.response"
+local tallies = require "echostream.http.tally"
 local task = require "echostream.task"
 
 local M = {}
@@ -50,7 +51,7 @@ local function answer(self, request, response)
     err.http_status = 417
     error(err, 0)
   end
-  local result, err = self.handle(request, response)
+  local result, err = self.registry.chain(request, response)
   if result == nil and errors.is_error(err) then
     error(err, 0)
   elseif type(result) == "string" and response.body == nil and not response.begun then
@@ -79,16 +80,29 @@ local function failed(request, response, problem)
   end
 end
 
+-- Counts it, and tells who wants to know.
+local function ended(self, request, response, began)
+  local seconds, outcome = self.now() - began, tallies.outcome(request, response)
+  tallies.note(self.registry.tally, request, outcome, seconds, response.bytes)
+  for _, fn in ipairs(self.registry.ends) do
+    fn(request, response, outcome, seconds)
+  end
+end
+
 local function serve(self, x)
   local request = requests.new(self, x)
   if request then
+    local began = self.now()
     local response = responses.new(request)
     local ok, problem = xpcall(answer, traced, self, request, response)
     if not ok then
       ok, problem = xpcall(failed, traced, request, response, problem)
-      if not ok then -- what fails here is ours, or has no memory
-        note(request, problem.message, problem.traceback)
-      end
+    end
+    if ok then
+      ok, problem = xpcall(ended, traced, self, request, response, began)
+    end
+    if not ok then -- what fails here is ours, an observer's, or has no memory
+      note(request, problem.message, problem.traceback)
     end
   end
   x:release()
@@ -101,7 +115,7 @@ end
 ---@field alt_svc string?
 ---@field compress false|{ threshold: integer, level: integer }
 ---@field limits echostream.options.http
----@field handle echostream.http.handler
+---@field registry table
 local Host = {}
 Host.__index = Host
 
@@ -129,7 +143,7 @@ function Host:drain(grace)
   end
   core_host:goaway(true)
   local function idle()
-    return select(2, core_host:in_flight()) == 0 and self._running == 0
+    return select(2, core_host:in_flight()) == 0 and self.registry.tally.running == 0
   end
   local left = deadline - self.now()
   if left > 0 and not idle() then
@@ -149,19 +163,19 @@ end
 
 --- Makes a host.
 ---@param rec table       the loop's record
----@param handle echostream.http.handler
+---@param registry table  of face.lua: what is served
 ---@param opts table      checked: `echostream.options.http`
 ---@param sessions? table  of WebTransport: what `echostream.http.webtransport` says
 ---@return echostream.http.host
 ---@package
-function M.new(rec, handle, opts, sessions)
+function M.new(rec, registry, opts, sessions)
   local self = setmetatable({ now = loop.now, max_body = opts.max_body, alt_svc = opts.alt_svc,
-    compress = opts.compress, limits = opts, handle = handle,
-    core = nil, _running = 0, _look = nil, _warned = nil }, Host)
+    compress = opts.compress, limits = opts, registry = registry,
+    core = nil, _look = nil, _warned = nil }, Host)
   self.core = core.h3_host(rec.core, function(x)
-    self._running = self._running + 1
+    registry.tally.running = registry.tally.running + 1
     serve(self, x)
-    self._running = self._running - 1
+    registry.tally.running = registry.tally.running - 1
     if self._look then
       self._look()
     end

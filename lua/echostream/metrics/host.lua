@@ -32,6 +32,8 @@ local NS = 1e9
 ---@field events table    `incoming` (by name, those that a handler took), `received`, `sent`, `unhandled`
 ---@field queues table    now: `pending` calls of ours, `running` and `running_events` handlers, `unsent` and `unread` bytes of streams,
 --- `queued` bytes of streams and lanes; since the start: `waits`, how often senders waited for room, and `waited`, for how many seconds
+---@field http? table     `running` (now), `requests` by method and route ("GET /users/:id"; without a route "(none)"): `count`, `errors` (from
+--- 400 on, or given up), `codes` (by status), `bytes` sent, `time`
 ---@field quic table      of all connections together, see below
 ---@field memory table    bytes: `core` (all of it in this process), `held` (spread over the open connections)
 ---@field problems table  `bad_frames` (breaches of the protocol), `checksum_errors`
@@ -118,6 +120,7 @@ function M.table(host)
     },
     quic = quic,
     memory = { core = core.memory().in_use, held = text.summary(figures.quic.held, 1) },
+    http = host._http and require("echostream.http.tally").table(host._http.tally) or nil,
     problems = { bad_frames = stats.bad_frames, checksum_errors = stats.checksum_errors },
   }
 end
@@ -140,6 +143,16 @@ local function each_call(fn)
           fn(put, entry, kind[2], kind[3], entry.name ~= "" and entry.name or "(other)")
         end
       end
+    end
+  end
+end
+
+local function each_request(fn)
+  return function(put, _, _, host)
+    if host._http then
+      require("echostream.http.tally").each(host._http.tally, function(method, route, entry)
+        fn(put, entry, method, route)
+      end)
     end
   end
 end
@@ -221,6 +234,20 @@ local described = {
   end },
   numbers("echostream_events_unhandled_total", "counter", "Events of peers that nobody handles.",
     function(_, stats) return stats.events_unhandled end),
+  { "echostream_http_requests_total", "counter", "Requests over HTTP, by how they ended.", { "method", "route", "code" },
+    each_request(function(put, entry, method, route)
+      for code, n in pairs(entry.codes) do
+        put(n, method, route, tostring(code))
+      end
+    end) },
+  { "echostream_http_request_seconds", "histogram", "How long requests over HTTP took.", { "method", "route" },
+    each_request(function(put, entry, method, route)
+      put(entry.time, method, route)
+    end) },
+  { "echostream_http_sent_bytes_total", "counter", "Bytes of bodies that were sent over HTTP.", { "method", "route" },
+    each_request(function(put, entry, method, route)
+      put(entry.bytes, method, route)
+    end) },
   numbers("echostream_bad_frames_total", "counter", "Breaches of the protocol by peers.", function(_, stats) return stats.bad_frames end),
   numbers("echostream_checksum_errors_total", "counter", "Frames whose checksum did not match.",
     function(_, stats) return stats.checksum_errors end),

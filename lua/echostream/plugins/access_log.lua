@@ -1,9 +1,10 @@
---- A plugin: a line for every call, event and stream that comes in, and for every session when it is over.
+--- A plugin: a line for every call, event, stream and HTTP request that comes in, and for every session when it is over.
 ---
 ---     server:plugin(echo.plugins.access_log { path = "/var/log/echo.log", format = "json" })
 
 local core = require "echostream.core"
 local errors = require "echostream.errors"
+local http_errors = require "echostream.http.errors"
 local log = require "echostream.log"
 local loop = require "echostream.loop"
 local options = require "echostream.options"
@@ -27,14 +28,15 @@ local M = {}
 
 ---@class echostream.access_log.entry  as it came: `who` may be any text. The formats "text" and "json" escape and cut it
 ---@field time number       seconds since 1970, at its beginning
----@field kind "rpc"|"event"|"stream"|"session"
----@field name string       of a session: its number here
+---@field kind "rpc"|"event"|"stream"|"session"|"http"
+---@field name string       of a session: its number here; of a request: method and path
 ---@field peer string       address and port
 ---@field who string?       its identity
 ---@field code string       "ok", or the error's; of a session: why it is over
 ---@field duration number   seconds
 ---@field id integer?       of the request
 ---@field trace_id string?
+---@field status integer?    of a request's answer
 ---@field bytes_in integer?
 ---@field bytes_out integer?
 
@@ -61,7 +63,7 @@ local function stamp(time)
   return ("%s.%03dZ"):format(last_text, math.floor(time % 1 * 1000))
 end
 
-local formats, more = {}, { "bytes_in", "bytes_out", "id", "trace_id" }
+local formats, more = {}, { "status", "bytes_in", "bytes_out", "id", "trace_id" }
 
 function formats.text(entry)
   local line = ("%s %s %s %s %s %s %.3fms"):format(stamp(entry.time), parts.word(entry.peer), entry.who and parts.word(entry.who) or "-",
@@ -158,6 +160,18 @@ local function put_session(self, session, err)
     code = err and err.code or "ok", duration = math.max(wall() - session.created_at, 0) })
 end
 
+-- What is asked over HTTP: "ok" is what has a status below 400.
+local function put_request(self, request, response, outcome, seconds)
+  local name = ("%s %s"):format(request.method, request.path or request.authority)
+  if self._only and not self._only(name) then
+    return
+  end
+  local status = math.type(outcome) == "integer" and outcome or nil
+  put(self, { time = wall() - seconds, kind = "http", name = name, peer = request.peer_addr,
+    code = status == nil and outcome or status < 400 and "ok" or http_errors.code(status), status = status, duration = seconds,
+    bytes_out = self._bytes and response.bytes or nil })
+end
+
 local function install(self, host)
   if self._path then
     local file, err = open(self)
@@ -175,6 +189,11 @@ local function install(self, host)
     try(self, put_call, call, response, began, since)
     return response
   end, { direction = "in" })
+  if host.on_http then
+    host:on_http(function(...)
+      try(self, put_request, ...)
+    end)
+  end
   if self._sessions then
     host:on_disconnect(function(session, err)
       try(self, put_session, session, err)
