@@ -22,11 +22,10 @@ return server:plugin(echo.plugins.attach { allow = { %q } })
 ]]
 
 -- For each example what must be in its output, in the order of the help; `ends = false`: it goes on until Ctrl-C, or SIGTERM.
--- `codes`: what it may end with, default 0. What depends on this machine or its network (doctor, discover) may say what it likes.
+-- `more`: what those show that are not listed. `codes`: what it may end with, default 0. What depends on this machine or its network (doctor, discover) may say what it likes.
 local anything = { codes = { [0] = true, [1] = true, [3] = true } }
 local shown = {
-  serve = { { "^listening on ", ends = false }, { "^listening on ", ends = false }, { "^listening on ", ends = false },
-    { "^listening on ", ends = false } },
+  serve = { more = { "^listening on ", ends = false } },
   repl = { {}, {}, {}, { "^3\n$" } },
   attach = { {}, { "^NAME +PID  SOCKET\ndesk " }, { "^1\n$|^0\n$" }, {} },
   call = { { "^30\n$" }, { '^{"results":%["hello Ada"%]}\n$' }, { "^30\n$" } },
@@ -134,9 +133,9 @@ describe("each command of echostream", function()
     assert.is_true(#names >= 12, table.concat(names, " "))
     for _, name in ipairs(names) do
       local examples = examples_of(name)
-      assert.is_true(shown[name] ~= nil and #shown[name] == #examples, ("%s: %d examples, here %d"):format(name, #examples, #(shown[name] or {})))
+      assert.is_true(#examples > 0 and shown[name] ~= nil, name .. " has no examples in its help, or they are unknown here")
       for i, line in ipairs(examples) do
-        local wanted = shown[name][i]
+        local wanted = shown[name][i] or shown[name].more or {}
         if wanted.ends == false then
           local going = process.start(command_of(name, line):gsub("desk%.lua", dir .. "/%0"):gsub("keys/", dir .. "/%0"),
             { env = environment() })
