@@ -21,8 +21,9 @@ local server = echo.server { bind = "127.0.0.1:0", quiet = true, client_pins = {
 return server:plugin(echo.plugins.attach { allow = { %q } })
 ]]
 
--- For each example what must be in its output, in the order of the help; `ends = false`: it goes on until Ctrl-C, or SIGTERM.
--- `more`: what those show that are not listed. `codes`: what it may end with, default 0. What depends on this machine or its network (doctor, discover) may say what it likes.
+-- For each example what must be in its output, in the order of the help; `more`: those that are not listed. `ends = false`: it goes on
+-- until Ctrl-C, or SIGTERM. `codes`: what it may end with, default 0. What depends on this machine or its network (doctor, discover) may
+-- say what it likes.
 local anything = { codes = { [0] = true, [1] = true, [3] = true } }
 local shown = {
   serve = { more = { "^listening on ", ends = false } },
