@@ -160,12 +160,12 @@ net.each(function(env)
     local web = calls.client(server)
     local function ask(token)
       local value, err, answer = web:call("math.add", { authorization = token }, 1, 2)
-      return value or err.code, answer and answer.status
+      return value or err.code, answer and answer.status, answer and answer.headers:get "www-authenticate"
     end
-    assert.same({ "unauthenticated", 401 }, { ask "Bearer bad" })
-    assert.same({ "unauthenticated", 401 }, { ask(nil) })
+    assert.same({ "unauthenticated", 401, "Bearer" }, { ask "Bearer bad" })
+    assert.same({ "unauthenticated", 401, "Bearer" }, { ask(nil) })
     assert.same({ "permission_denied", 403 }, { ask "Bearer late" })
-    assert.same({ "unauthenticated", 401 }, { ask "Bearer bad" })
+    assert.same({ "unauthenticated", 401, "Bearer" }, { ask "Bearer bad" })
     assert.equal(3, (ask "Bearer good"))
     server:stop { grace = 0 }
     env.eventually(function() return #gone == 1 end, "on_disconnect")
@@ -455,6 +455,49 @@ net.only("quic", function(env)
 end)
 
 net.only("sim", function(env)
+  env.it("take as long as their deadlines say, in both directions", function()
+    local server = env.server(nil, function(server)
+      server:add_rpc("slow", function()
+        echo.sleep(45)
+        return "at last"
+      end)
+      server:add_rpc("rare", function(_, stream)
+        for i = 1, 2 do
+          echo.sleep(70)
+          stream:send(i)
+        end
+      end, { stream = "out" })
+      server:add_rpc("count", function(_, stream)
+        local n = 0
+        for _ in stream:values() do n = n + 1 end
+        return n
+      end, { stream = "in" })
+      server:rpc_over_http()
+    end)
+    local web = http.dial(server)
+    local answer = assert(web:fetch("POST", "/rpc/slow", { "timeout", "55" }, "[]"))
+    assert.same({ 200, '"at last"' }, { answer.status, answer.body })
+    answer = assert(web:fetch("POST", "/rpc/slow", {}, "[]"))
+    assert.same({ 504, "timeout" }, { answer.status, codec.json.unpack(answer.body).error.code })
+    answer = assert(web:fetch("POST", "/rpc/rare", {}, "[]"))
+    assert.matches("data: 2\n\nevent: result\ndata: %[true%]\n\n$", answer.body)
+    local x = assert(web:begin("POST", "/rpc/count", { "content-type", "application/x-ndjson" }, true))
+    assert(x:write "[]\n")
+    for _ = 1, 5 do
+      echo.sleep(50)
+      assert(x:write "1\n")
+    end
+    x:finish()
+    assert.equal("5", assert(x:answer()).body)
+    -- A body that is no stream is not waited for like that.
+    x = assert(web:begin("POST", "/rpc/count", { "content-type", "application/json" }, true))
+    local began = echo.now()
+    assert(x:write "[")
+    assert.is_true((x:answer() or { status = 408 }).status >= 400)
+    assert.is_true(echo.now() - began < 60)
+    web:close()
+  end, { seed = 1, limit = 2000 })
+
   env.it("keeps a quiet stream alive with comments, for as long as it takes", function()
     local server = env.server(nil, function(server)
       server:add_rpc("rare", function(_, stream)

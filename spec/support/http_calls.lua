@@ -25,6 +25,7 @@ function Client:begin(method, path, headers, body)
     request[key] = value
   end
   request.connection = request.connection or request.peer_addr
+  function request.take_any_body() end
   function request.watch_connection()
     return function()
       return not self.gone

@@ -259,6 +259,13 @@ function Request:cancelled()
 end
 
 ---@package
+--- A body that is a stream of messages may be as long as it likes, and stand still for as long.
+function Request:take_any_body()
+  self._max_body = math.maxinteger
+  self._x:timeouts(0, 0)
+end
+
+---@package
 --- A function that says whether the connection lives, also when the request is over.
 ---@return fun(): boolean
 function Request:watch_connection()

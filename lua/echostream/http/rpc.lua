@@ -6,7 +6,7 @@
 ---
 --- * The body is JSON or MessagePack, as its type says: an array is the list of the arguments, an object with nothing but names that the
 ---   handler declared (`arguments`) the arguments by name, any other value the only argument, no body none.
---- * One result is the answer's body as it is; several, or none that the handler returned, are an array with the field `results: n`.
+--- * One result is the answer's body as it is (`true` where the handler returned none); several are an array, with the field `results: n`.
 --- * `timeout: 2.5` (seconds; also `500ms`, or `grpc-timeout`) is the deadline, `metadata-<key>` the metadata both ways, `authorization`
 ---   a credential of the session as well, `idempotency-key` makes retries of idempotent methods known to `dedupe`.
 --- * Errors are JSON, with the status of their code; a method that is not there is 404.
@@ -254,7 +254,7 @@ end
 --- Makes calls over HTTP possible. `add(method, pattern, handler)` adds a route.
 ---@param server echostream.server
 ---@param given? echostream.options.rpc_over_http
----@param add fun(method: string, pattern: string, handler: echostream.http.handler)
+---@param add fun(method: string, pattern: string, handler: echostream.http.handler, opts: echostream.options.route)
 ---@return echostream.http.rpc
 ---@package
 function M.install(server, given, add)
@@ -277,8 +277,9 @@ function M.install(server, given, add)
     _door = server._door or door.new(server),
   }, Rpc)
   server._door = self._door
+  local limits = { timeout = 0, max_body = self._max_body } -- calls have deadlines of their own
   local function route(method, path, handler)
-    add(method, opts.prefix .. path, self._cors and self._cors:wrap(handler) or handler)
+    add(method, opts.prefix .. path, self._cors and self._cors:wrap(handler) or handler, limits)
   end
   route("GET", "/rpc", bound(self, "_describe"))
   route("POST", "/rpc/*method", bound(self, "_call"))

@@ -228,6 +228,9 @@ function M.refuse(response, err)
   if err.code == "method_not_found" then
     err.http_status = 404
   end
+  if http_errors.status(err) == 401 then
+    response.headers:set("www-authenticate", "Bearer") -- RFC 9110, section 11.6.1
+  end
   return http_errors.respond(response, err)
 end
 

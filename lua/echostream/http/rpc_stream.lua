@@ -274,6 +274,7 @@ function M.serve(rpc, request, response, entry, opts)
     return fail(415, "serialization", "%s takes a stream of messages: send lines of JSON, as application/x-ndjson, of which the first "
       .. "is the list of the arguments", entry.name)
   end
+  request:take_any_body()
   local next_line = lines_of(request.body)
   local args, err = arguments_of(next_line)
   if not args then
