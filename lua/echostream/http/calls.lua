@@ -13,8 +13,8 @@ M.methods = methods
 ---@return echostream.server self
 function methods:rpc_over_http(opts)
   local route = self.route
-  require("echostream.http.rpc").install(self.context._host[1], opts, function(method, pattern, handler, opts)
-    route(self, method, pattern, handler, opts)
+  require("echostream.http.rpc").install(self.context._host[1], opts, function(method, pattern, handler, limits)
+    route(self, method, pattern, handler, limits)
   end)
   return self
 end
