@@ -429,8 +429,10 @@ static int end_incoming(struct es_channel *c, const struct es_failure *f, const 
         if (rc != 0)
             es_link_reset(c->st.ls, ES_APP_INTERNAL);
         c->answered = 1;
-        reset_forgiven(s);
-        session_honest(s);
+        if (f == NULL || !f->unreadable) {
+            reset_forgiven(s);
+            session_honest(s);
+        }
     }
     stop_reading(c, ES_APP_NO_MORE_WANTED);
     if (live)
@@ -439,6 +441,8 @@ static int end_incoming(struct es_channel *c, const struct es_failure *f, const 
     es_wheel_remove(&s->host->wheel, &c->st.deadline);
     channel_leave_method(c);
     (void)channel_tell_over(c);
+    if (f != NULL && f->unreadable)
+        session_glitch(s, 1, "too many requests that cannot be read");
     return rc;
 }
 

@@ -136,6 +136,25 @@ local function limit()
   return debug.sethook
 end
 
+-- Prints of the options that a server is made with.
+local function prints_of_options(self, opts)
+  local prints, modules = {}, project_modules(self)
+  for name, value in pairs(type(opts) == "table" and opts or {}) do
+    prints[name] = print_of.of(value, modules)
+  end
+  return prints
+end
+
+-- What counts only when a server is started: options, and hooks that ran already. Names of what is another than when it was.
+local function put_off(self, before, after)
+  local names = self.asked_now and print_of.differing(self.asked[self.own] or {}, self.asked_now) or {}
+  local modules = project_modules(self)
+  if self.server.state == "running" and print_of.of(before.hooks.start, modules) ~= print_of.of(after.hooks.start, modules) then
+    names[#names + 1] = "on_start"
+  end
+  return names[1] and names or nil
+end
+
 local function run_chunk(self, chunk, again)
   local made = 0
   local co = coroutine.running()
@@ -143,6 +162,7 @@ local function run_chunk(self, chunk, again)
   server_module.intercept(co, function(make, opts)
     made = made + 1
     if again and made == self.own then
+      self.asked_now = prints_of_options(self, opts)
       return stage_of(self, self.server, true)
     end
     local server = make(opts)
@@ -150,7 +170,7 @@ local function run_chunk(self, chunk, again)
       return server
     end
     local stage = stage_of(self, server, false)
-    self.made[stage] = made
+    self.made[stage], self.asked[made] = made, prints_of_options(self, opts)
     return stage
   end)
   local given = self.given
@@ -194,6 +214,7 @@ function Unit:_hand_over(stage, server)
   server._unit = self
   local summary
   self.prints, summary = print_of.compare(self.prints, owned, project_modules(self))
+  summary.restart = self.version > 1 and put_off(self, before, owned) or nil
   return before, summary
 end
 
@@ -245,7 +266,7 @@ local function run(self, again)
   if not chunk then
     return nil, failed(problem)
   end
-  self.stages, self.made = {}, {}
+  self.stages, self.made, self.asked_now = {}, {}, nil
   local put_back = again and forget_modules(self)
   local kept, co = false, coroutine.running()
   -- Also when this is never gone on with: a stray coroutine.yield in the file ends the task.
@@ -288,7 +309,7 @@ local function open(path, server, arguments, text)
   local directory = real and real:match "^(.*/)"
   return setmetatable({ path = path, real_path = real, directory = directory, home = home and files.real_path(home) or home,
     given = server, arguments = arguments, text = text, version = 0, owned = stages.nothing(), prints = {}, own = nil,
-    busy = false }, Unit)
+    asked = {}, asked_now = nil, busy = false }, Unit)
 end
 
 -- What the file requires lies beside it, wherever it is started from. Not where anybody could put a module.
@@ -349,6 +370,10 @@ function Unit:reload()
   retire(self, before)
   log.write("info", ("reloaded %s: v%d (%d %s changed, %d new, %d gone)"):format(short(self.path), self.version, summary.changed,
     summary.changed == 1 and "handler" or "handlers", summary.new, summary.gone))
+  if summary.restart then
+    log.write("warn", ("%s: what changed of %s counts only when the server is started anew"):format(short(self.path),
+      table.concat(summary.restart, ", ")))
+  end
   summary.version = self.version
   return summary
 end

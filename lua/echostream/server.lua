@@ -333,7 +333,8 @@ end
 --- went well, what it registers now takes the place of what it registered before, in one step: calls to come get the new code, calls
 --- under way and open streams go on with theirs, what it does not register any more is gone, plugins are installed anew, `on_unload`
 --- hooks run. Otherwise everything stays as it is, and the log says why. Contexts keep their values, topics their subscribers.
----@return { version: integer, changed: integer, new: integer, gone: integer }|nil summary  of handlers
+---@return { version: integer, changed: integer, new: integer, gone: integer, restart: string[]? }|nil summary  of handlers; `restart`: options
+--- of `echo.server`, and `on_start`, that are others than before: they count when the server is started anew
 ---@return echostream.error? err  `failed_precondition`; `aborted`: it is being loaded at this moment
 function Server:reload()
   if not self._unit then

@@ -446,6 +446,21 @@ net.each(function(env)
       assert.equal("b5", session:get "list"[5])
     end)
 
+    env.it("says what counts only when the server is started anew", function()
+      local text = [[
+        local server = ...
+        server:add_rpc("version", function() return 1 end)
+        server:on_start(function(context) context:set("word", "WORD") end)
+      ]]
+      local server = serve((text:gsub("WORD", "one")))
+      write("app.lua", (text:gsub("return 1", "return 2"):gsub("WORD", "one")))
+      assert.same({ version = 2, changed = 1, new = 0, gone = 0 }, server:reload())
+      write("app.lua", (text:gsub("WORD", "two")))
+      assert.same({ "on_start" }, server:reload().restart)
+      assert.equal("one", server.context:get "word")
+      assert.truthy(env.logged("app.lua: what changed of on_start counts only when the server is started anew"))
+    end)
+
     env.it("is loaded once at a time", function()
       local server = serve [[
         local server = ...
@@ -581,7 +596,7 @@ describe("echostream serve", function()
   it("loads a server that the file makes and runs itself again on SIGHUP", function()
     local text = [[
       local echo = require "echostream"
-      local server = echo.server { bind = "127.0.0.1:0", quiet = true }
+      local server = echo.server { bind = "127.0.0.1:0", quiet = true, timeout = 30 + VERSION }
       server:add_rpc("version", function() return VERSION end)
       server:start()
       if VERSION == 1 then
@@ -597,6 +612,7 @@ describe("echostream serve", function()
     write("served.lua", (text:gsub("VERSION", "2")))
     os.execute("kill -HUP " .. pid)
     started:expect "reloaded served.lua: v2 %(1 handler changed, 0 new, 0 gone%)"
+    started:expect "served.lua: what changed of timeout counts only when the server is started anew"
     local result = process.run(("%s call %s --pin %s version"):format(process.echostream, address, pin))
     assert.equal("2\n", result.out, result.err)
   end)

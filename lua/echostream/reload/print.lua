@@ -77,18 +77,54 @@ local function print_of(handler, entry, foreign)
   return table.concat(state, "\0")
 end
 
---- The prints of what a file registered, and how many handlers are other ones than before.
----@param before table<string, string>   what this returned the last time
----@param registered echostream.reload.registrations
----@param modules table<string, any>      names of the modules that belong to the file
----@return table<string, string> prints, { changed: integer, new: integer, gone: integer } summary
-function M.compare(before, registered, modules)
+-- What is none of the file's, so that it is not looked into.
+local function others(modules)
   local foreign = { [_G] = true }
   for name, module in pairs(package.loaded) do
     if type(module) == "table" and not modules[name] then
       foreign[module] = true
     end
   end
+  return foreign
+end
+
+--- The print of any value.
+---@param value any
+---@param modules table<string, any>  names of the modules that belong to the file
+---@return string
+function M.of(value, modules)
+  local state = setmetatable({ seen = {}, foreign = others(modules) }, State)
+  walk(state, value, 0)
+  return table.concat(state, "\0")
+end
+
+--- The names of the fields that are other ones in one table of options than in another.
+---@param before table<string, string>  prints of the values
+---@param after table<string, string>
+---@return string[]  sorted
+function M.differing(before, after)
+  local names = {}
+  for name, print in pairs(after) do
+    if before[name] ~= print then
+      names[#names + 1] = tostring(name)
+    end
+  end
+  for name in pairs(before) do
+    if after[name] == nil then
+      names[#names + 1] = tostring(name)
+    end
+  end
+  table.sort(names)
+  return names
+end
+
+--- The prints of what a file registered, and how many handlers are other ones than before.
+---@param before table<string, string>   what this returned the last time
+---@param registered echostream.reload.registrations
+---@param modules table<string, any>      names of the modules that belong to the file
+---@return table<string, string> prints, { changed: integer, new: integer, gone: integer } summary
+function M.compare(before, registered, modules)
+  local foreign = others(modules)
   local prints, summary = {}, { changed = 0, new = 0, gone = 0 }
   for kind, handlers in pairs(registered.handlers) do
     for name, handler in pairs(handlers) do
