@@ -161,7 +161,7 @@ net.only("quic", function(env)
 
     env.it("sends them to a collector", function()
       local listener, bodies = collector { "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", "HTTP/1.1 503 Busy\r\nRetry-After: 1\r\n\r\n",
-        "HTTP/1.1 202 Accepted\r\n\r\n", "HTTP/1.1 400 No\r\n\r\n" }
+        "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 Processing\r\nA: b\r\n\r\nHTTP/1.1 202 Accepted\r\n\r\n", "HTTP/1.1 400 No\r\n\r\n" }
       local _, export = traced(("http://127.0.0.1:%d/v1/traces"):format(listener.port), { service = "shop" })
       assert.same({ 1, 0, 0 }, { export() })
       assert.truthy(bodies[1].head:find("^POST /v1/traces HTTP/1.1\r\nHost: 127.0.0.1:" .. listener.port))

@@ -95,8 +95,13 @@ local passing = { [429] = true, [502] = true, [503] = true, [504] = true }
 local MAX_HEAD <const> = 16384
 
 -- The status of an answer and the seconds of its Retry-After, once the head is whole or nothing more will come.
+-- Interim answers, such as "100 Continue", come before it (RFC 9110, section 15.2).
 local function read_head(head, is_over)
-  local whole = head:find("\r\n\r\n", 1, true)
+  local _, whole = head:find("\r\n\r\n", 1, true)
+  while whole and head:find "^HTTP/1%.%d 1%d%d" do
+    head = head:sub(whole + 1)
+    _, whole = head:find("\r\n\r\n", 1, true)
+  end
   if not (whole or is_over or #head > MAX_HEAD) then
     return nil
   end
