@@ -1,6 +1,6 @@
 -- What WebTransport clients of other stacks talk to: `lua5.4 spec/foreign/webtransport_server.lua DIR` prints "ready ADDRESS". DIR holds
 -- cert.pem and key.pem. Methods math.add, and bye, which closes the session; events log and position come back, position in a
--- datagram; GET /ended says how the last session ended.
+-- datagram; GET /ended says how sessions ended.
 
 local echo = require "echostream"
 
@@ -10,7 +10,7 @@ local server = echo.server {
   webtransport = { path = "/live", origins = { "https://pages.example" } },
 }
 
-local ended = "nothing"
+local ended = {}
 
 server:add_rpc("math.add", function(_, a, b) return a + b end, { idempotent = true })
 server:add_rpc("bye", function(session)
@@ -22,9 +22,9 @@ server:add_stream("shout", function(_, stream)
   for frame in stream:frames() do stream:send(frame.data:upper()) end
 end)
 server:on_disconnect(function(session, err)
-  ended = ("%s %s %s"):format(session.door, session.origin, err.message)
+  table.insert(ended, ("%s %s %s"):format(session.door, session.origin, err.message))
 end)
-server:route("GET", "/ended", function() return ended end)
+server:route("GET", "/ended", function() return table.concat(ended, "\n") end)
 
 assert(server:start())
 io.stdout:write(("ready %s\n"):format(server.address))
