@@ -78,8 +78,10 @@ net.each(function(env)
       local peer, client = pair(env, function(x)
         begun = true
         read(x)
-        echo.sleep(0)
-      end)
+        while target(x).path == "/wait" and x:peer_addr() do
+          echo.sleep(0.002)
+        end
+      end, { transport = { max_streams_bidi = 2 } })
       local asking = echo.spawn(function()
         local response, err = client:request(peer.base, { body = function()
           echo.sleep(1000)
@@ -91,6 +93,22 @@ net.each(function(env)
       end, "the request arrives")
       client:close()
       assert.equal("connection_closed", asking:wait(10))
+      assert.same({}, client:connections())
+      begun = false
+      local tasks = {} -- some are under way, some wait for their turn: none is sent again
+      for i = 1, 4 do
+        tasks[i] = echo.spawn(function()
+          local response, err = client:request(peer.base .. "/wait")
+          return not response and err.code
+        end)
+      end
+      h3_peer.eventually(function()
+        return begun and client:connections()[1].waiting == 2
+      end, "some requests arrive")
+      client:close()
+      for _, code in ipairs(assert(echo.all(tasks, 10))) do
+        assert.equal("connection_closed", code)
+      end
       assert.same({}, client:connections())
     end)
 

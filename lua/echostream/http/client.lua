@@ -368,7 +368,7 @@ local function prepare(self, where, text, opts, level)
   if opts.priority or opts.incremental then
     headers:set("priority", ("u=%d%s"):format(opts.priority or 3, opts.incremental and ", i" or ""))
   end
-  if opts.expect then
+  if opts.expect and request.body ~= nil and request.body ~= "" then -- RFC 9110, section 10.1.1
     request.expect = opts.expect == true and 1 or opts.expect
     headers:set("expect", "100-continue")
   end

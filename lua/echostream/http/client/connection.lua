@@ -14,6 +14,7 @@ local M = {}
 ---@field used number       when a request began or ended last
 ---@field requests integer  that were sent on it
 ---@field closed_by? echostream.error
+---@field given_up boolean    it was closed here
 local Connection = {}
 Connection.__index = Connection
 Connection.__name = "echostream.http.connection"
@@ -152,7 +153,7 @@ local function over(self, err)
   self._on_gone(self)
   local unsent = errors.new(err.code, err.message, err.details)
   unsent.processed, unsent.retry_after = "no", err.retry_after
-  unsent.unsent = was_open
+  unsent.unsent = was_open and not self.given_up
   fail_queue(self, unsent)
 end
 
@@ -214,7 +215,7 @@ end
 ---@return echostream.http.connection
 function M.open(url, settings, on_gone)
   local self = setmetatable({
-    state = "connecting", requests = 0, closed_by = nil, used = loop.now(), origin = url.origin,
+    state = "connecting", requests = 0, closed_by = nil, given_up = false, used = loop.now(), origin = url.origin,
     _url = url, _settings = settings, _rec = loop.current(), _on_gone = on_gone,
     _queue = {}, _first = 1, _last = 0, _open = false, _conn = nil, _endpoint = nil, _timer = nil,
   }, Connection)
@@ -335,6 +336,7 @@ function Connection:close()
     if self._conn then
       self._conn:close()
     end
+    self.given_up = true -- by us: nothing of it is sent again
     over(self, errors.new("connection_closed", "the connection was closed"))
   end
 end

@@ -108,7 +108,7 @@ local function explain(self, err)
   local unprocessed = err.details and err.details.unprocessed
   if lost and not unprocessed then
     local shown = errors.new(lost.code, lost.message, lost.details)
-    shown.lost, shown.processed = true, "maybe"
+    shown.lost, shown.processed = not self._connection.given_up, "maybe"
     return shown
   end
   err.processed = unprocessed and "no" or "maybe"
