@@ -3,192 +3,21 @@
 ---     local response = assert(echo.http.request("https://127.0.0.1:5000/users?page=2", { pin = "sha256:…" }))
 ---     print(response.status, response.headers:get "content-type", response:body())
 
-local codec = require "echostream.codec"
-local address = require "echostream.address"
 local connection = require "echostream.http.client.connection"
-local core = require "echostream.core"
-local decode = require "echostream.http.client.decode"
 local errors = require "echostream.errors"
 local exchange = require "echostream.http.client.exchange"
 local fields = require "echostream.http.fields"
-local host = require "echostream.host"
 local loop = require "echostream.loop"
 local options = require "echostream.options"
-local query = require "echostream.http.query"
+local prepare = require "echostream.http.client.prepare"
 local redirect = require "echostream.http.client.redirect"
 local responses = require "echostream.http.client.response"
 local task = require "echostream.task"
-local tls = require "echostream.tls"
-local urls = require "echostream.http.client.url"
 
 local M = {}
 
 -- How often a request is sent, at most, when servers say that they did nothing with it, or connections are found dead.
 local MOST_SENT = 4
-
--- Options -----------------------------------------------------------------------------------------------------
-
---- Options of clients and of each request.
----@type table<string, echostream.options.field>
-M.schema = {
-  connect_timeout = { type = "seconds" },
-  head_timeout = { type = "seconds" },
-  idle_timeout = { type = "seconds" },
-  timeout = { type = "seconds" },
-  keep = { type = "seconds" },
-  redirects = { type = "integer", min = 0, max = 100 },
-  max_body = { type = "integer", min = 0 },
-  max_header_bytes = { type = "integer", min = 256, max = 1 << 24 },
-  max_header_fields = { type = "integer", min = 8, max = 1 << 20 },
-  early = { type = "boolean" },
-  decode = { type = "boolean" },
-  headers = { type = "table" },
-  bind = { type = "string" },
-  transport = { type = "table" },
-}
-for _, more in ipairs { tls.client_schema, tls.shared_schema } do
-  for name, field in pairs(more) do
-    M.schema[name] = field
-  end
-end
-
--- Not in the schema, for a request takes them from its client.
-local defaults = {
-  connect_timeout = 10, head_timeout = 30, idle_timeout = 30, keep = 15, redirects = 10, max_body = responses.LIMIT,
-  max_header_bytes = 65536, max_header_fields = 100, early = true, decode = false,
-}
-
--- Options of one request alone.
-local own_schema = {
-  method = { type = "string" },
-  body = {}, -- see check_body
-  json = {},
-  query = { type = { "table", "string" } },
-  trailers = { type = { "table", "function" } },
-  expect = { type = { "boolean", "seconds" } },
-  on_informational = { type = "function" },
-  priority = { type = "integer", min = 0, max = 7 },
-  incremental = { type = "boolean" },
-}
-
---- Options of one request.
----@type table<string, echostream.options.field>
-M.request_schema = {}
-for _, part in ipairs { own_schema, M.schema } do
-  for name, field in pairs(part) do
-    M.request_schema[name] = field
-  end
-end
-
--- What decides whether two requests may share a connection, besides where they go.
-local of_connections = { "pin", "ca", "cert", "key", "skip_verification", "server_name", "session_cache", "tls_priority", "keylog", "bind",
-  "transport", "max_header_bytes", "max_header_fields", "keep" }
-
-local function fingerprint(value)
-  if type(value) ~= "table" then
-    return type(value) == "string" and ("%q"):format(value) or tostring(value)
-  elseif getmetatable(value) or type(value.get) == "function" then
-    return ("%p"):format(value)
-  end
-  local pieces = {}
-  for key, each in pairs(value) do
-    pieces[#pieces + 1] = fingerprint(key) .. "=" .. fingerprint(each)
-  end
-  table.sort(pieces)
-  return "{" .. table.concat(pieces, ",") .. "}"
-end
-
--- Settings of connections, made once for each set of options.
-local function settings_of(where, opts, level)
-  local pieces = {}
-  for i, name in ipairs(of_connections) do
-    pieces[i] = fingerprint(opts[name])
-  end
-  local transport, named, extra = host.split_transport(where, opts.transport)
-  if extra.preferred or named.self_signed_cert ~= nil then
-    error(('%s: transport options "preferred_address" and "self_signed_cert" are for servers'):format(where), level + 1)
-  end
-  local settings = {}
-  for name in pairs(M.schema) do
-    settings[name] = opts[name]
-  end
-  settings.cert, settings.key = opts.cert or named.cert, opts.key or named.key
-  if (settings.cert == nil) ~= (settings.key == nil) then
-    error(('%s: options "cert" and "key" belong together'):format(where), level + 1)
-  end
-  if settings.skip_verification == nil then
-    settings.skip_verification = named.skip_verification
-  end
-  if opts.bind then
-    local ok, name, port = pcall(address.parse, where, opts.bind, "0.0.0.0")
-    if not ok then
-      error(name, level + 1)
-    end
-    settings.bind = address.join(name, port)
-  end
-  settings.transport, settings.qlog = transport, extra.qlog
-  settings.trust = tls.trust(where, settings, level + 1) or { trust = "system" }
-  settings.id = table.concat(pieces, " ")
-  return settings
-end
-
-local function is_callable(value)
-  local mt = type(value) == "table" and getmetatable(value)
-  return type(value) == "function" or type(mt) == "table" and type(mt.__call) == "function"
-end
-
-local function check_body(where, opts, headers, level)
-  local body = opts.body
-  if opts.json ~= nil then
-    if body ~= nil then
-      error(('%s: options "body" and "json" exclude each other'):format(where), level + 1)
-    end
-    local text, err = codec.json.pack(opts.json)
-    if not text then
-      error(('%s: option "json" cannot be written as JSON: %s'):format(where, tostring(err)), level + 1)
-    end
-    if not headers:has "content-type" then
-      headers:set("content-type", "application/json")
-    end
-    body = text
-  end
-  if body == nil then
-    return nil
-  elseif type(body) == "string" then
-    headers:set("content-length", #body)
-  elseif is_callable(body) then
-    local length = type(body) == "table" and body.length
-    if length and not headers:has "content-length" then
-      headers:set("content-length", length)
-    end
-  else
-    error(('%s: option "body" wants a string or a function, got %s'):format(where, errors.show(body)), level + 1)
-  end
-  return body
-end
-
-local function headers_of(where, own, common, level)
-  local ok, headers = pcall(fields.new, own)
-  local base_ok, base = pcall(fields.new, common)
-  if not ok or not base_ok then
-    error(("%s: headers: %s"):format(where, tostring(not ok and headers or base):gsub("^[^:]*:%d+: ", "")), level + 1)
-  end
-  for name in headers:each() do
-    base:remove(name)
-  end
-  for name, value in base:each() do
-    headers:add(name, value)
-  end
-  for name in headers:each() do
-    if fields.connection_specific[name] then
-      error(("%s: the field \"%s\" belongs to a connection and has no place in HTTP/3"):format(where, name), level + 1)
-    end
-  end
-  if not headers:has "user-agent" then
-    headers:set("user-agent", "echostream/" .. core.version)
-  end
-  return headers
-end
 
 -- Sending -----------------------------------------------------------------------------------------------------
 
@@ -334,54 +163,6 @@ end
 
 -- Public ------------------------------------------------------------------------------------------------------
 
-local function prepare(self, where, text, opts, level)
-  opts = options.check(where, opts, M.request_schema, level + 1)
-  options.argument(where, "url", text, "string", level + 1)
-  local url, why = urls.parse(text)
-  if not url then
-    error(("%s: %s is no URL to ask: %s"):format(where, errors.show(text), why), level + 1)
-  end
-  local headers = headers_of(where, opts.headers, self._options.headers, level + 1)
-  local merged, changed = {}, false
-  for name in pairs(M.schema) do
-    if opts[name] == nil then
-      merged[name] = self._options[name]
-    else
-      merged[name], changed = opts[name], true
-    end
-  end
-  for name, value in pairs(defaults) do
-    if merged[name] == nil then
-      merged[name] = value
-    end
-  end
-  local request = { method = opts.method or (opts.body ~= nil or opts.json ~= nil) and "POST" or "GET", headers = headers,
-    body = check_body(where, opts, headers, level + 1), trailers = opts.trailers, priority = opts.priority, begun = false,
-    on_informational = opts.on_informational, authority = headers:get "host" }
-  if not fields.is_token(request.method) or request.method == "CONNECT" then
-    error(("%s: %s is no method for a request"):format(where, errors.show(request.method)), level + 1)
-  end
-  headers:remove "host"
-  if merged.decode and not headers:has "accept-encoding" then
-    headers:set("accept-encoding", decode.accepted)
-  end
-  if opts.priority or opts.incremental then
-    headers:set("priority", ("u=%d%s"):format(opts.priority or 3, opts.incremental and ", i" or ""))
-  end
-  if opts.expect and request.body ~= nil and request.body ~= "" then -- RFC 9110, section 10.1.1
-    request.expect = opts.expect == true and 1 or opts.expect
-    headers:set("expect", "100-continue")
-  end
-  if opts.query then
-    url = urls.with_query(url, type(opts.query) == "string" and opts.query or query.build(opts.query))
-  end
-  request.settings = changed and settings_of(where, merged, level + 1) or self._settings or settings_of(where, merged, level + 1)
-  if not changed then
-    self._settings = request.settings
-  end
-  return request, url
-end
-
 --- Sends a request and waits for the head of its answer. Connections are kept and shared: requests to one origin travel together on one
 --- connection, each on a stream of its own. Redirections are followed. What a server did nothing with is sent again, and so are methods that
 --- may be repeated when a kept connection turns out to be dead. Who is cancelled, or drops the answer, cancels the request.
@@ -395,7 +176,7 @@ function Client:request(url, opts, callback)
   if type(opts) == "function" then
     opts, callback = nil, opts
   end
-  local request, where_to = prepare(self, "http:request", url, opts, 2)
+  local request, where_to = prepare.request(self, "http:request", url, opts, 2)
   if callback ~= nil then
     options.argument("http:request", "callback", callback, "function")
     return task.call_back(callback, run, self, request, where_to)
@@ -433,20 +214,17 @@ Client.__close = Client.close
 ---@param opts? echostream.options.http_client
 ---@return echostream.http.client
 function M.client(opts)
-  local checked = options.check("echo.http.client", opts, M.schema)
-  headers_of("echo.http.client", nil, checked.headers, 2)
-  local self = setmetatable({
-    _options = checked, _settings = nil, _connections = {}, _all = setmetatable({}, { __mode = "k" }), _rec = loop.current(),
-  }, Client)
-  local merged = {}
-  for name in pairs(M.schema) do
-    merged[name] = checked[name]
-    if merged[name] == nil then
-      merged[name] = defaults[name]
+  local checked = options.check("echo.http.client", opts, prepare.schema)
+  local headers = prepare.headers("echo.http.client", nil, checked.headers, 2)
+  for name, value in pairs(prepare.defaults) do
+    if checked[name] == nil then
+      checked[name] = value
     end
   end
-  self._settings = settings_of("echo.http.client", merged, 2)
-  return self
+  return setmetatable({
+    _options = checked, _settings = prepare.settings("echo.http.client", checked, 2), _headers = headers, _url_text = nil, _url = nil,
+    _connections = {}, _all = setmetatable({}, { __mode = "k" }), _rec = loop.current(),
+  }, Client)
 end
 
 -- One for each loop: a simulation has its own.
