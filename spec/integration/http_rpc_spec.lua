@@ -173,6 +173,30 @@ net.each(function(env)
     assert.same({ "unavailable", 503 }, { ask "Bearer good" })
   end)
 
+  it("lets the plugins decide that decide about clients", function()
+    local server = env.server(nil, function(server)
+      server:plugin(echo.plugins.auth { tokens = { s3cret = { name = "ann", roles = { "admin" } }, ["0ther"] = "bob" },
+        allow = { ["admin.*"] = { "admin" } } })
+      server:plugin(echo.plugins.rate_limit { rate = 0.001, burst = 3 })
+      server:add_rpc("admin.who", function(session) return session.identity end)
+      server:add_rpc("who", function(session) return session.identity end)
+    end)
+    local web = calls.client(server)
+    local function ask(name, token)
+      local value, err, answer = web:call(name, { authorization = token and "Bearer " .. token })
+      return value or err.code, answer and answer.status
+    end
+    assert.equal("ann", (ask("admin.who", "s3cret")))
+    assert.equal("bob", (ask("who", "0ther")))
+    assert.same({ "permission_denied", 403 }, { ask("admin.who", "0ther") })
+    assert.same({ "unauthenticated", 401 }, { ask("who", "wrong") })
+    assert.same({ "unauthenticated", 401 }, { ask "who" })
+    for _ = 1, 5 do
+      ask("who", "s3cret")
+    end
+    assert.same({ "resource_exhausted", 429 }, { ask("who", "s3cret") })
+  end)
+
   it("counts calls, keeps limits, and knows repeated calls again", function()
     local ran = 0
     local server = env.server({ dedupe = true }, function(server)
