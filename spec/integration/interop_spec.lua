@@ -5,6 +5,7 @@ local harness = require "spec.interop.harness"
 
 local quick = {
   handshake = true, ipv6 = true, multiplexing = true, chacha20 = true, retry = true, resumption = true, ecn = true,
+  ["http3 multiplexing"] = true,
 }
 
 describe("the interop case", function()

@@ -1,4 +1,4 @@
--- The cases of `make interop`, after those of quic-interop-runner that need no HTTP/3. A case is
+-- The cases of `make interop`, after those of quic-interop-runner. A case is
 --
 --   name      what it is called
 --   network   settings of the path, by the names that echo.sim and spec/support/impair.lua share; `up` (towards the server) and
@@ -14,6 +14,7 @@
 --   run(t)    raises when something is wrong; may return a text for the report. `t` has
 --               t.kind, t.address (to connect to), t.pin
 --               t:connect(opts)   a connected client; nil, err where it fails
+--               t:http(opts)      a client of HTTP/3
 --               t:set(settings)   changes the network: what is not named stays
 --               t:rebind()        the server sees every client at another port; t:rebind(true): at another address too
 --               t:gone(seconds)   nothing passes
@@ -52,6 +53,30 @@ local function transfer(t, scale)
     check(err == nil, "%s %s", ok, err)
   end
   return ("%.2f Mbit/s"):format(10 * scale * 8 / (echo.now() - began) / 1e6)
+end
+
+-- Over HTTP/3: three files at once to here, and one more from here, all on one connection.
+local function http3(scale)
+  return function(t)
+    local http = t:http()
+    local began, tasks = echo.now(), {}
+    for i, size in ipairs { 2, 3, 5 } do
+      tasks[i] = echo.spawn(function()
+        local ok, err = handlers.file(http, t.address, "GET", "file" .. i, size * scale)
+        check(ok, "%s", err)
+      end)
+    end
+    for _, task in ipairs(tasks) do
+      local ok, err = task:wait()
+      check(err == nil, "%s %s", ok, err)
+    end
+    local down = 10 * scale * 8 / (echo.now() - began) / 1e6
+    began = echo.now()
+    local ok, err = handlers.file(http, t.address, "PUT", "mine", 5 * scale)
+    check(ok, "%s", err)
+    check(#http:connections() == 1, "%d connections", #http:connections())
+    return ("%.2f Mbit/s down, %.2f up"):format(down, 5 * scale * 8 / (echo.now() - began) / 1e6)
+  end
 end
 
 -- At 30 % loss a handshake may need repetitions that back off to 16 s, more than the default time-outs allow; and one in a few
@@ -186,6 +211,23 @@ return {
     check(t.address:find "^%[", "%s is no IPv6 address", t.address)
     return transfer(t, 300000)
   end },
+  { name = "http3", bulk = true, run = http3(300000) },
+  { name = "http3 loss", bulk = true, network = { loss = 0.02 }, limit = 120, run = http3(100000) },
+  { name = "http3 corruption", bulk = true, network = { corrupt = 0.02 }, limit = 120, run = http3(100000) },
+  { name = "http3 blackhole", bulk = true, network = { on = 5, off = 2 }, limit = 120, run = http3(600000) },
+  { name = "http3 multiplexing", network = { delay = 0.015 }, server = { transport = { max_concurrent_streams = 100 } },
+    run = function(t)
+      local http, tasks = t:http(), {}
+      for i = 1, 1000 do
+        tasks[i] = echo.spawn(function()
+          local ok, err = handlers.file(http, t.address, "GET", ("file%d"):format(i % 7), 32)
+          check(ok, "%s", err)
+        end)
+      end
+      check(echo.all(tasks), "not all tasks ended well")
+      check(#http:connections() == 1, "%d connections", #http:connections())
+      return "1,000 files of 32 bytes on one connection"
+    end },
   { name = "longrtt", network = { delay = 0.75 }, limit = 120, run = function(t)
     local began = echo.now()
     local client = assert(t:connect())

@@ -54,11 +54,55 @@ function M.verify(stream, name, size)
   return true
 end
 
---- Registers everything on a server. `download`: a stream whose first message is "name size" and whose answer is that many
---- bytes; `echo` and, idempotent, `early`: their arguments; `ledger(n)`: counts n, and says how often it came; `ledger_counts`: how many numbers came
---- once, and how many more often; `where`: the caller's address;
---- `endpoint_stats`, `session_stats`: the server's figures; event `note`: kept, `notes` returns how many came in order.
+-- A body of the blocks of `name`, one with each call.
+local function body_of(name, size)
+  local n = 0
+  return function()
+    n = n + 1
+    return M.block(name, size, n)
+  end
+end
+
+-- Compares pieces of any length with what the blocks of `name` are: true, or nil and what is wrong.
+local function compare(read, name, size)
+  local n, rest, got = 1, "", 0
+  local expected = M.block(name, size, 1)
+  while true do
+    local piece, err = read()
+    if err then
+      return nil, tostring(err)
+    end
+    rest = rest .. (piece or "")
+    while expected and #rest >= #expected do
+      if rest:sub(1, #expected) ~= expected then
+        return nil, ("block %d of %s differs"):format(n, name)
+      end
+      got, n, rest = got + #expected, n + 1, rest:sub(#expected + 1)
+      expected = M.block(name, size, n)
+    end
+    if not piece then
+      if expected or rest ~= "" then
+        return nil, ("%d of %d bytes of %s came"):format(got + #rest, size, name)
+      end
+      return true
+    end
+  end
+end
+
+--- Registers everything on a server. Over HTTP/3 `GET /file/NAME/SIZE`: that many bytes; `PUT` compares what comes. `download`: a
+--- stream whose first message is "name size" and whose answer is that many bytes; `echo` and, idempotent, `early`: their arguments;
+--- `ledger(n)`: counts n, and says how often it came; `ledger_counts`: how many numbers came once, and how many more often; `where`: the
+--- caller's address; `endpoint_stats`, `session_stats`: the server's figures; event `note`: kept, `notes` returns how many came in order.
 function M.install(server)
+  server:route("GET", "/file/:name/:size", function(request, response)
+    local size = tonumber(request.params.size)
+    response.headers:set("content-length", ("%d"):format(size))
+    response.body = body_of(request.params.name, size)
+  end)
+  server:route("PUT", "/file/:name/:size", function(request, response)
+    local ok, why = compare(request.body, request.params.name, tonumber(request.params.size))
+    response.status, response.body = ok and 200 or 400, why or "all of it"
+  end, { max_body = 1 << 30 })
   server:add_stream("download", function(_, stream)
     local frame = stream:recv()
     local name, size = frame.data:match "^(%S+) (%d+)$"
@@ -122,6 +166,20 @@ function M.download(client, name, size)
   end
   stream:finish()
   return M.verify(stream, name, size)
+end
+
+--- The same over HTTP/3; `method` GET or PUT. True, or nil and what is wrong.
+function M.file(http, address, method, name, size)
+  local url = ("https://%s/file/%s/%d"):format(address, name, size)
+  local answer, err = http:request(url, { method = method, body = method == "PUT" and body_of(name, size) or nil })
+  if not answer then
+    return nil, tostring(err)
+  elseif answer.status ~= 200 then
+    return nil, ("status %d, %s"):format(answer.status, tostring(answer:body()))
+  elseif method == "PUT" then
+    return answer:body() == "all of it" or nil, "another answer"
+  end
+  return compare(function() return answer:read() end, name, size)
 end
 
 return M

@@ -39,6 +39,12 @@ function Test:connect(opts)
   return client, err
 end
 
+function Test:http(opts)
+  local client = echo.http.client(merge({ pin = self.pin, bind = self.bind, idle_timeout = 60 }, opts or {}))
+  self.clients[#self.clients + 1] = client
+  return client
+end
+
 function Test:set(settings)
   merge(self.settings, settings)
   self:apply(settings)
