@@ -247,3 +247,99 @@ TEST(trailers_that_may_not_be_make_the_message_an_error)
         h3_env_free(&e);
     }
 }
+
+/* ---- every limit, and one more ---- */
+
+/* What a request with these fields and this path is answered with, by a handler that says 200. */
+static int status_of(const char *path, size_t n_fields, size_t value_len, int *told)
+{
+    static char value[100000];
+    struct es_h3_field f[128];
+    struct es_h3_target t = {"GET", "https", "a", path, NULL};
+    struct es_exchange *x = NULL;
+    int status = 0;
+
+    memset(value, 'v', sizeof value);
+    memset(f, 0, sizeof f);
+    for (size_t i = 0; i < n_fields; i++) {
+        f[i] = (struct es_h3_field){.name = "x", .value = value, .name_len = 1, .value_len = value_len};
+    }
+    h3_env_init(&e);
+    es_pair_limits(e.pair, 16, 16, (size_t)1 << 20, 1200);
+    h3_env_start(&e);
+    if (es_h3_request(e.client.h, &t, f, n_fields, 1, NULL, &x) == 0) {
+        run(&e);
+        *told = e.server.requests;
+        if (e.server.requests == 1) {
+            CHECK_INT(es_exchange_respond(e.server.x, 200, NULL, 0, 1), ==, 0);
+        }
+        run(&e);
+        status = es_exchange_head(x) != NULL ? es_h3_head_status(es_exchange_head(x)) : 0;
+        es_exchange_release(x);
+        run(&e);
+    }
+    CHECK(es_h3_closed_by(e.client.h) == NULL);
+    h3_env_free(&e);
+    return status;
+}
+
+TEST(heads_of_just_the_allowed_size_pass_and_one_more_is_refused)
+{
+    /* Of 65,536 bytes the pseudo fields take (name, value, 32): 42, 44, 43 and 38; the field's own name 1
+     * and 32. */
+    const size_t room = 65536 - (42 + 44 + 43 + 38) - 33;
+    static char path[16386];
+    int told;
+
+    CHECK_INT(status_of("/", 1, room, &told), ==, 200);
+    CHECK_INT(told, ==, 1);
+    CHECK_INT(status_of("/", 1, room + 1, &told), ==, 431);
+    CHECK_INT(told, ==, 0);
+    CHECK_INT(status_of("/", 96, 1, &told), ==, 200); /* with four pseudo fields */
+    CHECK_INT(status_of("/", 97, 1, &told), ==, 431);
+    CHECK_INT(told, ==, 0);
+    memset(path, '/', sizeof path - 1);
+    path[16384] = '\0';
+    CHECK_INT(status_of(path, 0, 0, &told), ==, 200);
+    path[16384] = '/';
+    CHECK_INT(status_of(path, 0, 0, &told), ==, 414);
+    CHECK_INT(told, ==, 0);
+}
+
+/* Names of settings that nobody knows, two bytes each pair: just so many bytes, or more. */
+static void settings_of(size_t n, uint64_t closed)
+{
+    static uint8_t bytes[8192];
+    size_t at = 0;
+
+    start(&e, "");
+    bytes[at++] = 0x00;
+    bytes[at++] = 0x04;
+    at += es_varint_put(bytes + at, n);
+    memset(bytes + at, 0x21, n); /* 0x21 = 0x21, again and again */
+    REQUIRE(raw.control != NULL);
+    (void)es_link_write(raw.control, bytes, at + n, 0);
+    run(&e);
+    CHECK_INT(raw.closed, ==, closed != 0);
+    CHECK_INT(raw.info.code, ==, closed);
+    h3_env_free(&e);
+}
+
+TEST(settings_of_just_the_allowed_size_pass_and_more_are_refused)
+{
+    settings_of(4096, 0);
+    settings_of(4098, ES_H3_EXCESSIVE_LOAD);
+}
+
+TEST(priorities_longer_than_anybody_needs_are_passed_over)
+{
+    const char *text = "C 800f0700 [00 ~127]; + 800f0700 [00 ~128]; + 800f0700 [00 20*4000]; B! 01[" GET "]";
+
+    start(&e, NULL);
+    while (h3_say(&raw, &text)) {
+        run(&e);
+    }
+    CHECK_INT(raw.closed, ==, 0);
+    CHECK_INT(e.server.requests, ==, 1);
+    h3_env_free(&e);
+}
