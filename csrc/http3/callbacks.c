@@ -94,6 +94,7 @@ static void request_came(struct es_exchange *x)
 {
     struct es_h3 *h = x->h;
     const char *method;
+    size_t len;
     int rc;
 
     es_list_remove(&x->headless);
@@ -112,7 +113,7 @@ static void request_came(struct es_exchange *x)
     }
     x->head = x->coming;
     x->coming = NULL;
-    method = (const char *)x->head->pseudo[ES_H3_METHOD].text.p;
+    method = es_h3_head_pseudo(x->head, ES_H3_METHOD, &len);
     x->is_head = strcmp(method, "HEAD") == 0;
     x->is_connect = strcmp(method, "CONNECT") == 0;
     es_exchange_prioritize(x);

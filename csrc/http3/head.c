@@ -19,22 +19,18 @@ void es_h3_head_del(struct es_h3_head *head)
     if (head == NULL) {
         return;
     }
-    for (int i = 0; i < ES_H3_N_PSEUDO; i++) {
-        es_buf_free(&head->pseudo[i].text);
-    }
     es_buf_free(&head->bytes);
     es_free(head);
 }
 
-static int put_text(struct es_buf *b, nghttp3_vec v)
-{
-    int rc = es_buf_reserve(b, v.len + 1);
+#define NO_NAME    UINT32_MAX
+#define FIRST_ROOM 256 /* bytes: most heads need no more */
 
-    if (rc == 0) {
-        (void)es_buf_put(b, v.base, v.len);
-        (void)es_buf_put(b, "", 1);
-    }
-    return rc;
+/* There is room for it. */
+static void put_text(struct es_buf *b, nghttp3_vec v)
+{
+    (void)es_buf_put(b, v.base, v.len);
+    (void)es_buf_put(b, "", 1);
 }
 
 static int pseudo_of(int32_t token)
@@ -59,37 +55,39 @@ static int pseudo_of(int32_t token)
 
 int es_h3_head_add(struct es_h3_head *head, int32_t token, nghttp3_vec name, nghttp3_vec value)
 {
+    struct es_buf *b = &head->bytes;
     int which = pseudo_of(token), rc;
-    uint32_t len[2] = {(uint32_t)name.len, (uint32_t)value.len};
+    uint32_t len[2] = {which >= 0 ? NO_NAME : (uint32_t)name.len, (uint32_t)value.len};
+    size_t need = sizeof len + name.len + value.len + 2;
 
-    if (which >= 0) {
-        head->pseudo[which].there = 1;
-        es_buf_clear(&head->pseudo[which].text);
-        if (which == ES_H3_STATUS && value.len == 3) { /* three digits: nghttp3 has looked */
-            head->status = (value.base[0] - '0') * 100 + (value.base[1] - '0') * 10 + (value.base[2] - '0');
-        }
-        return put_text(&head->pseudo[which].text, value);
-    }
-    rc = es_buf_reserve(&head->bytes, sizeof len + name.len + value.len + 2);
+    rc = es_buf_reserve(b, b->n == 0 && need < FIRST_ROOM ? FIRST_ROOM : need);
     if (rc != 0) {
         return rc;
     }
-    (void)es_buf_put(&head->bytes, len, sizeof len);
-    (void)put_text(&head->bytes, name);
-    (void)put_text(&head->bytes, value);
-    head->n++;
+    (void)es_buf_put(b, len, sizeof len);
+    if (which < 0) {
+        put_text(b, name);
+        put_text(b, value);
+        head->n++;
+        return 0;
+    }
+    head->pseudo[which].there = 1;
+    head->pseudo[which].at = (uint32_t)b->n;
+    head->pseudo[which].len = len[1];
+    if (which == ES_H3_STATUS && value.len == 3) { /* three digits: nghttp3 has looked */
+        head->status = (value.base[0] - '0') * 100 + (value.base[1] - '0') * 10 + (value.base[2] - '0');
+    }
+    put_text(b, value);
     return 0;
 }
 
 const char *es_h3_head_pseudo(const struct es_h3_head *head, enum es_h3_pseudo which, size_t *len)
 {
-    const struct es_buf *b = &head->pseudo[which].text;
-
     if (!head->pseudo[which].there) {
         return NULL;
     }
-    *len = b->n - 1;
-    return (const char *)b->p;
+    *len = head->pseudo[which].len;
+    return (const char *)head->bytes.p + head->pseudo[which].at;
 }
 
 int es_h3_head_status(const struct es_h3_head *head)
@@ -107,10 +105,16 @@ int es_h3_head_next(const struct es_h3_head *head, size_t *at, struct es_h3_fiel
     uint32_t len[2];
     const char *p;
 
-    if (*at >= head->bytes.n) {
-        return 0;
+    for (;;) {
+        if (*at >= head->bytes.n) {
+            return 0;
+        }
+        memcpy(len, head->bytes.p + *at, sizeof len);
+        if (len[0] != NO_NAME) {
+            break;
+        }
+        *at += sizeof len + len[1] + 1;
     }
-    memcpy(len, head->bytes.p + *at, sizeof len);
     p = (const char *)head->bytes.p + *at + sizeof len;
     memset(out, 0, sizeof *out);
     out->name = p;
@@ -123,61 +127,67 @@ int es_h3_head_next(const struct es_h3_head *head, size_t *at, struct es_h3_fiel
 
 /* ---- what came ---- */
 
-/* Visible ASCII without the bytes in `not`. */
-static int is_text(const struct es_buf *b, const char * not )
+/* Is it there, and visible ASCII without the bytes in `not`? */
+static int is_text(const struct es_h3_head *head, enum es_h3_pseudo which, const char * not )
 {
-    for (size_t i = 0; i + 1 < b->n; i++) {
-        if (b->p[i] <= ' ' || b->p[i] >= 0x7f || strchr(not, b->p[i]) != NULL) {
+    size_t n = 0;
+    const char *s = es_h3_head_pseudo(head, which, &n);
+
+    for (size_t i = 0; i < n; i++) {
+        unsigned char c = (unsigned char)s[i];
+
+        if (c <= ' ' || c >= 0x7f || strchr(not, c) != NULL) {
             return 0;
         }
     }
-    return b->n > 1;
+    return n > 0;
 }
 
+/* The method is there. */
 static int check_target(const struct es_h3_head *head)
 {
-    const struct es_buf *path = &head->pseudo[ES_H3_PATH].text;
-    const char *method = (const char *)head->pseudo[ES_H3_METHOD].text.p;
+    size_t len;
+    const char *method = es_h3_head_pseudo(head, ES_H3_METHOD, &len), *path;
 
     if (strcmp(method, "CONNECT") == 0 && !head->pseudo[ES_H3_PROTOCOL].there) {
         return !head->pseudo[ES_H3_PATH].there && !head->pseudo[ES_H3_SCHEME].there;
     }
-    if (!head->pseudo[ES_H3_PATH].there || !is_text(path, "#")) {
+    if (!is_text(head, ES_H3_PATH, "#")) {
         return 0;
     }
-    return path->p[0] == '/' || (strcmp(method, "OPTIONS") == 0 && strcmp((const char *)path->p, "*") == 0);
+    path = es_h3_head_pseudo(head, ES_H3_PATH, &len);
+    return path[0] == '/' || (strcmp(method, "OPTIONS") == 0 && strcmp(path, "*") == 0);
+}
+
+/* Two names for one server are how requests get past those who look at one of them only. */
+static int check_host(struct es_h3_head *head, const struct es_h3_field *host)
+{
+    size_t len;
+    const char *authority = es_h3_head_pseudo(head, ES_H3_AUTHORITY, &len);
+
+    if (authority == NULL) {
+        head->pseudo[ES_H3_AUTHORITY].there = 1;
+        head->pseudo[ES_H3_AUTHORITY].at = (uint32_t)(host->value - (const char *)head->bytes.p);
+        head->pseudo[ES_H3_AUTHORITY].len = (uint32_t)host->value_len;
+        return 1;
+    }
+    return len == host->value_len && strncasecmp(authority, host->value, len) == 0;
 }
 
 int es_h3_head_check_request(struct es_h3_head *head)
 {
-    struct es_buf *authority = &head->pseudo[ES_H3_AUTHORITY].text;
     struct es_h3_field f;
     size_t at = 0;
 
-    if (!head->pseudo[ES_H3_METHOD].there ||
-        !is_text(&head->pseudo[ES_H3_METHOD].text, "\"(),/:;<=>?@[\\]{}") || !check_target(head)) {
+    if (!is_text(head, ES_H3_METHOD, "\"(),/:;<=>?@[\\]{}") || !check_target(head)) {
         return ES_ERR_PROTOCOL;
     }
     while (es_h3_head_next(head, &at, &f)) {
-        nghttp3_vec value = {(uint8_t *)(uintptr_t)f.value, f.value_len};
-
-        if (f.name_len != 4 || memcmp(f.name, "host", 4) != 0) {
-            continue;
-        }
-        /* Two names for one server are how requests get past those who look at one of them only. */
-        if (head->pseudo[ES_H3_AUTHORITY].there) {
-            if (authority->n - 1 != f.value_len ||
-                strncasecmp((char *)authority->p, f.value, f.value_len) != 0) {
-                return ES_ERR_PROTOCOL;
-            }
-        } else {
-            head->pseudo[ES_H3_AUTHORITY].there = 1;
-            if (put_text(authority, value) != 0) {
-                return ES_ERR_NOMEM;
-            }
+        if (f.name_len == 4 && memcmp(f.name, "host", 4) == 0 && !check_host(head, &f)) {
+            return ES_ERR_PROTOCOL;
         }
     }
-    return head->pseudo[ES_H3_AUTHORITY].there && is_text(authority, "@/?#\\") ? 0 : ES_ERR_PROTOCOL;
+    return is_text(head, ES_H3_AUTHORITY, "@/?#\\") ? 0 : ES_ERR_PROTOCOL;
 }
 
 /* ---- what is sent ---- */

@@ -38,12 +38,12 @@ struct es_h3_settings {
 
 struct es_h3_head {
     struct es_list node;
-    struct es_buf bytes; /* each field: two uint32_t, name, NUL, value, NUL */
+    struct es_buf bytes; /* each field: two uint32_t, name, NUL, value, NUL; a pseudo field has no name */
     uint64_t size;       /* as RFC 9114 4.2.2 counts */
     size_t n;            /* fields in bytes */
     size_t seen;         /* fields that came, pseudo and dropped ones too */
     struct {
-        struct es_buf text; /* NUL-terminated */
+        uint32_t at, len; /* of the value, in bytes */
         int there;
     } pseudo[ES_H3_N_PSEUDO];
     int status;

@@ -3,7 +3,7 @@
 #define ES_SPEC_C_WT_ENV_H
 
 #include "../../csrc/http3/webtransport.h"
-#include "h3_rows.h"
+#include "h3_play.h"
 
 struct proto {
     struct es_app app;
