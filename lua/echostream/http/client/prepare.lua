@@ -185,7 +185,7 @@ end
 
 -- A URL, taken apart once when it is asked for again and again.
 local function url_of(self, where, text, level)
-  if text == self._url_text then
+  if text ~= nil and text == self._url_text then
     return self._url
   end
   options.argument(where, "url", text, "string", level + 1)
