@@ -43,7 +43,19 @@ net.only("sim", function(env)
         function(options) return raw_listen { transport = options } end,
       },
       http = { function(options) return listen { http = options } end },
-      webtransport = { function(options) return listen { webtransport = options } end },
+      webtransport_server = { function(options) return listen { webtransport = options } end },
+      webtransport_client = { function(options) return dial { webtransport = options } end },
+      http_client = { function(options)
+        options.pin = options.pin == nil and pin or options.pin
+        options.timeout = options.timeout == nil and 0.5 or options.timeout
+        local asker <close> = echo.http.client(options)
+        return asker:request("https://" .. server.address .. "/")
+      end },
+      http_request = { function(options)
+        options.pin = options.pin == nil and pin or options.pin
+        options.timeout = options.timeout == nil and 0.5 or options.timeout
+        return echo.http.request("https://" .. server.address .. "/", options)
+      end },
       call = {
         function(options) return client:with(options):request "ping" end,
         function(options) return client:with(options):emit "nothing" end,
@@ -75,6 +87,7 @@ net.only("sim", function(env)
     env.it(("of %s: %d options"):format(class, #fields), function()
       local server = env.server(nil, function(server)
         server:add_rpc("ping", function() return "pong" end)
+        server:http(function() return "hello" end)
         server:add_stream("bytes", function(_, stream) stream:recv() end)
         server:add_rpc("both", function(_, stream) stream:recv() end, { stream = "both" })
       end)

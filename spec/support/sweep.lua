@@ -76,14 +76,16 @@ end
 function M.options()
   local classes, heirs, class = {}, {}, nil
   for line in io.lines "lua/echostream/_meta/options.lua" do
-    local new, rest = line:match "^%-%-%-@class echostream%.options%.(%w+)(.*)$"
-    class = new or class
-    for parent in (rest or ""):gmatch "echostream%.options%.(%w+)" do
+    local new, rest = line:match "^%-%-%-@class echostream%.options%.([%w_]+)(.*)$"
+    if line:find "^%-%-%-@class" then
+      class = new -- nil: of something else
+    end
+    for parent in (rest or ""):gmatch "echostream%.options%.([%w_]+)" do
       heirs[parent] = heirs[parent] or {}
       table.insert(heirs[parent], class)
     end
     local field = line:match "^%-%-%-@field ([%w_]+)"
-    if field then
+    if field and class then
       classes[class] = classes[class] or {}
       table.insert(classes[class], field)
     end

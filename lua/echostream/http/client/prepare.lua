@@ -73,15 +73,16 @@ end
 local of_connections = { "pin", "ca", "cert", "key", "skip_verification", "server_name", "session_cache", "tls_priority", "keylog", "bind",
   "transport", "max_header_bytes", "max_header_fields", "keep" }
 
-local function fingerprint(value)
+-- `depth`: tables below it are told apart as objects.
+local function fingerprint(value, depth)
   if type(value) ~= "table" then
     return type(value) == "string" and ("%q"):format(value) or tostring(value)
-  elseif getmetatable(value) or type(value.get) == "function" then
+  elseif depth == 0 or getmetatable(value) then
     return ("%p"):format(value)
   end
   local pieces = {}
   for key, each in pairs(value) do
-    pieces[#pieces + 1] = fingerprint(key) .. "=" .. fingerprint(each)
+    pieces[#pieces + 1] = fingerprint(key, 0) .. "=" .. fingerprint(each, depth - 1)
   end
   table.sort(pieces)
   return "{" .. table.concat(pieces, ",") .. "}"
@@ -89,10 +90,6 @@ end
 
 --- Settings of connections, made once for each set of options.
 function M.settings(where, opts, level)
-  local pieces = {}
-  for i, name in ipairs(of_connections) do
-    pieces[i] = fingerprint(opts[name])
-  end
   local transport, named, extra = host.split_transport(where, opts.transport)
   if extra.preferred or named.self_signed_cert ~= nil then
     error(('%s: transport options "preferred_address" and "self_signed_cert" are for servers'):format(where), level + 1)
@@ -117,6 +114,10 @@ function M.settings(where, opts, level)
   end
   settings.transport, settings.qlog = transport, extra.qlog
   settings.trust = tls.trust(where, settings, level + 1) or { trust = "system" }
+  local pieces = {}
+  for i, name in ipairs(of_connections) do
+    pieces[i] = fingerprint(opts[name], name == "session_cache" and 0 or 3)
+  end
   settings.id = table.concat(pieces, " ")
   return settings
 end
@@ -230,6 +231,21 @@ local function special(where, request, opts, level)
   end
 end
 
+local function query_of(where, given, level)
+  if type(given) == "string" then
+    local url, why = urls.parse("https://a/?" .. given)
+    if not url or given:find("#", 1, true) then
+      error(('%s: option "query" wants a query, got %s: %s'):format(where, errors.show(given), why or "it has a #"), level + 1)
+    end
+    return url.target:sub(3)
+  end
+  local ok, text = pcall(query.build, given)
+  if not ok then
+    error(('%s: option "query" wants names with values, or a list of pairs'):format(where), level + 1)
+  end
+  return text
+end
+
 local nothing = {}
 
 --- What is to be sent where. Raises on misuse.
@@ -258,7 +274,7 @@ function M.request(self, where, text, opts, level)
     request.headers:set("accept-encoding", decode.accepted)
   end
   if opts.query then
-    url = urls.with_query(url, type(opts.query) == "string" and opts.query or query.build(opts.query))
+    url = urls.with_query(url, query_of(where, opts.query, level + 1))
   end
   return request, url
 end
