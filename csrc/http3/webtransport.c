@@ -10,7 +10,9 @@
 #include "../base/mem.h"
 #include "wt.h"
 
-#define CLOSE_TIME ES_SECOND /* that a peer has to acknowledge the end of a session */
+#define CLOSE_TIME    ES_SECOND        /* that a peer has to acknowledge the end of a session */
+#define SETTINGS_TIME (10 * ES_SECOND) /* that its SETTINGS may take, where heads may take any time */
+#define GLITCH_ASK    32 /* points: a session is asked for, which honest peers do once or twice */
 
 /* ---- life ---- */
 
@@ -283,10 +285,18 @@ int es_wt_wants(const struct es_exchange *x)
 void es_wt_offered(struct es_exchange *x)
 {
     struct es_h3 *h = x->h;
-    struct es_wt *w = wt_new(h);
+    uint64_t patience = h->config->limits.head_timeout;
+    struct es_wt *w;
+
+    if (es_link_glitch(h->link, h->config->timers->now, GLITCH_ASK, "too many sessions were asked for")) {
+        h->failed = 1;
+        return;
+    }
+    w = wt_new(h);
 
     if (w == NULL ||
-        es_timer_start(h->config->timers, &w->timer, h->config->timers->now + 10 * ES_SECOND) != 0) {
+        es_timer_start(h->config->timers, &w->timer,
+                       h->config->timers->now + (patience != 0 ? patience : SETTINGS_TIME)) != 0) {
         if (w != NULL) {
             wt_del(w);
         }

@@ -502,6 +502,22 @@ TEST(floods_of_streams_for_nobody_end_the_connection)
     wt_free(&w);
 }
 
+TEST(sessions_that_are_asked_for_again_and_again_end_the_connection)
+{
+    int asked = 0;
+
+    wt_raw(&w, 0);
+    while (asked < 1000 && !w.raw.closed) {
+        wt_say(&w, "B! " WT_ASK);
+        asked++;
+    }
+    CHECK_INT(asked, >=, 100);
+    CHECK_INT(w.raw.closed, ==, 1);
+    CHECK_INT(w.raw.info.code, ==, ES_H3_EXCESSIVE_LOAD);
+    CHECK_INT(w.server.closed, ==, w.server.sessions);
+    wt_free(&w);
+}
+
 TEST(a_server_opens_no_two_way_streams_but_those_of_the_session)
 {
     struct es_link_stream *s;
