@@ -78,7 +78,7 @@ local schemas = {
   ["echostream.options.outlier"] = { "fleet/outlier", "M.fields" },
   ["echostream.options.call"] = { "session/out", "M.call_options" },
   ["echostream.options.topic"] = { "topic", "M.schema" },
-  ["echostream.options.subscribe"] = { "subscription", "M.schema" },
+  ["echostream.options.subscribe"] = { "session/subscription", "M.schema" },
   ["echostream.options.retry"] = { "retry", "M.schema" },
   ["echostream.options.adaptive"] = { "retry", "M.adaptive_schema" },
   ["echostream.options.jitter"] = { "jitter", "M.schema" },
@@ -99,8 +99,8 @@ local schemas = {
   ["echostream.options.tracing"] = { "plugins/tracing", "schema" },
   ["echostream.options.reconnect_plugin"] = { "plugins/reconnect", "schema" },
   ["echostream.options.presence"] = { "plugins/presence", "schema" },
-  ["echostream.options.dedupe"] = { "dedupe", "M.schema" },
-  ["echostream.options.budget"] = { "budget", "M.schema" },
+  ["echostream.options.dedupe"] = { "retry/dedupe", "M.schema" },
+  ["echostream.options.budget"] = { "retry/budget", "M.schema" },
   ["echostream.options.cookie"] = { "http/cookies", "schema" },
   ["echostream.options.cors"] = { "http/cors", "schema" },
   ["echostream.options.rpc_over_http"] = { "http/rpc", "schema" },
@@ -123,7 +123,7 @@ local function complain(...) complaints[#complaints + 1] = string.format(...) en
 local sources = {} -- module -> text
 do
   local folders = { "." }
-  for folder in ("plugins _meta reload introspect diagnose metrics fleet session quic discovery http http/client"):gmatch "%S+" do
+  for folder in ("plugins _meta reload introspect diagnose metrics fleet session retry handlers quic discovery http http/client"):gmatch "%S+" do
     folders[#folders + 1] = folder
   end
   local pipe <close> = assert(io.popen(("cd lua/echostream && find %s -maxdepth 1 -name '*.lua' | sed 's|^\\./||' | LC_ALL=C sort")

@@ -1,5 +1,5 @@
 /* Requests that are sent again: their ids, how a host recognises them, and handlers that outlive their
- * callers because these may ask again. What is made of it are lua/echostream/retry.lua and dedupe.lua.
+ * callers because these may ask again. What is made of it are lua/echostream/retry.lua and retry/dedupe.lua.
  */
 #include "binding.h"
 #include <string.h>

@@ -4,7 +4,7 @@ local core = require "echostream.core"
 local loop = require "echostream.loop"
 local middleware = require "echostream.middleware"
 local options = require "echostream.options"
-local outbox = require "echostream.outbox"
+local outbox = require "echostream.session.outbox"
 local task = require "echostream.task"
 
 local M = {}

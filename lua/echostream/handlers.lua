@@ -2,9 +2,9 @@
 
 local core = require "echostream.core"
 local errors = require "echostream.errors"
-local event = require "echostream.event"
-local group = require "echostream.group"
-local flow = require "echostream.flow"
+local event = require "echostream.handlers.event"
+local group = require "echostream.handlers.group"
+local flow = require "echostream.session.flow"
 local introspect = require "echostream.introspect"
 local introspect_entry = require "echostream.introspect.entry"
 local log = require "echostream.log"

@@ -8,7 +8,7 @@
 --- fastest, or from `session:clock()`. An adaptive delay is as long as nearly all frames need: longer at once, shorter little by little.
 
 local errors = require "echostream.errors"
-local latency = require "echostream.latency"
+local latency = require "echostream.metrics.latency"
 local loop = require "echostream.loop"
 local options = require "echostream.options"
 local task = require "echostream.task"

@@ -8,10 +8,10 @@
 --- within the attempts, the call's own deadline and the budget. Waiting grows exponentially and is spread at random.
 
 local backoff = require "echostream.backoff"
-local budget = require "echostream.budget"
+local budget = require "echostream.retry.budget"
 local errors = require "echostream.errors"
 local hooks = require "echostream.hooks"
-local latency = require "echostream.latency"
+local latency = require "echostream.metrics.latency"
 local loop = require "echostream.loop"
 local metrics = require "echostream.metrics"
 local options = require "echostream.options"

@@ -4,10 +4,10 @@
 local codec_module = require "echostream.codec"
 local core = require "echostream.core"
 local errors = require "echostream.errors"
-local flow = require "echostream.flow"
+local flow = require "echostream.session.flow"
 local loop = require "echostream.loop"
 local options = require "echostream.options"
-local outbox = require "echostream.outbox"
+local outbox = require "echostream.session.outbox"
 local task = require "echostream.task"
 local view = require "echostream.view"
 

@@ -1,11 +1,11 @@
 --- Topics: one side publishes, whoever has subscribed gets it. A subscription is a named stream, `topic:NAME`, whose handler
 --- sends numbered messages, each the list of what was published; so every subscriber has its own queue, and a slow one is its own
---- matter. subscription.lua is the other side.
+--- matter. session/subscription.lua is the other side.
 
 local core = require "echostream.core"
 local broadcast = require "echostream.broadcast"
 local errors = require "echostream.errors"
-local flow = require "echostream.flow"
+local flow = require "echostream.session.flow"
 local loop = require "echostream.loop"
 local options = require "echostream.options"
 local stream = require "echostream.stream"

@@ -1,4 +1,4 @@
-local dedupe = require "echostream.dedupe"
+local dedupe = require "echostream.retry.dedupe"
 local echo = require "echostream"
 local net = require "spec.support.net"
 

@@ -14,7 +14,9 @@ local answers = {
   function() return 5, 5 end,
   function() return { 1, 2, 3 } end,
   function() return { { name = {}, kind = 5, doc = 1.5, version = {} }, { name = evil, kind = evil, doc = evil } } end,
-  function() return { name = 5, kind = {}, doc = evil, examples = 5, arguments = { evil, { name = evil, type = {}, doc = evil } }, [evil] = evil } end,
+  function()
+    return { name = 5, kind = {}, doc = evil, examples = 5, arguments = { evil, { name = evil, type = {}, doc = evil } }, [evil] = evil }
+  end,
   function() return { time = 1, uptime = 1e300, sessions = 0 / 0, methods = { 5 } } end,
   function() return evil end,
 }

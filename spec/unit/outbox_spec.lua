@@ -1,4 +1,4 @@
-local outbox = require "echostream.outbox"
+local outbox = require "echostream.session.outbox"
 
 -- An outbox whose queue takes what `room` allows, and what was sent.
 local function made(room)

@@ -1,6 +1,6 @@
-local budget = require "echostream.budget"
+local budget = require "echostream.retry.budget"
 local echo = require "echostream"
-local latency = require "echostream.latency"
+local latency = require "echostream.metrics.latency"
 
 describe("a budget", function()
   it("lets so many retries pass as calls and time have paid for", function()

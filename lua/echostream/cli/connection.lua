@@ -212,7 +212,7 @@ end
 ---@param err echostream.error
 ---@return integer exit code 1
 function M.no_method(given, calls, name, err)
-  return M.report(given, require("echostream.services").with_hint(calls, name, err))
+  return M.report(given, require("echostream.handlers.services").with_hint(calls, name, err))
 end
 
 --- Says what stood in the way of a connection.

@@ -9,7 +9,7 @@ local core = require "echostream.core"
 local admission = require "echostream.admission"
 local alerts = require "echostream.alerts"
 local errors = require "echostream.errors"
-local event = require "echostream.event"
+local event = require "echostream.handlers.event"
 local http = require "echostream.http.face"
 local middleware = require "echostream.middleware"
 

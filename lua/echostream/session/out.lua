@@ -4,7 +4,7 @@
 local core = require "echostream.core"
 local codecs = require "echostream.codec"
 local errors = require "echostream.errors"
-local flow = require "echostream.flow"
+local flow = require "echostream.session.flow"
 local loop = require "echostream.loop"
 local middleware = require "echostream.middleware"
 local options = require "echostream.options"

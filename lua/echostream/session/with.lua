@@ -1,11 +1,11 @@
 --- What `with` returns: the same calls with other options.
 
-local batch = require "echostream.batch"
-local flow = require "echostream.flow"
+local batch = require "echostream.session.batch"
+local flow = require "echostream.session.flow"
 local options = require "echostream.options"
 local outgoing = require "echostream.session.out"
 local retry = require "echostream.retry"
-local services = require "echostream.services"
+local services = require "echostream.handlers.services"
 
 local M = {}
 

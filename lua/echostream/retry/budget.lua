@@ -23,7 +23,7 @@ M.schema = {
 
 ---@class echostream.budget
 ---@field tokens number  now
-local Budget = { __name = "echostream.budget" }
+local Budget = { __name = "echostream.retry.budget" }
 Budget.__index = Budget
 
 ---@package

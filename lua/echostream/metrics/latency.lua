@@ -8,7 +8,7 @@ local SMALLEST <const>, STEPS <const>, BUCKETS <const> = 1 / 65536, 8, 24 * 8
 
 ---@class echostream.latency
 ---@field count number  observations, older ones weighing less
-local Latency = { __name = "echostream.latency" }
+local Latency = { __name = "echostream.metrics.latency" }
 Latency.__index = Latency
 
 ---@package

@@ -5,7 +5,7 @@ local broadcast = require "echostream.broadcast"
 local errors = require "echostream.errors"
 local loop = require "echostream.loop"
 local options = require "echostream.options"
-local outbox = require "echostream.outbox"
+local outbox = require "echostream.session.outbox"
 
 local M = {}
 

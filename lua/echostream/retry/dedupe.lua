@@ -46,7 +46,7 @@ local passing = { unavailable = true, connection_closed = true, io = true, resou
 
 ---@class echostream.dedupe
 ---@field counters table<string, integer>
-local Window = { __name = "echostream.dedupe" }
+local Window = { __name = "echostream.retry.dedupe" }
 Window.__index = Window
 
 local function principal_of(session)

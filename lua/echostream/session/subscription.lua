@@ -16,7 +16,7 @@ local M = {}
 ---@field error echostream.error?  why it ended, when neither side closed it
 local Subscription = {}
 Subscription.__index = Subscription
-Subscription.__name = "echostream.subscription"
+Subscription.__name = "echostream.session.subscription"
 
 Subscription.__tostring = function(self)
   return ("echostream.subscription %s (%s)"):format(self.name, self._over and "over" or self.received .. " received")

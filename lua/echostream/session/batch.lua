@@ -14,7 +14,7 @@ local AT_ONCE <const> = 1000
 
 ---@class echostream.batch  what the function gets that fills one
 ---@field request fun(self: echostream.batch, name: string, ...): integer  adds a call, and says its place in the results
-local Batch = { __name = "echostream.batch" }
+local Batch = { __name = "echostream.session.batch" }
 Batch.__index = Batch
 
 function Batch:request(name, ...)
