@@ -267,6 +267,27 @@ net.each(function(env)
     end
   end)
 
+  it("refuses events for which there is no room in time", function()
+    local go
+    local server = env.server(nil, function(server)
+      server:add_event("stuck", function()
+        while not go do echo.sleep(0.01) end
+      end)
+    end)
+    local web = calls.client(server)
+    local status, n = 202, 0
+    while status == 202 and n < 1000 do
+      status = web:fetch("POST", "/event/stuck", { timeout = "0.05" }, '["' .. ("x"):rep(1 << 17) .. '"]').status
+      n = n + 1
+    end
+    assert.equal(429, status)
+    assert.is_true(n > 1)
+    go = true
+    env.eventually(function()
+      return web:fetch("POST", "/event/stuck", {}, "[1]").status == 202
+    end, "room again")
+  end)
+
   it("streams what a method sends, as events and as lines", function()
     local server = env.server(nil, function(server)
       server:add_rpc("count", function(_, stream, n)

@@ -10,6 +10,7 @@ local errors = require "echostream.errors"
 local loop = require "echostream.loop"
 local outgoing = require "echostream.session.out"
 local session = require "echostream.session"
+local task = require "echostream.task"
 
 local M = {}
 
@@ -307,7 +308,7 @@ function Door:stream(who, name, opts, args)
 end
 
 ---@package
---- Emits an event for a peer. Waits while its queue is full. In a task.
+--- Emits an event for a peer. Waits while its queue is full, as long as a call would. In a task.
 ---@param who echostream.http.door.who
 ---@param name string
 ---@param opts table
@@ -318,7 +319,18 @@ function Door:emit(who, name, opts, args)
   if not peer then
     return nil, err
   end
-  return outgoing.emit(peer.near, opts, name, table.unpack(args, 1, args.n))
+  local ok, again = peer.near._ud:emit(name, opts, table.unpack(args, 1, args.n))
+  if again ~= "again" then
+    return ok, again
+  end
+  local timeout = opts.timeout or self._server._timeout
+  local waiting = task.spawn(outgoing.emit, peer.near, opts, name, table.unpack(args, 1, args.n))
+  ok, err = waiting:wait(timeout)
+  if waiting:result() == nil then
+    waiting:cancel()
+    return nil, errors.new("resource_exhausted", ("the queue of events had no room within %g s"):format(timeout))
+  end
+  return ok, err
 end
 
 ---@package

@@ -183,12 +183,12 @@ function Rpc:_event(request, response)
   if not args then
     return nil, kind
   end
-  local metadata
-  metadata, err = message.metadata(request.headers)
-  if err then
+  local opts
+  opts, err = message.call_options(request)
+  if not opts then
     return nil, err
   end
-  ok, err = self._door:emit(self:_who(request), name, { metadata = metadata }, args)
+  ok, err = self._door:emit(self:_who(request), name, opts, args)
   if not ok then
     return nil, err
   end
