@@ -50,6 +50,16 @@ describe("responses", function()
     assert.same({ "inform", 103, { "link", "</a>" } }, log[1])
   end)
 
+  it("may be urgent", function()
+    local response, said = new(), nil
+    response._x.priority = function(_, urgency)
+      said = urgency
+    end
+    assert.equal(response, response:priority(1))
+    assert.equal(1, said)
+    assert.is_false(pcall(response.priority, response, 8))
+  end)
+
   it("are written piece by piece", function()
     local response = new()
     response.status = 201

@@ -66,7 +66,7 @@ local function mine(where, self)
   return registry_of(self)
 end
 
--- Routes are put into a router of their own, which takes the place of the last: requests see all of a change or nothing.
+-- All routes in a router of their own, which takes the place of the last: requests see all of a change or nothing.
 local function rebuild(reg)
   local router = require("echostream.http.router").new()
   for _, route in ipairs(reg.routes) do
@@ -190,12 +190,13 @@ function methods:route(method, pattern, fn, opts)
   local o = options.check("server:route", opts, route_fields)
   local reg = mine("server:route", self)
   local route = { method = method, pattern = pattern, handler = limited(fn, o), fn = fn }
-  table.insert(reg.routes, route)
-  local ok, err = pcall(rebuild, reg)
+  local router = reg.router or require("echostream.http.router").new()
+  local ok, err = pcall(router.add, router, method, pattern, route.handler)
   if not ok then
-    table.remove(reg.routes)
     error("server:route: " .. tostring(err):gsub("^.-: ", ""), options.users_level(2))
   end
+  reg.router = router
+  table.insert(reg.routes, route)
   return self
 end
 

@@ -106,6 +106,17 @@ function Response:redirect(location, status)
   return self
 end
 
+--- Says how urgent it is among the other answers on its connection (RFC 9218), whatever the client wished.
+---@param urgency integer  0 is sent first, 7 last; clients that say nothing mean 3
+---@return echostream.http.response self
+function Response:priority(urgency)
+  if math.type(urgency) ~= "integer" or urgency < 0 or urgency > 7 then
+    error("response:priority: an urgency is an integer from 0 to 7, got " .. errors.show(urgency), 2)
+  end
+  self._x:priority(urgency)
+  return self
+end
+
 --- 103: fields that the client may use before the response is there (RFC 8297).
 ---@param given table<string, string|string[]>
 ---@return true|nil ok, echostream.error? err
