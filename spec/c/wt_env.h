@@ -188,7 +188,7 @@ static void wt_free(struct wt_env *w)
     "} {:protocol:webtransport} " more "]"
 #define WT_ASK WT_HEAD("/echostream", "")
 
-static void wt_say(struct wt_env *w, const char *text)
+static inline void wt_say(struct wt_env *w, const char *text)
 {
     while (!w->raw.closed && h3_say(&w->raw, &text)) {
         wt_run(w);
