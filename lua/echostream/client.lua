@@ -102,6 +102,7 @@ function M.new(opts)
     _absent = nil,
     _pauses = nil,
     _connected_at = nil,
+    _places = nil, -- where the server is said to be: { name, port }, best first
     _last_rtt = nil,
     _max_waiting = checked.max_pending or 16384,
   }, Client)
@@ -167,36 +168,42 @@ local function dial(self, remote, security, timeout)
   return ud, endpoint, peer
 end
 
--- Seconds after which the next address of a name is tried beside the one that has not answered (RFC 8305, section 5).
+-- Seconds after which the next address is tried beside the one that has not answered (RFC 8305, section 5); after one that failed it is at once.
 local STAGGER = 0.25
 
--- Tries the addresses of a name, a little after one another; the first that answers wins, the others are given up.
-local function dial_any(self, addresses, port, security, timeout)
-  if #addresses == 1 then
-    return dial(self, address.join(addresses[1], port), security, timeout)
+-- Tries addresses a little after one another; the first that answers wins, the others are given up.
+local function dial_any(self, remotes, security, timeout)
+  if #remotes == 1 then
+    return dial(self, remotes[1], security, timeout)
   end
-  local attempts, failed, first_err, won = {}, 0, nil, false
+  local ends, attempts, started, failed, first_err, over = loop.now() + timeout, {}, 0, 0, nil, false
   local ud, endpoint, peer = task.await(function(resume)
-    for i, ip in ipairs(addresses) do
-      attempts[i] = task.spawn(function()
-        if i > 1 and not task.sleep((i - 1) * STAGGER) then
-          return
-        end
-        local a, b, c = dial(self, address.join(ip, port), security, math.max(timeout - (i - 1) * STAGGER, 0.001))
-        if not a then
-          failed = failed + 1
-          first_err = first_err or b
-          if failed == #addresses then
+    local function begin()
+      local remote = not over and loop.now() < ends and remotes[started + 1]
+      if not remote then
+        return false
+      end
+      started = started + 1
+      attempts[#attempts + 1] = task.spawn(function()
+        local a, b, c = dial(self, remote, security, math.max(ends - loop.now(), 0.001))
+        if a and (over or not resume(a, b, c)) then
+          loop.close_endpoint(self._rec, b)
+        elseif a then
+          over = true
+        else
+          failed, first_err = failed + 1, first_err or b
+          if not begin() and failed == started then
             resume(nil, first_err)
           end
-        elseif won or not resume(a, b, c) then
-          loop.close_endpoint(self._rec, b)
-        else
-          won = true
         end
       end)
+      return true
     end
+    attempts[1] = task.spawn(function()
+      while begin() and task.sleep(STAGGER) do end
+    end)
   end)
+  over = true
   for _, attempt in ipairs(attempts) do
     attempt:cancel()
   end
@@ -210,6 +217,22 @@ local function resolve(name, timeout)
   return task.await(function(resume)
     loop.resolve(name, resume)
   end, timeout)
+end
+
+-- The addresses of all the places that the server is said to be at, in order; or nil and what stands in the way of the first.
+local function resolve_all(places, timeout)
+  local ends, remotes, problem = loop.now() + timeout, {}, nil
+  for _, place in ipairs(places) do
+    local found, err = resolve(place[1], math.max(ends - loop.now(), 0.001))
+    problem = problem or err
+    for _, ip in ipairs(found or {}) do
+      remotes[#remotes + 1] = address.join(ip, place[2])
+    end
+  end
+  if not remotes[1] then
+    return nil, problem
+  end
+  return remotes
 end
 
 -- Every session has an endpoint of its own, which ends with it.
@@ -243,12 +266,12 @@ function Client:_establish(timeout)
   local name, port = self._name, self._port
   local deadline = loop.now() + timeout
   local security, err = secure(self, name, port)
-  local addresses, ud, endpoint, peer
+  local remotes, ud, endpoint, peer
   if security then
-    addresses, err = resolve(name, timeout)
+    remotes, err = resolve_all(self._places, timeout)
   end
-  if addresses then
-    ud, endpoint, peer = dial_any(self, addresses, port, security, math.max(deadline - loop.now(), 0.001))
+  if remotes then
+    ud, endpoint, peer = dial_any(self, remotes, security, math.max(deadline - loop.now(), 0.001))
     err = not ud and endpoint or nil
   end
   if not ud then
@@ -295,8 +318,8 @@ local function over(self)
   self._rec.anchors[self] = nil
 end
 
-local function connect(self, name, port)
-  self._name, self._port = name, port
+local function connect(self, places)
+  self._places, self._name, self._port = places, places[1][1], places[1][2]
   local peer, err = self:_establish(self._options.connect_timeout or self._options.timeout or 30)
   if not peer then
     over(self)
@@ -316,24 +339,38 @@ local function connect(self, name, port)
   return self
 end
 
+local function places_of(addr)
+  local places = {}
+  for i, one in ipairs(type(addr) == "table" and addr[1] ~= nil and addr or { addr }) do
+    local name, port = address.parse("client:connect", one, "127.0.0.1")
+    if port == 0 then
+      error("client:connect: port 0 is no port to connect to", 0)
+    end
+    places[i] = { name, port }
+  end
+  if not places[1] then
+    address.parse("client:connect", addr, "127.0.0.1") -- which says what it wants
+  end
+  return places
+end
+
 --- Connects: resolves the name, shakes hands, runs `on_connect`. Waits at most `connect_timeout` (default `timeout`, 30 s).
----@param addr string|integer  "127.0.0.1:5000", "example.org:5000", "[::1]:5000"; ":5000" and 5000 mean this machine
+---@param addr string|integer|string[]  "127.0.0.1:5000", "example.org:5000", "[::1]:5000"; ":5000" and 5000 mean this machine. A list: addresses
+--- of the same server, best first; the next is tried when one failed, or beside it when it did not answer for a quarter of a second
 ---@param callback? fun(client: echostream.client?, err: echostream.error?)
 ---@return echostream.client|nil client, echostream.error? err  `timeout`, `unauthenticated` (wrong or unknown server), …
 function Client:connect(addr, callback)
-  local ok, name, port = pcall(address.parse, "client:connect", addr, "127.0.0.1")
+  local ok, places = pcall(places_of, addr)
   if not ok then
-    error(name, 2)
-  elseif port == 0 then
-    error("client:connect: port 0 is no port to connect to", 2)
+    error(places, 2)
   elseif self.session then
     error(("client:connect: this client is %s already"):format(self.state == "closed" and "closing" or self.state), 2)
   elseif self.state == "connecting" or self.state == "reconnecting" then
     error(("client:connect: this client is %s already"):format(self.state), 2)
   end
   self.state = "connecting"
-  self.address = address.join(name, port)
-  return task.wait_or_call_back("client:connect", callback, connect, self, name, port)
+  self.address = address.join(places[1][1], places[1][2])
+  return task.wait_or_call_back("client:connect", callback, connect, self, places)
 end
 
 --- Says, at any time, whether and how it comes back by itself: what the option `reconnect` says in the beginning. False while it is

@@ -376,12 +376,19 @@ end
 
 -- Feeding a fleet ---------------------------------------------------------------------------------------------
 
-local function equal(a, b)
-  return table.concat(a, " ") == table.concat(b, " ")
+-- Anybody may have said it: what is no pin is none.
+local function pin_of(found)
+  local pin = type(found.properties) == "table" and found.properties.pin
+  return type(pin) == "string" and #pin == 71 and pin:find "^sha256:%x+$" and pin or nil
+end
+
+-- What a target is made of.
+local function said(found)
+  return table.concat(found.addresses, " ") .. " " .. (pin_of(found) or "")
 end
 
 --- Keeps the targets of a fleet as a source says: what is found is added, what goes is removed. Targets that others added stay. Whom
---- the fleet trusts its option `client` says: a pin that was found is not used.
+--- the fleet trusts its option `client` says; where that says nothing, a pin that was found is trusted, as `echo.connect` does.
 ---@param fleet echostream.fleet
 ---@param source? echostream.discovery.source  default: the local network
 ---@param opts? echostream.options.browse
@@ -390,15 +397,15 @@ end
 function M.feed(fleet, source, opts)
   options.argument("discovery.feed", "fleet", fleet, "table")
   local given = options.check("discovery.feed", opts, browse_schema)
-  local fed = {} -- addresses by name
+  local fed = {} -- addresses and pin by name
   local callbacks = {}
   for key, value in pairs(given) do
     callbacks[key] = value
   end
   local function add(found)
-    local ok, err = pcall(fleet.add, fleet, found.name, found.addresses)
+    local ok, err = pcall(fleet.add, fleet, found.name, found.addresses, { pin = pin_of(found) })
     if ok then
-      fed[found.name] = found.addresses
+      fed[found.name] = said(found)
     else
       log.write("warn", ("discovery: %s was not added to the fleet: %s"):format(found.name, tostring(err)))
     end
@@ -422,7 +429,7 @@ function M.feed(fleet, source, opts)
     end
   end
   function callbacks.on_change(found, before)
-    if not fed[found.name] or not equal(fed[found.name], found.addresses) then
+    if fed[found.name] ~= said(found) then
       remove(before)
       add(found)
     end
@@ -433,10 +440,10 @@ function M.feed(fleet, source, opts)
   return (source or network):browse(callbacks)
 end
 
---- For `echo.connect`: the address of what was found, and options that trust its pin where they trust nobody else.
+--- For `echo.connect`: the addresses of what was found, and options that trust its pin where they trust nobody else.
 ---@param found echostream.discovery.found
 ---@param opts table?
----@return string address, table opts
+---@return string|string[] addresses, table opts
 ---@private
 function M.dial(found, opts)
   if type(found.address) ~= "string" then
@@ -448,10 +455,11 @@ function M.dial(found, opts)
   end
   local transport = type(copy.transport) == "table" and copy.transport or {}
   local trusts = copy.pin or copy.ca or copy.skip_verification or transport.skip_verification
-  if not trusts and type(found.properties) == "table" and type(found.properties.pin) == "string" then
-    copy.pin = found.properties.pin
+  if not trusts then
+    copy.pin = pin_of(found)
   end
-  return found.address, copy
+  local all = type(found.addresses) == "table" and found.addresses
+  return all and all[1] and all or found.address, copy
 end
 
 return M

@@ -101,23 +101,46 @@ local function addresses_of(where, name, given, level)
   return table.move(list, 1, #list, 1, {})
 end
 
+local add_schema = {
+  pin = { type = { "string", "strings" } },
+}
+
+-- The options of a target's clients: of the fleet, and whom to trust when that does not say it.
+local function client_options(self, pin)
+  local given = self._options.client or {}
+  local transport = type(given.transport) == "table" and given.transport or {}
+  if not pin or given.pin or given.ca or given.skip_verification or transport.skip_verification then
+    return given
+  end
+  local own = { pin = pin }
+  for key, value in pairs(given) do
+    own[key] = value
+  end
+  return own
+end
+
 --- Adds a target; its pool begins to connect.
 ---@param name string
 ---@param addresses string|string[]  best first
+---@param opts? { pin?: string|string[] }  of this target: whom to trust, where the fleet's option `client` says nothing of that
 ---@return echostream.fleet self
-function Fleet:add(name, addresses)
+function Fleet:add(name, addresses, opts)
   options.argument("fleet:add", "name", name, "string")
+  opts = options.check("fleet:add", opts, add_schema)
   if self._closed then
     error("fleet:add: the fleet is closed", 2)
   elseif self._targets[name] then
     error(("fleet:add: there is a target %s already"):format(errors.show(name)), 2)
   end
   local list = addresses_of("fleet:add", name, addresses, 2)
-  local opts = self._options
+  local own, of_clients = self._options, client_options(self, opts.pin)
+  if opts.pin then
+    require("echostream.client").new(of_clients) -- what is wrong with it is said now
+  end
   local target = setmetatable({
-    name = name, starting = 0, breaker = opts.breaker and opts.breaker(name) or nil,
-    pool = pool.new(name, list, opts.pool, opts.client or {}, {
-      prepare = opts.prepare,
+    name = name, starting = 0, breaker = own.breaker and own.breaker(name) or nil,
+    pool = pool.new(name, list, own.pool, of_clients, {
+      prepare = own.prepare,
       changed = function(what, detail)
         tell(self, name, what, detail)
       end,
