@@ -37,6 +37,9 @@ export async function start(prepare) {
       show(state, state === "closed" ? String(detail) : state);
     });
     /** @type {any} */ (window).client = client;
+    // Not every browser says goodbye by itself when a page goes; one that comes back begins anew.
+    addEventListener("pagehide", () => client.close());
+    addEventListener("pageshow", (event) => event.persisted && location.reload());
     return client;
   } catch (error) {
     show("closed", String(error));

@@ -14,6 +14,9 @@ const PROGRAMS = {
 
 const TYPES = { ".html": "text/html; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".json": "application/json" };
 
+/** The browser's process for a page died: nothing of ours can make that happen, so it is the browser's. */
+export class Crash extends Error {}
+
 /** Serves the files of a folder, and what `answers` has for a path. @returns {Promise<{ origin: string, close: () => void }>} */
 export async function servePages(folder, answers = {}) {
   const server = createServer((request, response) => {
@@ -58,6 +61,8 @@ export async function launch(name, modules, flags = []) {
     async open(url) {
       const page = await browser.newPage();
       page.problems = [];
+      page.crashed = new Promise((_, reject) => page.once("error", () => reject(new Crash("the page crashed"))));
+      page.crashed.catch(() => {});
       page.on("pageerror", (error) => page.problems.push(String(error?.stack ?? error)));
       page.on("console", (message) => ["error", "warn"].includes(message.type()) && page.problems.push(message.text()));
       await page.goto(url);

@@ -55,7 +55,10 @@ server:add_rpc("ask.pages", function(session, n)
   return sum
 end)
 server:add_rpc("close.me", function(session, reason)
-  echo.spawn(function() session:close(reason) end)
+  echo.spawn(function()
+    echo.sleep(0.1) -- see `again` in run.mjs
+    session:close(reason)
+  end)
 end)
 
 -- Events

@@ -125,6 +125,16 @@ net.only("sim", function(env) -- whose peers are on no loopback
     assert.equal(403, assert(closed:fetch("GET", "/dashboard/")).status)
     closed:close()
   end)
+
+  env.it("serves other pages beside it when it is asked to, and nothing hidden", function()
+    local web = http.dial(env.server(nil, with { others = true }))
+    assert.same({ 200, "this is secret.txt" }, { web:fetch("GET", "/dashboard/secret.txt").status, web:fetch("GET", "/dashboard/secret.txt").body })
+    assert.equal("this is dashboard.html", assert(web:fetch("GET", "/dashboard/dashboard.html")).body)
+    for _, path in ipairs { "", ".hidden.txt", "..%2fsecret.txt", "nothing.txt" } do -- there is no index.html
+      assert.is_true(assert(web:fetch("GET", "/dashboard/" .. path)).status >= 400, path)
+    end
+    web:close()
+  end)
 end)
 
 net.only("quic", function(env)

@@ -30,6 +30,7 @@ local M = {}
 ---@field interval? number  seconds between two looks (default: 1)
 ---@field addresses? boolean  whether sessions are shown with their peers' addresses (default: true)
 ---@field files? string  the directory of the page (default: the one that came along, examples/browser)
+---@field others? boolean  whether other pages beside it are served too: "/" is index.html then, the dashboard dashboard.html (default: false)
 ---@field timeout? number  seconds for a request over HTTP/1.1 (default: 10)
 
 local schema = {
@@ -39,10 +40,11 @@ local schema = {
   interval = { type = "seconds", min = 0.01, max = 3600, default = 1 },
   addresses = { type = "boolean", default = true },
   files = { type = "string" },
+  others = { type = "boolean", default = false },
   timeout = plain.fields.timeout,
 }
 
--- What the page is made of: nothing else of the directory is served.
+-- What the page is made of: nothing else of the directory is served, unless that is asked for.
 local FILES <const> = { ["dashboard.html"] = true, ["dashboard.js"] = true, ["page.js"] = true, ["echostream.js"] = true, ["style.css"] = true }
 local MAX_SESSIONS <const> = 50
 local POLICY <const> = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src data:; connect-src 'self' https:"
@@ -202,13 +204,24 @@ local function hashes_of(server)
   return hashes
 end
 
+-- Other pages: names without folders, and nothing hidden.
+---@private
+function Dashboard:_has(name)
+  return FILES[name] or self._opts.others and name:find "^%w[%w_.-]*%.%l+$" ~= nil
+end
+
+---@private
+function Dashboard:_first()
+  return self._opts.others and "index.html" or "dashboard.html"
+end
+
 -- The body and type of a file, or of what pages ask for to begin with; nil: there is none.
 ---@private
 function Dashboard:_content(server, name, authority)
   if name == "config.json" then
     return codec.json.pack { url = ("https://%s%s"):format(authority, server._options.webtransport.path),
       serverCertificateHashes = codec.array(hashes_of(server)) }, "application/json"
-  elseif not FILES[name] then
+  elseif not self:_has(name) then
     return nil
   end
   local file = io.open(self._files .. "/" .. name, "rb")
@@ -241,7 +254,7 @@ function Dashboard:_plain(server, path, host)
   elseif server.state ~= "running" and server.state ~= "starting" then
     return 404, "the server is not running\n"
   end
-  local body, kind = self:_content(server, path == "/" and "dashboard.html" or path:sub(2), authority_of(server))
+  local body, kind = self:_content(server, path == "/" and self:_first() or path:sub(2), authority_of(server))
   if not body then
     return 404, "there is only /\n"
   end
@@ -254,7 +267,7 @@ function Dashboard:_serve(server, request, response)
     return http_errors.respond(response, errors.new("permission_denied", "the dashboard is for this machine only: it has no token"))
   end
   local name = request.params.file
-  local body, kind = self:_content(server, name == "" and "dashboard.html" or name, request.authority)
+  local body, kind = self:_content(server, name == "" and self:_first() or name, request.authority)
   if not body then
     return http_errors.respond(response, errors.new("not_found", "there is only " .. self._opts.path .. "/"))
   end
