@@ -140,6 +140,26 @@ net.each(function(env)
     end)
   end)
 
+  env.it("a server that has enough of each connection after a few requests gets them on many", function()
+    local peer, client = pair(env, function(x, peer)
+      answer(x, 200, {}, target(x).path)
+      if peer.requests % 3 == 0 then
+        peer.host:goaway(true)
+      end
+    end, { transport = { max_streams_bidi = 2 } })
+    local tasks = {}
+    for i = 1, 40 do
+      tasks[i] = echo.spawn(function()
+        return assert(assert(client:request(peer.base .. "/" .. i, { method = "POST", body = "x" })):body())
+      end)
+    end
+    local paths = assert(echo.all(tasks))
+    for i = 1, 40 do
+      assert.equal("/" .. i, paths[i])
+    end
+    assert.equal(40, peer.requests)
+  end)
+
   describe("requests that a server did nothing with", function()
     env.it("are sent again, whatever they are", function()
       local peer, client = pair(env, function(x, peer)

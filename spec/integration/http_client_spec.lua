@@ -377,6 +377,40 @@ net.only("sim", function(env)
       response:close()
     end)
 
+    env.it("let a slow body take its time", function()
+      local peer, client = pair(env, tell, { limits = { timeout = 200, body_timeout = 200 } })
+      local n = 0
+      local function body()
+        n = n + 1
+        echo.sleep(10)
+        return n <= 6 and "piece" or nil
+      end
+      local began = echo.now()
+      local response = assert(client:request(peer.base, { body = body, head_timeout = 15 }))
+      assert.equal(("piece"):rep(6), response:body())
+      assert.is_true(echo.now() - began > 60)
+      n = 0
+      local none, err = client:request(peer.base, { body = body, head_timeout = 15, timeout = 33 })
+      assert.is_nil(none)
+      assert.equal("timeout", err.code)
+      assert.matches("longer than 33 s", err.message, 1, true)
+    end)
+
+    env.it("of the whole end also who reads in small steps", function()
+      local peer, client = pair(env, function(x)
+        assert(x:respond(200, {}, false))
+        while x:write "x" and echo.sleep(1) do
+          assert(x:peer_addr())
+        end
+      end)
+      local response = assert(client:request(peer.base, { timeout = 10 }))
+      local began = echo.now()
+      repeat
+        local _, err = response:read(0.3)
+      until err and err.message:find "longer than 10 s" or echo.now() - began > 20
+      assert.is_true(echo.now() - began <= 10.1)
+    end)
+
     env.it("end uploads that the server takes nothing of", function()
       local peer, client = pair(env, function()
         echo.sleep(100)

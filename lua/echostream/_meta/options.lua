@@ -181,7 +181,7 @@
 ---@class echostream.options.http_client: echostream.options.tls, echostream.options.tls_client  of `echo.http.client`, and of each request. Without `pin`, `ca` and `skip_verification` the system's authorities are trusted
 ---@field headers? table<string, string|string[]>  sent with every request; those of the request go before (default: none but `user-agent`)
 ---@field connect_timeout? number  seconds for a new connection (default: 10)
----@field head_timeout? number  seconds from sending the request to the head of the answer (default: 30)
+---@field head_timeout? number  seconds from sending the request, or the last piece of its body, to the head of the answer (default: 30)
 ---@field idle_timeout? number  seconds without a byte of the body, in either direction (default: 30)
 ---@field timeout? number  seconds for the whole, from the call to the last byte of the answer, redirections and repetitions included (default: none)
 ---@field keep? number  seconds that a connection is kept which nobody uses (default: 15)

@@ -93,8 +93,9 @@ local function may_go_again(err, request, fresh)
 end
 
 local function send(self, request, url, deadline)
-  local rec, settled, err = self._rec, false, nil
-  for sent = 1, MOST_SENT do
+  local rec, settled, sent, err = self._rec, false, 0, nil
+  while sent < MOST_SENT do
+    sent = sent + 1
     local shared, fresh = connection_to(self, url, request.settings)
     local under_way, status = send_once(rec, shared, request, url, deadline, settled)
     if under_way then
@@ -110,6 +111,9 @@ local function send(self, request, url, deadline)
         return nil, err
       elseif shared:usable() then
         shared:drain()
+      end
+      if err.unsent and shared.requests > 0 then
+        sent = sent - 1 -- it only stood in the queue of a connection that served others until the server had enough of it
       end
     end
   end

@@ -131,10 +131,12 @@ end
 
 -- Requests that were never sent may be sent elsewhere.
 local function fail_queue(self, err)
-  local queue = self._queue
+  local queue, first, last = self._queue, self._first, self._last
   self._queue, self._first, self._last = {}, 1, 0
-  for _, entry in pairs(queue) do
-    entry.resume(nil, err)
+  for place = first, last do -- in order: they queue up again elsewhere
+    if queue[place] then
+      queue[place].resume(nil, err)
+    end
   end
 end
 

@@ -86,7 +86,7 @@ end
 function M.new(x, connection, rec, limits, sent)
   local self = setmetatable({
     informs = {}, error = nil, early = false, _x = x, _connection = connection, _limits = limits, _waiters = connections.waiters(),
-    _sent = sent, _received = false, _released = false, _seen = 0, _ahead = nil, _uploader = nil,
+    _sent = sent, _received = false, _released = false, _seen = 0, _ahead = nil, _uploader = nil, _written = 0,
     _now = function()
       return rec.core:now()
     end,
@@ -115,24 +115,35 @@ local function explain(self, err)
   return err
 end
 
--- Repeats `try` until it gives something else than nil, "again". Longer than `seconds`, or than the whole may take: given up.
+-- Repeats `try` until it gives something else than nil, "again", for at most `seconds` since the last piece of the request's body was
+-- taken, and as long as the whole may take. Also: whether it was the whole that took too long.
+local function repeat_in_time(self, kind, seconds, try)
+  local deadline = self._limits.deadline
+  local since = self._now()
+  while true do
+    local ends = since + seconds
+    local whole = deadline ~= nil and deadline < ends
+    local result, err = connections.repeat_until(self._waiters, kind, math.max((whole and deadline or ends) - self._now(), 0), self._now,
+      function()
+        if self.error then
+          return nil, self.error
+        end
+        return try(self._x)
+      end)
+    if err == nil or err.code ~= "timeout" or whole or self._written <= since then
+      return result, err, whole
+    end
+    since = self._written
+  end
+end
+
+-- The same; what takes too long is given up.
 local function until_told(self, kind, seconds, what, try)
   if self._released and self.error then
     return nil, self.error
   end
-  local limits, left, whole = self._limits, seconds, false
-  if limits.deadline then
-    local rest = limits.deadline - self._now()
-    if rest < left then
-      left, whole = math.max(rest, 0), true
-    end
-  end
-  local result, err = connections.repeat_until(self._waiters, kind, left, self._now, function()
-    if self.error then
-      return nil, self.error
-    end
-    return try(self._x)
-  end)
+  local limits = self._limits
+  local result, err, whole = repeat_in_time(self, kind, seconds, try)
   if err == nil or self.error == err then
     return result, err
   elseif err.code == "timeout" and not (err.details and err.details.http3) and not self._connection:over() then
@@ -154,6 +165,7 @@ local function write(self, piece)
     if not ok and err ~= "again" and err.code == "connection_closed" and not self._connection:over() then
       return false -- the server wants no more of it: its answer is what counts
     end
+    self._written = ok and self._now() or self._written
     return ok, err
   end)
 end
@@ -318,7 +330,8 @@ function Exchange:read(timeout)
   end
   local idle = self._limits.idle_timeout
   local piece, err
-  if timeout and timeout < idle then
+  local deadline = self._limits.deadline
+  if timeout and timeout < idle and not (deadline and deadline - self._now() <= timeout) then
     piece, err = connections.repeat_until(self._waiters, "readable", timeout, self._now, function()
       if self.error then
         return nil, self.error
