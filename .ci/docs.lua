@@ -60,7 +60,7 @@ local schemas = {
   ["echostream.options.transport"] = { "host", "M.transport_schema" },
   ["echostream.options.server"] = { "server", "schema" },
   ["echostream.options.heartbeat"] = { "heartbeat", "M.fields" },
-  ["echostream.options.newcomers"] = { "newcomers", "M.schema" },
+  ["echostream.options.newcomers"] = { "tls/newcomers", "M.schema" },
   ["echostream.options.tls"] = { "tls", "M.shared_schema" },
   ["echostream.options.tls_server"] = { "tls", "M.server_schema" },
   ["echostream.options.tls_client"] = { "tls", "M.client_schema" },
@@ -84,7 +84,7 @@ local schemas = {
   ["echostream.options.jitter"] = { "jitter", "M.schema" },
   ["echostream.options.clock"] = { "clock", "M.schema" },
   ["echostream.options.backoff"] = { "backoff", "M.schema" },
-  ["echostream.options.alert"] = { "alerts", "M.schema" },
+  ["echostream.options.alert"] = { "metrics/alerts", "M.schema" },
   ["echostream.options.repl"] = { "repl", "schema" },
   ["echostream.options.doctor"] = { "doctor", "schema" },
   ["echostream.options.attach"] = { "attach", "schema" },
@@ -123,7 +123,7 @@ local function complain(...) complaints[#complaints + 1] = string.format(...) en
 local sources = {} -- module -> text
 do
   local folders = { "." }
-  for folder in ("plugins _meta reload introspect diagnose metrics fleet session retry handlers quic discovery http http/client"):gmatch "%S+" do
+  for folder in ("plugins _meta reload introspect diagnose metrics fleet session retry handlers tls quic discovery http http/client"):gmatch "%S+" do
     folders[#folders + 1] = folder
   end
   local pipe <close> = assert(io.popen(("cd lua/echostream && find %s -maxdepth 1 -name '*.lua' | sed 's|^\\./||' | LC_ALL=C sort")

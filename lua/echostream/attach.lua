@@ -8,7 +8,7 @@
 local core = require "echostream.core"
 local directory = require "echostream.loop.directory"
 local errors = require "echostream.errors"
-local identity = require "echostream.identity"
+local identity = require "echostream.tls.identity"
 local options = require "echostream.options"
 local serve = require "echostream.attach.serve"
 local socket = require "echostream.loop.socket"

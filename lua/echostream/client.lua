@@ -2,11 +2,11 @@
 
 local core = require "echostream.core"
 local address = require "echostream.address"
-local alerts = require "echostream.alerts"
+local alerts = require "echostream.metrics.alerts"
 local backoff = require "echostream.backoff"
 local errors = require "echostream.errors"
 local host = require "echostream.host"
-local identity = require "echostream.identity"
+local identity = require "echostream.tls.identity"
 local loop = require "echostream.loop"
 local middleware = require "echostream.middleware"
 local options = require "echostream.options"

@@ -2,7 +2,7 @@
 
 local core = require "echostream.core"
 local clock = require "echostream.clock"
-local alerts = require "echostream.alerts"
+local alerts = require "echostream.metrics.alerts"
 local codec = require "echostream.codec"
 local context = require "echostream.context"
 local event = require "echostream.handlers.event"
@@ -230,7 +230,7 @@ function M.init(self, opts, accepts)
   self._rec = loop.current()
   self._hooks = { start = {}, stop = {}, connect = {}, disconnect = {}, migrate = {}, unload = {} }
   self._listeners = {}
-  self._watchers = {} -- of alerts.lua
+  self._watchers = {} -- of metrics/alerts.lua
   self._sessions = {}
   self._middleware = {}
   self._topics = {} -- by name

@@ -1,8 +1,8 @@
 --- Servers.
 
 local core = require "echostream.core"
-local admission = require "echostream.admission"
-local alerts = require "echostream.alerts"
+local admission = require "echostream.tls.admission"
+local alerts = require "echostream.metrics.alerts"
 local address = require "echostream.address"
 local calls = require "echostream.http.calls"
 local dedupe = require "echostream.retry.dedupe"
@@ -11,9 +11,9 @@ local host = require "echostream.host"
 local introspect = require "echostream.introspect"
 local loop = require "echostream.loop"
 local middleware = require "echostream.middleware"
-local newcomers = require "echostream.newcomers"
+local newcomers = require "echostream.tls.newcomers"
 local options = require "echostream.options"
-local renewal = require "echostream.renewal"
+local renewal = require "echostream.tls.renewal"
 local task = require "echostream.task"
 local tls = require "echostream.tls"
 local topic = require "echostream.topic"
@@ -133,7 +133,7 @@ function make(opts)
     _tls = nil,
     _endpoint = nil,
     _renewal = nil,
-    _next_tls = nil, -- shown soon: renewal.lua
+    _next_tls = nil, -- shown soon: tls/renewal.lua
     _next_made = nil,
     _waiting = {}, -- resume functions of those who wait for the stop
   }, meta)

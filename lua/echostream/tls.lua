@@ -3,7 +3,7 @@
 local core = require "echostream.core"
 local address = require "echostream.address"
 local errors = require "echostream.errors"
-local identity = require "echostream.identity"
+local identity = require "echostream.tls.identity"
 local log = require "echostream.log"
 local options = require "echostream.options"
 local session_cache = require "echostream.session_cache"

@@ -4,7 +4,7 @@ local certs = require "spec.support.certs"
 local base64 = require "echostream.base64"
 local core = require "echostream.core"
 local echo = require "echostream"
-local identity = require "echostream.identity"
+local identity = require "echostream.tls.identity"
 local process = require "spec.support.process"
 
 local echostream, run, start = process.echostream, process.run, process.start

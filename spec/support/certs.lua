@@ -42,7 +42,7 @@ function M.issue(authority, opts)
 end
 
 function M.pin(cert)
-  return require("echostream.identity").pin_text(core.cert_inspect(cert).spki)
+  return require("echostream.tls.identity").pin_text(core.cert_inspect(cert).spki)
 end
 
 return M

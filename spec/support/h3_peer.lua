@@ -7,7 +7,7 @@
 
 local connections = require "echostream.quic.connection"
 local core = require "echostream.core"
-local identity = require "echostream.identity"
+local identity = require "echostream.tls.identity"
 local loop = require "echostream.loop"
 local task = require "echostream.task"
 local tls = require "echostream.tls"

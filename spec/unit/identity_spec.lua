@@ -1,5 +1,5 @@
 local core = require "echostream.core"
-local identity = require "echostream.identity"
+local identity = require "echostream.tls.identity"
 local files = require "echostream.loop.files"
 local log = require "echostream.log"
 local scratch = require "spec.support.scratch"

@@ -1,5 +1,5 @@
 local echo = require "echostream"
-local newcomers = require "echostream.newcomers"
+local newcomers = require "echostream.tls.newcomers"
 local process = require "spec.support.process"
 
 describe("the options about newcomers", function()

@@ -1,6 +1,6 @@
 local core = require "echostream.core"
 local certs = require "spec.support.certs"
-local identity = require "echostream.identity"
+local identity = require "echostream.tls.identity"
 local log = require "echostream.log"
 local tls = require "echostream.tls"
 

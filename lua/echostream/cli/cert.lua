@@ -3,7 +3,7 @@
 local base64 = require "echostream.base64"
 local cli = require "echostream.cli"
 local core = require "echostream.core"
-local identity = require "echostream.identity"
+local identity = require "echostream.tls.identity"
 local files = require "echostream.loop.files"
 
 local M = {}

@@ -66,7 +66,7 @@ function M.run(given, words)
     return cli.misused(M, "--key needs --cert")
   end
   for _, pin in ipairs(given.pin or {}) do
-    if not require "echostream.identity".pin_bytes(pin) then
+    if not require "echostream.tls.identity".pin_bytes(pin) then
       return cli.misused(M, ('--pin wants "sha256:" and 64 hex digits, got %s'):format(pin))
     end
   end

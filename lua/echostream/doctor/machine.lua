@@ -2,7 +2,7 @@
 
 local core = require "echostream.core"
 local certificate = require "echostream.doctor.certificate"
-local identity = require "echostream.identity"
+local identity = require "echostream.tls.identity"
 local files = require "echostream.loop.files"
 local loop = require "echostream.loop"
 local qlog = require "echostream.qlog"

@@ -263,7 +263,7 @@ end
 
 local function wrong_pin(case)
   local pins = type(case.pin) == "table" and case.pin or { case.pin }
-  local identity = require "echostream.identity"
+  local identity = require "echostream.tls.identity"
   for _, pin in ipairs(pins) do
     if identity.pin_text(identity.pin_bytes(pin) or "") == case.peer_cert.pin then
       return nil

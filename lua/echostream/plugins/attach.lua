@@ -6,7 +6,7 @@
 --- Whoever attaches can run any Lua in this process. So it is never on by itself, it wants mutual TLS, and a list of public keys.
 
 local errors = require "echostream.errors"
-local identity = require "echostream.identity"
+local identity = require "echostream.tls.identity"
 local log = require "echostream.log"
 local options = require "echostream.options"
 local serve = require "echostream.attach.serve"

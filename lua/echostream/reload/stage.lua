@@ -6,8 +6,8 @@
 --- the server under another name, which the file's functions go on using.
 
 local core = require "echostream.core"
-local admission = require "echostream.admission"
-local alerts = require "echostream.alerts"
+local admission = require "echostream.tls.admission"
+local alerts = require "echostream.metrics.alerts"
 local errors = require "echostream.errors"
 local event = require "echostream.handlers.event"
 local http = require "echostream.http.face"

@@ -3,7 +3,7 @@
 
 local editor = require "echostream.repl.editor"
 local files = require "echostream.loop.files"
-local identity = require "echostream.identity"
+local identity = require "echostream.tls.identity"
 local loop = require "echostream.loop"
 local pretty = require "echostream.pretty"
 local terminal = require "echostream.loop.terminal"

@@ -1,7 +1,7 @@
 --- What servers do about those who are not connected yet: the options, as servers and raw QUIC listeners share them.
 
 local address = require "echostream.address"
-local identity = require "echostream.identity"
+local identity = require "echostream.tls.identity"
 
 local M = {}
 

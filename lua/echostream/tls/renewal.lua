@@ -3,7 +3,7 @@
 --- from then on, so that a page that was loaded the day before still gets in.
 
 local base64 = require "echostream.base64"
-local identity = require "echostream.identity"
+local identity = require "echostream.tls.identity"
 local log = require "echostream.log"
 local tls = require "echostream.tls"
 
