@@ -4,6 +4,13 @@ local echo = require "echostream"
 local h3 = require "spec.support.http"
 local net = require "spec.support.net"
 
+-- Waits until it is so; the time limit of the spec is the only one, because a busy machine may stand still for seconds.
+local function till(fn)
+  while not fn() do
+    echo.sleep(0.005)
+  end
+end
+
 net.each(function(env)
   local function serve(webtransport, prepare)
     return env.server({ webtransport = webtransport }, function(server)
@@ -76,14 +83,14 @@ net.each(function(env)
       assert(c:connect(server.address))
       assert.equal(14, c:request("ask.back", 7))
       assert(c:emit("at", 1, 2))
-      env.eventually(function()
+      till(function()
         return got.seen == 1
-      end, "the event comes back")
+      end)
       assert.is_true(c:stats().max_datagram > 1000)
-      assert(c:with({ unreliable = true }):emit("at", 3, 4))
-      env.eventually(function()
-        return got.seen == 3
-      end, "the datagram arrives")
+      while got.seen ~= 3 do -- they may be lost
+        assert(c:with({ unreliable = true }):emit("at", 3, 4))
+        echo.sleep(0.01)
+      end
       local stream = assert(c:create_stream "echo")
       local long = ("x"):rep(300000)
       stream:send "hello"
@@ -146,17 +153,20 @@ net.each(function(env)
         end)
       end)
       local c = client(server, true, { metadata = { token = "wrong" } })
-      assert(c:connect(server.address))
-      local _, err = c:request("add", 1, 2)
+      local ok, err = c:connect(server.address) -- it may know by then
+      if ok then
+        ok, err = c:request("add", 1, 2)
+      end
+      assert.is_nil(ok)
       assert.equal("unauthenticated", err.code)
       assert.equal("wrong token", err.message)
       c = client(server, true, { metadata = { token = "right" } })
       assert(c:connect(server.address))
       assert.equal(3, c:request("add", 1, 2))
       c.session:close("enough of it")
-      env.eventually(function()
+      till(function()
         return ended
-      end, "the server hears of the end")
+      end)
       assert.matches("enough of it", ended.message)
     end)
 
@@ -167,9 +177,9 @@ net.each(function(env)
       assert.equal(3, c:request("add", 1, 2))
       local session = c.session
       assert(server:stop { grace = 5 })
-      env.eventually(function()
+      till(function()
         return session.closed_by
-      end, "the client hears of it")
+      end)
       assert.matches("the server stopped", session.closed_by.message)
     end)
   end)
