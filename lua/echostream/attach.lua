@@ -15,8 +15,10 @@ local socket = require "echostream.loop.socket"
 
 local M = {}
 
--- Where they lie: the runtime directory goes away with the user's last login; where there is none, the state directory.
-local function place()
+--- Where the sockets of this user lie. The runtime directory goes away with the user's last login; where there is none, it is the state
+--- directory.
+---@return string? path  nil: neither is known
+function M.directory()
   local runtime = os.getenv("XDG_RUNTIME_DIR")
   if runtime and runtime:sub(1, 1) == "/" then
     return runtime .. "/echostream"
@@ -42,6 +44,8 @@ local function sweep(dir, dead)
     end
   end
 end
+
+local place = M.directory
 
 --- The servers of this user that can be attached to: those that answer, wherever their processes are. Sockets that dead ones left are
 --- removed.

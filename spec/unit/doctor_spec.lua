@@ -27,6 +27,10 @@ local function healthy(faults)
     end,
     now = os.time,
     state_dir = "/var/lib/somebody",
+    attach_dir = "/run/user/1/echostream",
+    is_private = function()
+      return true
+    end,
   }
   for name, fault in pairs(faults or {}) do
     reader[name] = fault
@@ -133,6 +137,15 @@ describe("the doctor", function()
       assert.matches("chmod 600 /var/lib/somebody/server.key", worst.key_files.fix, 1, true)
       assert.equal("skipped", examine({ mode = function() end }).key_files.status)
       assert.equal("fail", examine({ mode = function() return nil, "EACCES" end }).key_files.status)
+    end)
+
+    it("a directory of sockets that others can get into", function()
+      local worst = examine { is_private = function(path) return nil, "others can get into " .. path end }
+      assert.equal("fail", worst.attach_sockets.status)
+      assert.matches("others can get into /run/user/1/echostream", worst.attach_sockets.detail, 1, true)
+      assert.matches("chmod 700", worst.attach_sockets.fix)
+      assert.equal("skipped", examine({ is_private = function() end }).attach_sockets.status)
+      assert.equal("skipped", examine({ attach_dir = false }).attach_sockets.status)
     end)
 
     it("offloads that are not there, no IPv6, no sockets at all", function()

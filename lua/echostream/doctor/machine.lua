@@ -4,6 +4,7 @@ local core = require "echostream.core"
 local certificate = require "echostream.doctor.certificate"
 local identity = require "echostream.tls.identity"
 local files = require "echostream.loop.files"
+local directory = require "echostream.loop.directory"
 local loop = require "echostream.loop"
 local qlog = require "echostream.qlog"
 
@@ -22,6 +23,8 @@ local EARLIEST = 1735689600
 ---@field endpoint fun(bind: string): table?, any   figures of a UDP endpoint that was opened there
 ---@field now fun(): number                         seconds since 1970
 ---@field state_dir string?                         where the server's key is kept
+---@field attach_dir string?                        where the sockets of `echostream attach` are
+---@field is_private fun(path: string): true?, string?  whether a directory is this user's alone
 
 --- Reads the machine that this runs on.
 ---@return echostream.doctor.reader
@@ -45,6 +48,8 @@ function M.reader()
     end,
     now = os.time,
     state_dir = identity.state_dir(),
+    attach_dir = require("echostream.attach").directory(),
+    is_private = directory.is_private,
   }
 end
 
@@ -238,6 +243,21 @@ local function key_files(case)
   return found
 end
 
+local function attach_sockets(case)
+  local path = case.machine.attach_dir
+  if not path then
+    return one("skipped", "there is neither a runtime nor a home directory, so no server can be attached to")
+  end
+  local ok, problem = case.machine.is_private(path)
+  if ok then
+    return one("ok", ("the sockets of echostream attach are for their owner alone (%s)"):format(path))
+  elseif not problem then
+    return one("skipped", "no server of this user lets anybody attach")
+  end
+  return one("fail", ("nobody can attach to servers: %s"):format(problem),
+    ("chown %s and chmod 700 it, or remove it: it is made again"):format(path))
+end
+
 local function certificate_file(case)
   if not case.cert then
     return {}
@@ -270,6 +290,7 @@ M.checks = {
   { "open_files", open_files },
   { "clock", clock },
   { "key_files", key_files },
+  { "attach_sockets", attach_sockets },
   { "certificate_file", certificate_file },
 }
 
