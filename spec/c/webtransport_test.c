@@ -78,6 +78,35 @@ TEST(codes_of_resets_and_stops_are_carried)
     wt_free(&w);
 }
 
+/* Firefox 153 loses an answer that its page has not read when it is told to stop sending. */
+TEST(exchanges_of_the_peer_are_not_stopped_but_ignored)
+{
+    struct es_link_stream *s, *answered;
+    char more[1000];
+
+    memset(more, 'm', sizeof more);
+    wt_start(&w);
+    REQUIRE(es_link_open(w.client.link, ES_DIR_BIDI, &w.client, &s) == 0);
+    CHECK_INT(es_link_write(s, "ask", 3, 0), ==, 0);
+    wt_run(&w);
+    answered = w.server.stream;
+    REQUIRE(answered != NULL);
+    CHECK_INT(es_link_write(answered, "answer", 6, 1), ==, 0);
+    es_link_stop(answered, ES_APP_NO_MORE_WANTED);
+    wt_run(&w);
+    CHECK_STR(w.client.got, "answer");
+    CHECK_INT(w.client.ended, ==, 1);
+    CHECK_INT(w.client.stops, ==, 0);
+    CHECK_INT(es_link_write(s, more, sizeof more, 0), ==, 0);
+    wt_run(&w);
+    CHECK_INT(w.server.n_got, ==, 3);
+    CHECK_INT(w.server.ended, ==, 0);
+    es_link_reset(s, ES_APP_NO_MORE_WANTED);
+    wt_run(&w);
+    CHECK_INT(w.server.stream_closes, ==, 1);
+    wt_free(&w);
+}
+
 TEST(the_client_closes_with_a_code_and_a_reason)
 {
     wt_start(&w);
