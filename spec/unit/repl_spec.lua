@@ -81,8 +81,8 @@ describe("the prompt's engine", function()
       p.env.help = 5
       assert.equal("5\n", p.run "help")
       p.env.client = echo.client { skip_verification = true }
-      assert.matches("a method is called with a colon", p.run "client.request('x')", 1, true)
-      assert.matches("a method is called with a colon", p.run "client.close()", 1, true)
+      assert.matches("with a colon", p.run "client.request('x')", 1, true)
+      assert.matches("with a colon", p.run "client.close()", 1, true)
       assert.not_matches("colon", p.run "nothing.x = 1")
       p.env.client:close()
     end)
