@@ -422,6 +422,40 @@ describe("multicast DNS under attack", function()
   before_each(function() log.set(function() end) end)
   after_each(function() log.set(nil) end)
 
+  it("finds who is there though its memory is full of names that nobody stands for", function()
+    run(function(hub)
+      local most <const> = querier.MAX_SERVICES
+      querier.MAX_SERVICES = 40 -- 512 of them take their time
+      local _ <close> = setmetatable({}, { __close = function() querier.MAX_SERVICES = most end })
+      local engine = hub:host "10.0.0.1"
+      local browsing = browse(engine)
+      local function flood(from, to)
+        for first = from, to, 20 do
+          local records = {}
+          for i = first, first + 19 do
+            records[#records + 1] = message.record { name = KIND .. ".local", type = TYPE.PTR, ttl = 4500,
+              target = dns_sd.records({ name = "ghost " .. i, type = KIND, subtypes = {}, host = "x.local", port = 1, strings = {} })[1].target }
+          end
+          hub:inject(message.encode { response = true, answers = records }, "10.0.0.66")
+        end
+      end
+      flood(1, 100)
+      echo.sleep(30)
+      assert.same({}, names_of(browsing))
+      local here = hub:host "10.0.0.2"
+      publish(here, "honest")
+      echo.sleep(5)
+      assert.same({ "honest" }, names_of(browsing))
+      flood(10001, 10200) -- it stays, whatever comes
+      echo.sleep(60)
+      assert.same({ "honest" }, names_of(browsing))
+      browsing:close()
+      assert.equal(0, engine.querier.cache.n)
+      engine:close()
+      here:close()
+    end)
+  end)
+
   it("keeps a bounded number of services and records", function()
     run(function(hub)
       local engine = hub:host "10.0.0.1"
@@ -439,10 +473,10 @@ describe("multicast DNS under attack", function()
       end
       echo.sleep(1)
       assert.is_true(#browsing:list() > 100 and #browsing:list() <= querier.MAX_SERVICES)
-      assert.is_true(engine.querier.n_records <= querier.MAX_RECORDS)
+      assert.is_true(engine.querier.cache.n <= querier.MAX_RECORDS)
       assert.is_true(#browsing:list()[1].addresses <= 2 * querier.MAX_ADDRESSES)
       browsing:close()
-      assert.equal(0, engine.querier.n_records)
+      assert.equal(0, engine.querier.cache.n)
       engine:close()
     end)
   end)
@@ -509,7 +543,7 @@ describe("multicast DNS under attack", function()
       hub:inject(message.encode { response = true, answers = { unique[1], unique[2], a } }, "10.0.0.66")
       echo.sleep(1)
       assert.same({}, browsing:list())
-      assert.equal(0, engine.querier.n_records)
+      assert.equal(0, engine.querier.cache.n)
       hub:inject(message.encode { response = true, answers = all }, "10.0.0.66")
       echo.sleep(1)
       assert.same({ "evil" }, names_of(browsing))
