@@ -47,7 +47,7 @@ describe("the estimate of a clock", function()
 
   it("never is further off than it says, whatever the drift, and finds the drift", function()
     for seed, drift in ipairs { 0, 199e-6, -199e-6, 60e-6, -20e-6 } do
-      local known = play(estimate.new(), random_of(seed), { count = 300, every = 2, delay = 0.03, jitter = 0.04, offset = -4, drift = drift },
+      local known = play(estimate.new(), random_of(seed), { count = 150, every = 4, delay = 0.03, jitter = 0.04, offset = -4, drift = drift },
         function(off)
           assert.is_true(off <= 0.0201) -- the ways differ by 40 ms at most
         end)
@@ -86,7 +86,7 @@ describe("the estimate of a clock", function()
       kept = kept + #hull.above / 2 + #hull.below / 2
     end
     assert.is_true(kept < 100)
-    play(known, draw, { from = 500, count = 2000, every = 1, delay = 0.03, jitter = 0.04, offset = 2, drift = 0 })
+    play(known, draw, { from = 500, count = 900, every = 1, delay = 0.03, jitter = 0.04, offset = 2, drift = 0 })
     assert.is_true(known.samples >= 600 and known.samples <= 760)
     assert.is_true(#known._hulls <= 5)
   end)
