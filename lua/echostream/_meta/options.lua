@@ -184,7 +184,7 @@
 ---@field head_timeout? number  seconds from sending the request, or the last piece of its body, to the head of the answer (default: 30)
 ---@field idle_timeout? number  seconds without a byte of the body, in either direction (default: 30)
 ---@field timeout? number  seconds for the whole, from the call to the last byte of the answer, redirections and repetitions included (default: none)
----@field keep? number  seconds that a connection is kept which nobody uses (default: 15)
+---@field keep? number  seconds that a connection is kept which nobody uses; `echo.run()` without an end goes on as long, unless the client is closed (default: 15)
 ---@field redirects? integer  followed at most, 0 to 100; 0: answers that redirect are answers (default: 10)
 ---@field max_body? integer  bytes that `answer:body` and `answer:json` take (default: 8,388,608)
 ---@field max_header_bytes? integer  of an answer's head, each field counting 32 more; more is `resource_exhausted` (default: 65,536)
