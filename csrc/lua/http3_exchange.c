@@ -46,8 +46,19 @@ struct es_lexchange *es_lua_exchange_find(lua_State *L, struct es_exchange *x)
     return box;
 }
 
+static const char class_key; /* the registry's key of the class: quicker to look up than its name */
+
 static struct es_lexchange *check(lua_State *L)
 {
+    if (lua_getmetatable(L, 1)) {
+        int same;
+
+        lua_rawgetp(L, LUA_REGISTRYINDEX, &class_key);
+        same = lua_rawequal(L, -1, -2);
+        lua_pop(L, 2);
+        if (same)
+            return lua_touserdata(L, 1);
+    }
     return luaL_checkudata(L, 1, EXCHANGE_MT);
 }
 
@@ -482,7 +493,7 @@ static int x_early(lua_State *L)
 
 static int x_notify(lua_State *L)
 {
-    luaL_checkudata(L, 1, EXCHANGE_MT);
+    (void)check(L);
     if (!lua_isnoneornil(L, 2))
         luaL_checktype(L, 2, LUA_TFUNCTION);
     lua_settop(L, 2);
@@ -553,4 +564,6 @@ void es_lua_open_exchange(lua_State *L)
     static const luaL_Reg meta[] = {{"__gc", x_gc}, {"__close", x_release}, {NULL, NULL}};
 
     es_lua_class(L, EXCHANGE_MT, methods, meta);
+    luaL_getmetatable(L, EXCHANGE_MT);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &class_key);
 }

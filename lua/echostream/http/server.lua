@@ -6,7 +6,6 @@ local core = require "echostream.core"
 local errors = require "echostream.errors"
 local http_errors = require "echostream.http.errors"
 local log = require "echostream.log"
-local loop = require "echostream.loop"
 local requests = require "echostream.http.request"
 local responses = require "echostream.http.response"
 local tallies = require "echostream.http.tally"
@@ -169,7 +168,8 @@ end
 ---@return echostream.http.host
 ---@package
 function M.new(rec, registry, opts, sessions)
-  local self = setmetatable({ now = loop.now, max_body = opts.max_body, alt_svc = opts.alt_svc,
+  local ud = rec.core
+  local self = setmetatable({ now = function() return ud:now() end, max_body = opts.max_body, alt_svc = opts.alt_svc,
     compress = opts.compress, limits = opts, registry = registry,
     core = nil, _look = nil, _warned = nil }, Host)
   self.core = core.h3_host(rec.core, function(x)
