@@ -79,6 +79,7 @@ void es_exchange_waited(struct es_exchange *x)
     x->rx_waited += waited;
     if (x->answer_by != ES_NEVER) {
         x->answer_by += waited;
+        watch(x->h, x->answer_by);
     }
 }
 

@@ -162,8 +162,9 @@ static void begin(lua_State *L, struct es_lh3 *c, struct es_exchange *x)
         t->holder = &box->task;
 }
 
-/* The handler took too long: the client hears it now, whatever the handler goes on doing. */
-static void answer_late(lua_State *L, struct es_lh3 *c, struct es_exchange *x)
+/* The handler took too long: the client hears it now, whatever the handler goes on doing. 0: it has begun to
+ * answer since. */
+static int answer_late(lua_State *L, struct es_lh3 *c, struct es_exchange *x)
 {
     static const char body[] =
         "{\"error\":{\"code\":\"timeout\",\"message\":\"the handler did not answer in time\"}}";
@@ -171,9 +172,11 @@ static void answer_late(lua_State *L, struct es_lh3 *c, struct es_exchange *x)
     size_t n;
     const char *path = es_h3_head_pseudo(es_exchange_head(x), ES_H3_PATH, &n);
 
-    (void)es_exchange_answer(x, 504, fields, 1, body, sizeof body - 1, NULL, NULL);
+    if (es_exchange_answer(x, 504, fields, 1, body, sizeof body - 1, NULL, NULL) != 0)
+        return 0;
     es_lua_log(L, c->app->loop->lua, "warn", "a handler did not answer in time", NULL, path);
     es_lloop_wake(c->app->loop);
+    return 1;
 }
 
 static void end_handler(lua_State *L, struct es_exchange *x, uint64_t code)
@@ -190,10 +193,8 @@ static void exchange_event(lua_State *L, struct es_lh3 *c, struct es_exchange *x
 {
     struct es_exchange_error e;
 
-    if ((bits & ES_EX_LATE) != 0) {
-        answer_late(L, c, x);
+    if ((bits & ES_EX_LATE) != 0 && answer_late(L, c, x))
         end_handler(L, x, ES_APP_DEADLINE);
-    }
     es_quic_notify(L, c->app->loop, x, bits & ~(unsigned)(ES_EX_REQUEST | ES_EX_LATE), exchange_names);
     if ((bits & ES_EX_ABORTED) != 0)
         end_handler(L, x, es_exchange_error(x, &e) == 0 ? e.code : 0);

@@ -171,6 +171,31 @@ TEST(a_body_that_does_not_come_ends)
     h3_env_free(&e);
 }
 
+TEST(a_handler_is_late_also_after_it_waited)
+{
+    const uint8_t *p;
+    struct es_exchange *x;
+    size_t n;
+
+    begin();
+    e.server.cfg.limits.body_timeout = 0;
+    e.server.cfg.limits.answer_timeout = 5 * ES_SECOND;
+    h3_env_start(&e);
+    x = ask("POST", 0);
+    CHECK_INT(es_exchange_read(e.server.x, &p, &n), ==, ES_ERR_AGAIN);
+    pass(100 * ES_SECOND); /* the client's time, not the handler's */
+    CHECK_INT(e.server.bits & ES_EX_LATE, ==, 0);
+    CHECK_INT(es_exchange_finish(x, NULL, 0), ==, 0);
+    run(&e);
+    CHECK_INT(es_exchange_read(e.server.x, &p, &n), ==, ES_ERR_NOT_FOUND);
+    pass(4 * ES_SECOND);
+    CHECK_INT(e.server.bits & ES_EX_LATE, ==, 0);
+    pass(ES_SECOND);
+    CHECK_INT(e.server.bits & ES_EX_LATE, ==, ES_EX_LATE);
+    es_exchange_release(x);
+    h3_env_free(&e);
+}
+
 /* PRIORITY_UPDATE for the stream 0: 0xf0700, its length, 0, "u=1". */
 TEST(a_wish_is_heeded_whenever_it_comes)
 {
