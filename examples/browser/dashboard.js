@@ -50,7 +50,7 @@ function percentile(times, share) {
 function duration(seconds) {
   if (seconds === undefined) return "–";
   if (seconds < 1e-3) return `${(seconds * 1e6).toFixed(0)} µs`;
-  if (seconds < 1) return `${(seconds * 1e3).toFixed(seconds < 0.01 ? 2 : seconds < 0.1 ? 1 : 0)} ms`;
+  if (seconds < 1) return `${(seconds * 1e3).toFixed(seconds < 0.01 ? 1 : 0)} ms`;
   return `${seconds.toFixed(1)} s`;
 }
 
@@ -71,6 +71,12 @@ function amount(n) {
 /** @param {number} n */
 const bytes = (n) => n >= 1 << 20 ? `${(n / (1 << 20)).toFixed(1)} MiB` : n >= 1024 ? `${(n / 1024).toFixed(1)} KiB` : `${n.toFixed(0)} B`;
 
+/** @param {string} name  one that begins with "bytes" is of bytes @param {number} length @param {number} [limit] */
+function of(name, length, limit) {
+  const say = name.startsWith("bytes") ? bytes : amount;
+  return limit === undefined ? say(length) : `${say(length)} of ${say(limit)}`;
+}
+
 /** Text only: what peers call themselves is no HTML. @param {string} tag @param {any} text @param {string} [kind] */
 function element(tag, text, kind = "") {
   const made = document.createElement(tag);
@@ -83,7 +89,7 @@ function element(tag, text, kind = "") {
 function table(id, rows, none) {
   by(id).replaceChildren(...rows.length ? rows.map((cells) => {
     const row = document.createElement("tr");
-    row.append(...cells.map((cell, i) => element("td", cell, i === 0 ? "name" : "")));
+    row.append(...cells.map((cell, i) => element("td", cell, i === 0 && id === "methods" ? "name" : "")));
     return row;
   }) : [element("tr", "")]);
   if (!rows.length) by(id).firstChild.append(element("td", none, "none"));
@@ -95,8 +101,8 @@ function remember(points, at, value) {
   while (points.length && points[0][0] < at - SHOWN - 5) points.shift();
 }
 
-/** @param {Snapshot} now */
-function show(now) {
+/** Shows what came. @param {Snapshot} now */
+export function show(now) {
   if (previous && now.time <= previous.time) return;
   if (previous && now.uptime < previous.uptime) previous = undefined; // another server
   const before = previous, seconds = before ? now.time - before.time : now.uptime;
@@ -141,7 +147,7 @@ function show(now) {
     ["packets lost", amount(now.packets_lost)], ["calls refused", amount(now.refused)], ["sessions in all", amount(now.sessions_total)],
   ], "");
   table("queues", (now.queues ?? []).map(({ name, length, limit, dropped }) => [
-    name, limit === undefined ? length : `${length} of ${limit}`, dropped ? `${dropped} dropped` : "",
+    name, of(name, length, limit), dropped ? `${dropped} dropped` : "",
   ]), "nothing waits");
   table("session-list", (now.session_list ?? []).slice(0, 30).map(({ id, peer, door, rtt, age: since }) => [
     id, peer, door ?? "", duration(rtt), since === undefined ? "" : age(since),

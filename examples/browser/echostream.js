@@ -1550,6 +1550,7 @@ export class Session {
       writer.write(Uint8Array.of(1)).catch(() => {});
       return writer;
     });
+    this._lane?.catch(() => (this._lane = undefined)); // none could be opened: the next event tries again
     try {
       const writer = await this._lane;
       frame.seq = this._laneSeq++;

@@ -111,7 +111,7 @@ export async function examples({ name, browser, root, screenshots, chosen }) {
     },
     async "the dashboard shows the server's figures, live"() {
       const other = await open(""), page = await open("dashboard.html");
-      await page.setViewport({ width: 1100, height: 1240 });
+      await page.setViewport({ width: 1100, height: 1420 });
       await other.evaluate(() => void (async () => {
         for (;;) await Promise.all(Array.from({ length: 5 }, () => window.client.request("math.add", 1, 2)));
       })());
@@ -124,6 +124,16 @@ export async function examples({ name, browser, root, screenshots, chosen }) {
       assert.ok(await colours(page, "rate-chart") > 5);
       assert.ok(await colours(page, "time-chart") > 5);
       await shoot(page, "dashboard");
+      await page.evaluate(async () => {
+        const last = await window.client.request("rpc.stats");
+        (await import("./dashboard.js")).show({
+          ...last, time: last.time + 1000, breakers: [{ name: "db", state: "open", detail: "3 refused" }, { name: "cache", state: "closed" }],
+          alerts: [{ name: "timeout", message: "9 of 10 calls", since: 65 }],
+        });
+      });
+      assert.deepEqual(await page.evaluate(() => Array.from(document.querySelectorAll(".tag"), (tag) => [tag.className, tag.textContent])), [
+        ["tag bad", "timeout: 9 of 10 calls (1 min)"], ["tag bad", "db: open, 3 refused"], ["tag good", "cache: closed"],
+      ]);
       await done(page);
       await other.close();
     },
