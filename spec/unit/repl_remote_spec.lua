@@ -40,6 +40,26 @@ describe("what an attached server sends", function()
     assert.not_matches("\27%[2J", take("hello", "\27[2Jname"))
   end)
 
+  it("completes within the line that was asked about, and nowhere else", function()
+    new(false)
+    local from, words
+    local function complete(body)
+      from, words = nil, nil
+      one:complete("ab.c", function(...) from, words = ... end)
+      one.take(wire.encode("words", body:format(one._asked)))
+    end
+    complete "%d 4\ncat\ncow\27[2J"
+    assert.equal(4, from)
+    assert.same({ "cat", "cow\\x1b[2J" }, words)
+    for _, nowhere in ipairs { "0", "6", "99999999999999999999999", "7000000" } do
+      complete("%d " .. nowhere .. "\ncat")
+      assert.equal(5, from)
+      assert.same({}, words)
+    end
+    complete "77 1\ncat" -- of another question
+    assert.is_nil(from)
+  end)
+
   it("may be any bytes: the prompt ends, and nothing gets through", function()
     for i = 1, 300 do
       new(i % 2 == 0)

@@ -23,6 +23,7 @@ function M.new(send, front)
     _prompt = nil,  -- nil: something runs
     _asked = 0,     -- completions
     _done = nil,
+    _end = 1,       -- behind the text that was asked about
     _columns = nil,
   }, Remote)
   local takes = {}
@@ -48,7 +49,12 @@ function M.new(send, front)
         words[#words + 1] = pretty.safe(word)
       end
       self._done = nil
-      done(math.tointeger(from), words)
+      from = math.tointeger(from)
+      if from and from >= 1 and from <= self._end then
+        done(from, words)
+      else -- nowhere in the line
+        done(self._end, {})
+      end
     end
   end
   function takes.leave()
@@ -120,7 +126,7 @@ end
 ---@package
 function Remote:complete(before, done)
   self._asked = self._asked + 1
-  self._done = done
+  self._done, self._end = done, #before + 1
   self._send(wire.encode("complete", ("%d\n%s"):format(self._asked, before)))
 end
 
