@@ -37,6 +37,24 @@ describe("echostream", function()
     assert.equal(1, cli("serve --bind 127.0.0.1:0 --dashboard 0.0.0.0:0 " .. file).code)
   end)
 
+  it("lets pages in when serve is told whose", function()
+    local file = dir .. "/pages.lua"
+    process.write(file, 'local server = ...\nserver:add_rpc("door", function(session) return session.door, session.origin end)\n')
+    local server = start(("%s serve --no-attach --bind 127.0.0.1:0 --webtransport http://localhost:8080,https://app.example %s"):format(
+      echostream, file), { seconds = 60 })
+    local address, pin = server:expect "^listening on (%S+)", server:expect "^pin (%S+)"
+    local client <close> = assert(echo.connect(address, { pin = pin, webtransport = { origin = "https://app.example" } }))
+    assert.same({ "webtransport", "https://app.example" }, { client:request "door" })
+    local refused, err = echo.connect(address, { pin = pin, webtransport = { origin = "https://other.example" } })
+    assert.is_nil(refused)
+    assert.equal("permission_denied", err.code)
+    client:close()
+    assert.equal(0, (server:stop()))
+    local wrong = cli("serve --bind 127.0.0.1:0 --webtransport app.example " .. file)
+    assert.equal(2, wrong.code)
+    assert.matches("an origin is like", wrong.err)
+  end)
+
   describe("without a command", function()
     it("says which version it is, and of what", function()
       local result = cli "--version"

@@ -26,6 +26,7 @@ M.options = {
   key = { value = "FILE", help = "PEM private key of --cert" },
   http = { help = "methods and events can be called over HTTP/3 too: POST /rpc/NAME, POST /event/NAME" },
   dashboard = { value = "ADDR", help = "where browsers on this machine find a page with what it is doing, such as 127.0.0.1:9465" },
+  webtransport = { value = "ORIGINS", help = "pages of these origins may open sessions too, such as http://localhost:8080; several with commas, '*' for all" },
   ["no-attach"] = { help = "no socket for `echostream attach`, which only this user can use" },
 }
 M.examples = {
@@ -37,6 +38,18 @@ M.examples = {
 M.exits = "0 it was told to end and did, 1 it failed, 2 wrong usage, or FILE is no Lua"
 M.min, M.max = 1, math.huge
 M.rest_after = 1 -- what follows FILE is the file's
+
+-- The server's option for --webtransport.
+local function sessions_of_pages(text)
+  if not text then
+    return nil
+  end
+  local origins = {}
+  for origin in text:gmatch "[^,%s]+" do
+    origins[#origins + 1] = origin
+  end
+  return { origins = origins }
+end
 
 local function read_file(path)
   if path == "-" then
@@ -152,6 +165,7 @@ function M.run(options, words)
     bind = options.bind or "127.0.0.1:5000",
     cert = options.cert,
     key = options.key,
+    webtransport = sessions_of_pages(options.webtransport),
     quiet = true, -- the lines below say it
   })
   if not made then
