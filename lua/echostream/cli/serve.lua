@@ -26,7 +26,7 @@ M.options = {
   key = { value = "FILE", help = "PEM private key of --cert" },
   http = { help = "methods and events can be called over HTTP/3 too: POST /rpc/NAME, POST /event/NAME" },
   dashboard = { value = "ADDR", help = "where browsers on this machine find a page with what it is doing, such as 127.0.0.1:9465" },
-  webtransport = { value = "ORIGINS", help = "pages of these origins may open sessions, such as http://localhost:8080; several with commas, * for all" },
+  webtransport = { value = "ORIGINS", help = "pages of these origins may open sessions: http://localhost:8080,…; * for all" },
   ["no-attach"] = { help = "no socket for `echostream attach`, which only this user can use" },
 }
 M.examples = {
