@@ -4,25 +4,21 @@
 ---     probing --3 probes, nobody minds--> announcing --2 announcements--> up --close--> withdrawn
 ---        ^ somebody has the name: "name (2)"; a simultaneous probe wins: 1 s later once more        ^ (also at once, from anywhere)
 
+local answering = require "echostream.discovery.responder.answers"
 local dns_sd = require "echostream.discovery.dns_sd"
 local log = require "echostream.log"
 local loop = require "echostream.loop"
 local message = require "echostream.discovery.message"
+local records = require "echostream.discovery.responder.records"
 
 local M = {}
 
 local TYPE = message.TYPE
-local ANY_CLASS = 255
 
 local PROBES, PROBE_EVERY = 3, 0.25
 local ANNOUNCEMENTS, ANNOUNCE_EVERY = 2, 1
 local LOST_WAIT = 1                               -- after a simultaneous probe that won
 local CONFLICTS, CONFLICT_TIME, CONFLICT_WAIT = 15, 10, 5 -- so many conflicts within so many seconds: slowly from now on
-local SHARED_MIN, SHARED_MAX = 0.02, 0.12         -- answers that others may give too wait a little
-local TRUNCATED_MIN, TRUNCATED_MAX = 0.4, 0.5     -- more known answers follow
-local AGAIN, DEFEND_AGAIN = 1, 0.25               -- a record is not multicast again before
-local MAX_PENDING = 1024                          -- answers that wait, on a link
-local LEGACY_TTL = 10
 
 ---@class echostream.discovery.service
 ---@field name string
@@ -36,10 +32,6 @@ local function uniform(from, to)
   return from + loop.random() * (to - from)
 end
 
-local function record_key(record)
-  return record.type .. "\0" .. message.key(record.name) .. "\0" .. record.rdata
-end
-
 local function new_host()
   return ("es-%06x%06x.local"):format(math.floor(loop.random() * 0x1000000), math.floor(loop.random() * 0x1000000))
 end
@@ -47,59 +39,9 @@ end
 --- The half of an engine.
 ---@param engine echostream.discovery.engine
 function M.new(engine)
-  return setmetatable({ engine = engine, services = {}, former = {}, former_before = {}, pending = setmetatable({}, { __mode = "k" }),
-    sent = setmetatable({}, { __mode = "k" }) }, Responder)
-end
-
--- Records -----------------------------------------------------------------------------------------------------
-
-local function name_records(service)
-  service.instance = dns_sd.instance(service.name, service.type)
-  service.key, service.host_key = message.key(service.instance), message.key(service.host)
-  service.shared, service.unique = dns_sd.records(service)
-end
-
--- The addresses of a service's host, as this link sees them.
-local function address_records(service, link)
-  local list = {}
-  for _, addresses in ipairs { link.ip4, link.ip6 } do
-    for _, ip in ipairs(addresses) do
-      if not service.ip or service.ip == ip or service.ip == "0.0.0.0" and not ip:find ":" then
-        local rdata, kind = message.pack_address(ip)
-        list[#list + 1] = message.record { name = service.host, type = kind, rdata = rdata, address = ip, ttl = dns_sd.HOST_TTL,
-          flush = true }
-      end
-    end
-  end
-  return list
-end
-
--- All records of a service on a link; none where it has no address.
-local function records_on(service, link)
-  local list = address_records(service, link)
-  if #list == 0 then
-    return {}, {}
-  end
-  local unique = table.move(service.unique, 1, #service.unique, 1, {})
-  table.move(list, 1, #list, #unique + 1, unique)
-  return service.shared, unique
-end
-
-local function concat(a, b)
-  return table.move(b, 1, #b, #a + 1, table.move(a, 1, #a, 1, {}))
-end
-
-local function copy_with(records, change)
-  local list = {}
-  for i, record in ipairs(records) do
-    local copy = {}
-    for key, value in pairs(record) do
-      copy[key] = value
-    end
-    change(copy)
-    list[i] = copy
-  end
-  return list
+  local services = {}
+  return setmetatable({ engine = engine, services = services, answers = answering.new(engine, services), former = {}, former_before = {} },
+    Responder)
 end
 
 -- Life of a service -------------------------------------------------------------------------------------------
@@ -118,9 +60,9 @@ end
 
 local function announce(self, service, left)
   for _, link in ipairs(self.engine.network.links) do
-    local shared, unique = records_on(service, link)
-    local all = concat(shared, unique)
-    self:note_sent(link, all)
+    local shared, unique = records.on(service, link)
+    local all = records.concat(shared, unique)
+    self.answers:note_sent(link, all)
     self.engine:answer(link, all)
   end
   service.announced = true
@@ -143,11 +85,11 @@ local function probe(self, service, number)
   end
   service.asked = true
   for _, link in ipairs(self.engine.network.links) do
-    local _, unique = records_on(service, link)
+    local _, unique = records.on(service, link)
     if #unique > 0 then
       self.engine:send(link, {
         questions = { { name = service.instance, type = TYPE.ANY }, { name = service.host, type = TYPE.ANY } },
-        authorities = copy_with(unique, function(record) record.flush = false end),
+        authorities = records.copies(unique, function(record) record.flush = false end),
       })
     end
   end
@@ -182,11 +124,11 @@ local function conflict(self, service, what)
   if what == "host" then
     self.former[service.host_key] = true
     service.host = new_host()
-    name_records(service)
+    records.name(service)
   elseif service.state == "probing" then
     local before = service.name
     service.name = dns_sd.next_name(before)
-    name_records(service)
+    records.name(service)
     log.write("info", ("discovery: the name %s is taken, this service is %s now"):format(before, service.name))
     service:changed "renamed"
   end
@@ -202,7 +144,7 @@ function Responder:add(fields)
   for key, value in pairs(fields) do
     service[key] = value
   end
-  name_records(service)
+  records.name(service)
   self.services[service] = true
   begin(self, service, uniform(0, PROBE_EVERY))
   return service
@@ -214,7 +156,7 @@ end
 ---@package
 function Responder:has_address(fields)
   for _, link in ipairs(self.engine.network.links) do
-    if #address_records({ ip = fields.ip, host = "x" }, link) > 0 then
+    if #records.addresses({ ip = fields.ip, host = "x" }, link) > 0 then
       return true
     end
   end
@@ -242,14 +184,14 @@ function Responder:remove(service)
     return
   end
   for _, link in ipairs(self.engine.network.links) do
-    local shared, unique = records_on(service, link)
+    local shared, unique = records.on(service, link)
     local all = {}
-    for _, record in ipairs(concat(shared, unique)) do
+    for _, record in ipairs(records.concat(shared, unique)) do
       if not record.meta then -- others may have services of this type
         all[#all + 1] = record
       end
     end
-    self.engine:answer(link, copy_with(all, function(record) record.ttl = 0 end))
+    self.engine:answer(link, records.copies(all, function(record) record.ttl = 0 end))
   end
 end
 
@@ -282,192 +224,11 @@ function Responder:close()
   self:withdraw_all()
 end
 
--- Answering ---------------------------------------------------------------------------------------------------
-
---- Remembers when records were multicast on a link.
----@package
-function Responder:note_sent(link, records)
-  local sent, now = self.sent[link] or { n = 0 }, loop.now()
-  if sent.n > 4096 then
-    sent = { n = 0 }
-  end
-  self.sent[link] = sent
-  for _, record in ipairs(records) do
-    local key = record_key(record)
-    sent.n = sent.n + (sent[key] and 0 or 1)
-    sent[key] = now
-  end
-end
-
-local function is_up(service)
-  return service.state == "announcing" or service.state == "up"
-end
-
-local function asks_for(question, key, record)
-  return (question.type == TYPE.ANY or question.type == record.type)
-    and (question.class == record.class or question.class == ANY_CLASS) and question.key == key
-end
-
-local function is_asked_for(questions, record)
-  local key = message.key(record.name)
-  for _, question in ipairs(questions) do
-    if asks_for(question, key, record) then
-      return true
-    end
-  end
-  return false
-end
-
-local function knows(known, record)
-  for _, other in ipairs(known) do
-    if other.type == record.type and other.ttl * 2 >= record.ttl and other.rdata == record.rdata
-      and message.key(other.name) == message.key(record.name) then
-      return true
-    end
-  end
-  return false
-end
-
--- What the questions ask for and the asker does not know: { record, service, shared } by key.
-local function answers_to(self, packet, link)
-  local found = {}
-  for _, question in ipairs(packet.questions) do
-    question.key = message.key(question.name)
-  end
-  for service in pairs(self.services) do
-    if is_up(service) then
-      local shared, unique = records_on(service, link)
-      for i, record in ipairs(concat(shared, unique)) do
-        if is_asked_for(packet.questions, record) and not knows(packet.answers, record) then
-          found[record_key(record)] = { record = record, service = service, shared = i <= #shared }
-        end
-      end
-    end
-  end
-  return found
-end
-
--- What goes with answers: whoever asks for a service asks for its host next.
-local function additionals_for(self, link, answers)
-  local have, more = {}, {}
-  for _, record in ipairs(answers) do
-    have[record_key(record)] = true
-  end
-  for service in pairs(self.services) do
-    local _, unique = records_on(service, link)
-    for _, answer in ipairs(answers) do
-      local key = answer.target and message.key(answer.target)
-      for _, record in ipairs(is_up(service) and unique or {}) do
-        local of_host = record.type == TYPE.A or record.type == TYPE.AAAA
-        if (key == service.key or of_host and key == service.host_key) and not have[record_key(record)] then
-          have[record_key(record)] = true
-          more[#more + 1] = record
-        end
-      end
-    end
-  end
-  return more
-end
-
-local function flush_pending(self, link)
-  local waiting, answers, now = self.pending[link], {}, loop.now()
-  self.pending[link] = nil
-  local sent = self.sent[link] or {}
-  for key, entry in pairs(waiting.records) do
-    local last = sent[key]
-    if is_up(entry.service) and not (last and now - last < (entry.defend and DEFEND_AGAIN or AGAIN)) then
-      answers[#answers + 1] = entry.record
-    end
-  end
-  self:note_sent(link, answers)
-  self.engine:answer(link, answers, function(some)
-    return additionals_for(self, link, some)
-  end)
-end
-
-local function postpone(self, link, found, wait, ip, defend)
-  local waiting = self.pending[link] or { records = {}, n = 0, due = math.huge }
-  self.pending[link] = waiting
-  for key, entry in pairs(found) do
-    if not waiting.records[key] and waiting.n < MAX_PENDING then
-      waiting.n = waiting.n + 1
-      entry.ip, entry.defend = ip, defend
-      waiting.records[key] = entry
-    elseif waiting.records[key] then
-      waiting.records[key].ip = nil -- two want it: what one knows does not count for the other
-    end
-  end
-  local due = loop.now() + wait
-  if due < waiting.due then
-    if waiting.timer then
-      waiting.timer:stop()
-    end
-    waiting.due = due
-    waiting.timer = self.engine:after(wait, function()
-      flush_pending(self, link)
-    end)
-  end
-end
-
--- Somebody whose question came from a port of its own is no multicast DNS querier: it gets a plain DNS answer (section 6.7).
-local function answer_legacy(self, packet, link, ip, port, found)
-  local answers = {}
-  for _, entry in pairs(found) do
-    answers[#answers + 1] = entry.record
-  end
-  if #answers == 0 or not self.engine:may_unicast() then
-    return
-  end
-  local function plain(record)
-    record.flush, record.ttl = false, math.min(record.ttl, LEGACY_TTL)
-  end
-  self.engine:send(link, {
-    id = packet.id, response = true, authoritative = true, questions = packet.questions, answers = copy_with(answers, plain),
-    additionals = copy_with(additionals_for(self, link, answers), plain),
-  }, ip, port)
-end
-
--- Lua compares strings by the locale: bytes are meant here.
-local function compare_bytes(a, b)
-  for i = 1, math.min(#a, #b) do
-    local x, y = a:byte(i), b:byte(i)
-    if x ~= y then
-      return x - y
-    end
-  end
-  return #a - #b
-end
-
--- Records in the order of section 8.2: the later set wins.
-local function sorted_set(records, key)
-  local set = {}
-  for _, record in ipairs(records) do
-    if message.key(record.name) == key then
-      set[#set + 1] = (">I2I2"):pack(record.class, record.type) .. record.rdata
-    end
-  end
-  table.sort(set, function(a, b) return compare_bytes(a, b) < 0 end)
-  return set
-end
-
-local function compare_sets(a, b)
-  for i = 1, math.max(#a, #b) do
-    if not a[i] or not b[i] then
-      return a[i] and 1 or -1
-    end
-    local order = compare_bytes(a[i], b[i])
-    if order ~= 0 then
-      return order
-    end
-  end
-  return 0
-end
-
 local function heard_probe(self, packet)
   for service in pairs(self.services) do
     if service.state == "probing" then
-      local theirs = sorted_set(packet.authorities, service.key)
-      if #theirs > 0 and compare_sets(sorted_set(service.unique, service.key), theirs) < 0 then
+      local theirs = records.sorted_set(packet.authorities, service.key)
+      if #theirs > 0 and records.compare_sets(records.sorted_set(service.unique, service.key), theirs) < 0 then
         begin(self, service, LOST_WAIT)
       end
     end
@@ -480,32 +241,7 @@ function Responder:heard_query(packet, link, ip, port)
   if #packet.authorities > 0 then
     heard_probe(self, packet)
   end
-  if #packet.questions == 0 then -- more of what somebody knows
-    local waiting = self.pending[link]
-    for key, entry in pairs(waiting and waiting.records or {}) do
-      if entry.ip == ip and knows(packet.answers, entry.record) then
-        waiting.records[key] = nil
-        waiting.n = waiting.n - 1
-      end
-    end
-    return
-  end
-  local found = answers_to(self, packet, link)
-  if next(found) == nil then
-    return
-  elseif port ~= 5353 then
-    return answer_legacy(self, packet, link, ip, port, found)
-  end
-  local shared, wait = false, 0
-  for _, entry in pairs(found) do
-    shared = shared or entry.shared
-  end
-  if packet.truncated then
-    wait = uniform(TRUNCATED_MIN, TRUNCATED_MAX)
-  elseif shared then
-    wait = uniform(SHARED_MIN, SHARED_MAX)
-  end
-  postpone(self, link, found, wait, ip, #packet.authorities > 0)
+  self.answers:heard_query(packet, link, ip, port)
 end
 
 -- Conflicts ---------------------------------------------------------------------------------------------------
