@@ -14,7 +14,8 @@ const char *__asan_default_options(void)
 
 static struct h3_env e;
 
-TEST(without_memory_a_request_or_the_connection_ends_and_nothing_else)
+/* at_once: the answer goes out in one. */
+static void without_memory(int at_once)
 {
     struct es_h3_field f[] = {FIELD("x-a", "1"), FIELD("x-b", "2")};
     int went_well = 0;
@@ -36,7 +37,9 @@ TEST(without_memory_a_request_or_the_connection_ends_and_nothing_else)
             run(&e);
             if (e.server.requests == 1) {
                 (void)es_exchange_inform(e.server.x, 103, f, 2);
-                if (es_exchange_respond(e.server.x, 200, f, 2, 0) == 0) {
+                if (at_once) {
+                    (void)es_exchange_answer(e.server.x, 200, f, 2, "back", 4, NULL, NULL);
+                } else if (es_exchange_respond(e.server.x, 200, f, 2, 0) == 0) {
                     (void)es_exchange_write(e.server.x, "back", 4, NULL, NULL);
                     (void)es_exchange_finish(e.server.x, f, 2);
                 }
@@ -53,4 +56,14 @@ TEST(without_memory_a_request_or_the_connection_ends_and_nothing_else)
         h3_env_free(&e);
     }
     CHECK_INT(went_well, ==, 3);
+}
+
+TEST(without_memory_a_request_or_the_connection_ends_and_nothing_else)
+{
+    without_memory(0);
+}
+
+TEST(an_answer_in_one_too)
+{
+    without_memory(1);
 }
