@@ -430,6 +430,26 @@ net.only("sim", function(env)
     end)
   end)
 
+  env.it("everything arrives across an outage of two seconds", function(network)
+    local peer, client = pair(env, function(x)
+      answer(x, 200, {}, assert(body_of(x)))
+    end)
+    assert(client:request(peer.base)):body()
+    network:blackout(0.05, 2)
+    local tasks = {}
+    for i = 1, 30 do
+      tasks[i] = echo.spawn(function()
+        echo.sleep(i * 0.1)
+        local body = ("%d "):format(i):rep(i * 1000)
+        return assert(assert(client:request(peer.base, { body = body })):body()) == body
+      end)
+    end
+    for _, equal in ipairs(assert(echo.all(tasks))) do
+      assert.is_true(equal)
+    end
+    assert.equal(31, client:connections()[1].requests)
+  end)
+
   for _, loss in ipairs { 0.02, 0.1 } do
     env.it(("everything arrives at %d %% loss"):format(loss * 100), function()
       local peer, client = pair(env, function(x)

@@ -80,6 +80,26 @@ describe("URLs", function()
     end)
   end
 
+  it("of random bytes are URLs or not, and never anything else", function()
+    local pieces = { "https:", "//", "/", "?", "#", "[", "]", "::1", ":", "@", "a", ".", "..", "%", "%2e", "\\", " ", "\0", "\255", "443", "99999", "xn--a" }
+    local seed = 1
+    for _ = 1, 5000 do
+      local text = {}
+      for i = 1, 8 do
+        seed = (seed * 1103515245 + 12345) % 2147483648
+        text[i] = pieces[seed // 65536 % #pieces + 1]
+      end
+      text = table.concat(text)
+      for _, candidate in ipairs { text, "https://a" .. text } do
+        local url, why = urls.parse(candidate)
+        assert(url and not url.target:find "[^!-~]" and url.target:sub(1, 1) == "/" or type(why) == "string", candidate)
+      end
+      local url, why = urls.resolve(base, text)
+      assert(url and not url.target:find "[^!-~]" and url.target:sub(1, 1) == "/" or type(why) == "string", text)
+      assert(not url or urls.parse(url.text).text == url.text, text)
+    end
+  end)
+
   it("lead to other hosts", function()
     assert.equal("https://b:1/x", urls.resolve(base, "//b:1/x").text)
     assert.is_nil(urls.resolve(base, "http://a/"))
