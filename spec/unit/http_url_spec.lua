@@ -81,7 +81,8 @@ describe("URLs", function()
   end
 
   it("of random bytes are URLs or not, and never anything else", function()
-    local pieces = { "https:", "//", "/", "?", "#", "[", "]", "::1", ":", "@", "a", ".", "..", "%", "%2e", "\\", " ", "\0", "\255", "443", "99999", "xn--a" }
+    local pieces = { "https:", "//", "/", "?", "#", "[", "]", "::1", ":", "@", "a", ".", "..", "%", "%2e", "\\", " ", "\0", "\255", "443", "99999",
+      "xn--a" }
     local seed = 1
     for _ = 1, 5000 do
       local text = {}
