@@ -40,12 +40,22 @@ local root -- the context of code that is in no task (set by `with`)
 
 local id_forms = { [8] = { "%016x", "<i8" }, [16] = { "%016x%016x", "<i8i8" } }
 
+local NO_TRACE <const>, NO_SPAN <const> = ("0"):rep(32), ("0"):rep(16)
+
+-- Asking the system for a few bytes at a time costs more than the rest of a span.
+local POOL <const> = 4096
+local pool, used = "", 0
+
 local function random_id(bytes)
   local digits, numbers = id_forms[bytes][1], id_forms[bytes][2]
   local id
   repeat
-    id = digits:format(numbers:unpack(core.random(bytes)))
-  until id:find "[^0]"
+    if used + bytes > #pool then
+      pool, used = core.random(POOL), 0
+    end
+    id = digits:format(numbers:unpack(pool, used + 1))
+    used = used + bytes
+  until id ~= NO_TRACE and id ~= NO_SPAN
   return id
 end
 
@@ -59,6 +69,15 @@ function M.current()
   return root
 end
 
+-- What a traceparent says, when it is one that is not of version 00 alone; nil: it is none.
+local function parse_later(text)
+  local version, trace_id, span_id, flags, rest = text:match "^(%x%x)%-(%x+)%-(%x+)%-(%x%x)(.*)$"
+  if not version or text:find "%u" or version == "ff" or rest ~= "" and (version == "00" or rest:sub(1, 1) ~= "-") then
+    return nil
+  end
+  return trace_id, span_id, flags
+end
+
 --- Reads a traceparent, of version 00 or of a later one that begins alike.
 ---@param text any
 ---@param state? any  tracestate; what is no text of up to 512 bytes is dropped
@@ -67,12 +86,11 @@ function M.parse(text, state)
   if type(text) ~= "string" or #text < 55 or #text > 512 then
     return nil
   end
-  local version, trace_id, span_id, flags, rest = text:match "^(%x%x)%-(%x+)%-(%x+)%-(%x%x)(.*)$"
-  if not version or #trace_id ~= 32 or #span_id ~= 16 or text:find "%u" or version == "ff" then
-    return nil
-  elseif version == "00" and rest ~= "" or rest ~= "" and rest:sub(1, 1) ~= "-" then
-    return nil
-  elseif not trace_id:find "[^0]" or not span_id:find "[^0]" then
+  local trace_id, span_id, flags = text:match "^00%-([%da-f]+)%-([%da-f]+)%-([%da-f][%da-f])$"
+  if not trace_id then
+    trace_id, span_id, flags = parse_later(text)
+  end
+  if not trace_id or #trace_id ~= 32 or #span_id ~= 16 or trace_id == NO_TRACE or span_id == NO_SPAN then
     return nil
   end
   if type(state) ~= "string" or state == "" or #state > 512 or state:find "[%c\127-\255]" then
