@@ -8,7 +8,7 @@ import sys
 from aioquic.asyncio.client import connect
 from aioquic.asyncio.protocol import QuicConnectionProtocol
 from aioquic.h3.connection import H3_ALPN, H3Connection
-from aioquic.h3.events import DataReceived, HeadersReceived
+from aioquic.h3.events import DataReceived, HeadersReceived, WebTransportStreamDataReceived
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.events import ConnectionTerminated, StreamReset
 
@@ -32,7 +32,8 @@ class Answer:
 class Client(QuicConnectionProtocol):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self.http = H3Connection(self._quic)
+        self.http = H3Connection(self._quic, enable_webtransport=True)
+        self.said = {}  # in WebTransport sessions: what the server says first
         self.answers = {}
 
     def quic_event_received(self, event):
@@ -42,12 +43,19 @@ class Client(QuicConnectionProtocol):
             for answer in self.answers.values():
                 self.fail(answer, f"closed with {event.error_code:#x} {event.reason_phrase}")
         for http_event in self.http.handle_event(event):
+            if isinstance(http_event, WebTransportStreamDataReceived):
+                said = self.said.get(http_event.session_id)
+                if said is not None and not said.done() and http_event.data:
+                    said.set_result(http_event.data)
+                continue
             answer = self.answers.get(http_event.stream_id)
             if answer is None:
                 continue
             if isinstance(http_event, HeadersReceived):
                 if answer.headers is None:
                     answer.headers = dict(http_event.headers)
+                    if getattr(answer, "begun", None) is not None and not answer.begun.done():
+                        answer.begun.set_result(None)
                 else:
                     answer.trailers = dict(http_event.headers)
             elif isinstance(http_event, DataReceived):
@@ -59,6 +67,26 @@ class Client(QuicConnectionProtocol):
     def fail(answer, why):
         if not answer.done.done():
             answer.done.set_exception(RuntimeError(why))
+
+    async def session(self, path):
+        """Opens a WebTransport session: its number, and what the server says in it first."""
+        stream = self._quic.get_next_available_stream_id()
+        answer = self.answers[stream] = Answer()
+        said = self.said[stream] = asyncio.get_running_loop().create_future()
+        answer.begun = asyncio.get_running_loop().create_future()
+        self.http.send_headers(
+            stream,
+            [
+                (b":method", b"CONNECT"),
+                (b":scheme", b"https"),
+                (b":authority", b"localhost"),
+                (b":path", path.encode()),
+                (b":protocol", b"webtransport"),
+            ],
+        )
+        self.transmit()
+        await asyncio.wait_for(answer.begun, 100)
+        return stream, answer.status, await asyncio.wait_for(said, 100)
 
     async def request(self, method, path, body=None, fields=(), trailers=None):
         stream = self._quic.get_next_available_stream_id()
@@ -144,6 +172,16 @@ async def trailers_up(client, size, calls):
     want(await client.request("POST", "/trailers", b"x", trailers=[("x-after", "sent")]), 200, b"sent\n")
 
 
+async def webtransport(client, size, calls):
+    session, status, said = await client.session("/echostream")
+    assert status == 200, status
+    assert len(said) > 0
+    # The end of the CONNECT stream is the end of the session; the connection goes on.
+    client._quic.send_stream_data(session, b"", end_stream=True)
+    client.transmit()
+    want(await client.request("GET", "/hello"), 200, b"hello\n")
+
+
 CHECKS = {
     "get": get,
     "head": head,
@@ -157,13 +195,14 @@ CHECKS = {
     "a call": rpc,
     "trailers": trailers_down,
     "trailers of a request": trailers_up,
+    "a WebTransport session": webtransport,
 }
 
 
 async def main(address, size, calls):
     host, port = address.rsplit(":", 1)
     config = QuicConfiguration(is_client=True, alpn_protocols=H3_ALPN, verify_mode=ssl.CERT_NONE, max_data=1 << 24,
-                               max_stream_data=1 << 24)
+                               max_stream_data=1 << 24, max_datagram_frame_size=65536)
     async with connect(host, int(port), configuration=config, create_protocol=Client) as client:
         for name, check in CHECKS.items():
             try:

@@ -15,7 +15,7 @@ local echo = require "echostream"
 
 local dir = arg[1]
 local server = echo.server {
-  bind = "127.0.0.1:0", cert = dir .. "/cert.pem", key = dir .. "/key.pem", quiet = true,
+  bind = "127.0.0.1:0", cert = dir .. "/cert.pem", key = dir .. "/key.pem", quiet = true, webtransport = true,
 }
 
 local PERIOD <const>, PIECE <const> = 251, 64 * 1024

@@ -80,7 +80,8 @@ describe("an HTTP/3 server asked by", function()
     if run("python3 -c 'import aioquic'").code ~= 0 then
       return pending "no python3-aioquic (Debian 13 has it)"
     end
-    prints_what_it_checked("python3 -W ignore spec/foreign/http_python.py", LARGE // 50, CALLS // 5, with("trailers of a request", checks))
+    prints_what_it_checked("python3 -W ignore spec/foreign/http_python.py", LARGE // 50, CALLS // 5,
+      with("a WebTransport session", with("trailers of a request", checks)))
   end)
 
   describe("gtlsclient:", function()
