@@ -82,6 +82,31 @@ net.only("sim", function(env)
       assert.equal("ab", conn:fetch("GET", "/begins").body)
     end)
 
+    env.it("does not wait for ever for the arguments of a method that takes messages", function()
+      local conn = pair(function(server)
+        server:add_rpc("sum", function(_, stream, sum)
+          for frame in stream:frames() do
+            sum = sum + frame.data
+          end
+          return sum
+        end, { stream = "in" })
+        server:rpc_over_http()
+      end, { http = { body_timeout = 5 } })
+      local lines = { "content-type", "application/x-ndjson" }
+      local began = echo.now()
+      local x = conn:begin("POST", "/rpc/sum", lines, true)
+      assert.equal(408, x:status())
+      near(5, echo.now() - began, "the first line")
+      x:release()
+      x = conn:begin("POST", "/rpc/sum", lines, true) -- but the messages may come when they like
+      x:write "[10]\n"
+      echo.sleep(12)
+      x:write "1\n2"
+      x:finish()
+      assert.equal(200, x:status())
+      x:release()
+    end)
+
     env.it("does not wait for ever for a body", function()
       local conn = pair(function(server)
         server:http(function(request)

@@ -333,6 +333,8 @@ net.each(function(env)
     local web = calls.client(server)
     local lines = { ["content-type"] = "application/x-ndjson", accept = "application/x-ndjson" }
     assert.equal("60", web:fetch("POST", "/rpc/sum", { ["content-type"] = "application/x-ndjson" }, "[10]\n1\n2\n\n3").body)
+    assert.equal("30", web:fetch("POST", "/rpc/sum", { ["content-type"] = "application/x-ndjson" }, -- soon, however short the lines are
+      "[10]\n" .. ("\n"):rep(1 << 18) .. "3").body)
     local pieces, i = { "[1", "0]\n1", "\n2\n3", "0\n" }, 0
     assert.equal("330", web:fetch("POST", "/rpc/sum", { ["content-type"] = "application/x-ndjson" }, function()
       i = i + 1

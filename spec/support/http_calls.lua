@@ -26,6 +26,7 @@ function Client:begin(method, path, headers, body)
   end
   request.connection = request.connection or request.peer_addr
   function request.take_any_body() end
+  function request.take_its_time() end
   function request.watch_connection()
     return function()
       return not self.gone

@@ -18,8 +18,10 @@ M.max_cookies = 200
 function M.parse(value)
   local cookies, list = {}, {}
   for piece in (value or ""):gmatch "[^;]+" do
-    local name, text = piece:match "^[ \t]*([^=]-)[ \t]*=[ \t]*(.-)[ \t]*$"
+    local name, text = piece:match "^([^=]*)=(.*)$"
+    name = name and fields.trim(name)
     if name and fields.is_token(name) then
+      text = fields.trim(text)
       text = text:match '^"(.*)"$' or text
       if #list == M.max_cookies then
         return nil, errors.new("resource_exhausted", ("more than %d cookies"):format(M.max_cookies))

@@ -110,10 +110,19 @@ local function close(peer, why)
   peer.near._ud:close(nil, why or "nothing was asked for a while")
 end
 
+-- Of a session that ended before its other end had it: nobody comes for it any more.
+---@private
+function Door:_drop_certificate(mark)
+  if mark then
+    self._certificates[mark] = nil
+  end
+end
+
 ---@private
 function Door:_forget(near)
   for key, peer in pairs(self._peers) do
     if peer.near == near then
+      self:_drop_certificate(peer.mark)
       self._peers[key] = nil
       self._count = self._count - 1
       break
@@ -175,12 +184,13 @@ local function with_certificate(self, who)
     return who.credentials
   end
   self._last_mark = self._last_mark + 1
-  self._certificates[tostring(self._last_mark)] = certificate
-  local credentials = { [MARK] = tostring(self._last_mark) }
+  local mark = tostring(self._last_mark)
+  self._certificates[mark] = certificate
+  local credentials = { [MARK] = mark }
   for name, value in pairs(who.credentials) do
     credentials[name] = name ~= MARK and value or credentials[name]
   end
-  return credentials
+  return credentials, mark
 end
 
 ---@package
@@ -207,20 +217,22 @@ local function open(self, key, who, known_by)
       return nil, err
     end
   end
+  local credentials, mark = with_certificate(self, who)
   local ud, err = core.door(self._server._rec.core, {
     host = self._host,
     server = self._server._host,
     peer_addr = who.request.peer_addr,
     local_addr = self._server.address,
-    credentials = with_certificate(self, who),
+    credentials = credentials,
     instance = instance_of(self, known_by),
     done = nobody,
   })
   if not ud then
+    self:_drop_certificate(mark)
     err.http_status = err.code == "resource_exhausted" and 431 or nil -- more than credentials may be
     return nil, err
   end
-  local peer = { near = self._made, running = 0, last = loop.now(), alive = who.request:watch_connection() }
+  local peer = { near = self._made, running = 0, last = loop.now(), alive = who.request:watch_connection(), mark = mark }
   self._made = nil
   self._peers[key] = peer
   self._count = self._count + 1

@@ -3,6 +3,7 @@
 
 local address = require "echostream.address"
 local errors = require "echostream.errors"
+local http_fields = require "echostream.http.fields"
 local log = require "echostream.log"
 local socket = require "echostream.loop.socket"
 
@@ -47,11 +48,11 @@ local function parse(head)
   end
   local hosts, host = 0, ""
   for field in fields:gmatch "[^\r\n]+" do
-    local name, value = field:match "^([%w!#$%%&'*+.^_`|~-]+):[ \t]*(.-)[ \t]*$"
+    local name, value = field:match "^([%w!#$%%&'*+.^_`|~-]+):(.*)$"
     if not name then
       return nil, 400
     elseif name:lower() == "host" then
-      hosts, host = hosts + 1, value
+      hosts, host = hosts + 1, http_fields.trim(value)
     end
   end
   if hosts > 1 or (hosts == 0 and version == "1.1") then

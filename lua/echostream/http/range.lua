@@ -1,5 +1,7 @@
 --- Ranges of bytes (RFC 9110, section 14).
 
+local fields = require "echostream.http.fields"
+
 local M = {}
 
 ---@class echostream.http.range
@@ -57,7 +59,8 @@ function M.parse(value, size)
     return nil, "ignored"
   end
   local ranges, specs = {}, 0
-  for spec in (set .. ","):gmatch "[ \t]*(.-)[ \t]*," do
+  for spec in set:gmatch "[^,]+" do
+    spec = fields.trim(spec)
     if spec ~= "" then
       specs = specs + 1
       local from, to = spec:match "^(%d*)%-(%d*)$"

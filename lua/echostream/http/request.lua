@@ -259,9 +259,14 @@ function Request:cancelled()
 end
 
 ---@package
---- A body that is a stream of messages may be as long as it likes, and stand still for as long.
+--- A body that is a stream of messages may be as long as it likes.
 function Request:take_any_body()
   self._max_body = math.maxinteger
+end
+
+---@package
+--- And stand still for as long.
+function Request:take_its_time()
   self._x:timeouts(0, 0)
 end
 

@@ -23,6 +23,7 @@ M.keep_alive, M.first = 15, 1
 
 local LINES <const> = "application/x-ndjson"
 local MAX_LINE <const> = 4 << 20
+local MANY <const> = 256 -- pieces of one line
 
 local fail = message.fail
 
@@ -156,27 +157,35 @@ end
 
 -- The lines of a body, as it comes.
 local function lines_of(body)
-  local rest, over = "", false
-  if type(body) == "string" or body == nil then
-    rest, over = body or "", true
+  local text, at = "", 1 -- what came last, and where it goes on
+  local begun, size = {}, 0 -- of a line whose end has not come
+  local over = type(body) == "string" or body == nil
+  if over then
+    text = body or ""
   end
   return function()
     while true do
-      local line, behind = rest:match "^([^\n]*)\n()"
-      if line then
-        rest = rest:sub(behind)
+      local stop = text:find("\n", at, true)
+      if stop or over then
+        begun[#begun + 1] = text:sub(at, (stop or 0) - 1)
+        local line = table.concat(begun)
+        begun, size, at = {}, 0, stop and stop + 1 or #text + 1
         if line:find "%S" then
           return line
+        elseif not stop then
+          return nil
         end
-      elseif over then
-        line, rest = rest, ""
-        return line:find "%S" and line or nil
-      elseif #rest > MAX_LINE then
+      elseif size + #text - at >= MAX_LINE then
         return fail(413, "resource_exhausted", "a line is too long")
       else
+        begun[#begun + 1] = text:sub(at)
+        size, text, at = size + #text - at + 1, "", 1
+        if #begun == MANY then
+          begun = { table.concat(begun) }
+        end
         local piece, err = body()
         if piece then
-          rest = rest .. piece
+          text = piece
         elseif err then
           return nil, errors.from(err)
         else
@@ -276,10 +285,11 @@ function M.serve(rpc, request, response, entry, opts)
   end
   request:take_any_body()
   local next_line = lines_of(request.body)
-  local args, err = arguments_of(next_line)
+  local args, err = arguments_of(next_line) -- in time, for nobody has asked who they are before
   if not args then
     return nil, err
   end
+  request:take_its_time()
   local stream, close = opened(rpc, request, entry, opts, args)
   if not stream then
     return nil, close
