@@ -98,7 +98,7 @@ void es_exchange_begin(struct es_exchange *x)
 
 void es_exchange_later(struct es_exchange *x, int chore, uint64_t code)
 {
-    if (x->aborted && chore == CHORE_ABORT && x->rx_stopped) {
+    if (x->s == NULL || (x->aborted && chore == CHORE_ABORT && x->rx_stopped)) {
         return;
     }
     if ((x->chores & CHORE_ABORT) == 0) { /* the first reason is the one that counts */
@@ -145,6 +145,15 @@ void es_exchange_give_up(struct es_exchange *x, uint64_t stop_code, uint64_t res
     }
 }
 
+/* The peer may ask for more. Whoever never ends its requests, and does not heed that we want no more of them,
+ * would have us keep every stream: for that one the allowance returns when the stream is closed. */
+static void allow_another(struct es_exchange *x)
+{
+    if (x->s != NULL && !x->ours && x->ended) {
+        es_link_stream_done(x->s);
+    }
+}
+
 static void status_text(char text[4], int status)
 {
     text[0] = (char)('0' + status / 100 % 10);
@@ -169,9 +178,7 @@ static void refuse(struct es_exchange *x)
     x->responded = x->tx_fin = 1;
     es_h3_pump(x->h); /* behind it comes what stops the request */
     es_exchange_give_up(x, ES_H3_NO_ERROR, ES_H3_NO_ERROR);
-    if (x->s != NULL) {
-        es_link_stream_done(x->s);
-    }
+    allow_another(x);
 }
 
 void es_exchange_chores(struct es_exchange *x)
@@ -234,7 +241,7 @@ void es_exchange_release(struct es_exchange *x)
             }
         } else {
             es_exchange_give_up(x, ES_H3_NO_ERROR, ES_H3_INTERNAL_ERROR);
-            es_link_stream_done(x->s);
+            allow_another(x);
         }
         es_h3_pump(h);
     }
@@ -311,6 +318,9 @@ int es_exchange_read(struct es_exchange *x, const uint8_t **p, size_t *n)
 
 void es_exchange_consume(struct es_exchange *x, size_t n)
 {
+    if (n > x->rx.n - x->rx_at) { /* it was given up since read() */
+        n = x->rx.n - x->rx_at;
+    }
     x->rx_at += n;
     if (x->h->link != NULL) {
         es_link_hold(x->h->link, -(int64_t)n);
@@ -405,9 +415,7 @@ int es_exchange_inform(struct es_exchange *x, int status, const struct es_h3_fie
 void es_exchange_ended(struct es_exchange *x)
 {
     x->tx_fin = 1;
-    if (x->s != NULL && !x->ours) {
-        es_link_stream_done(x->s);
-    }
+    allow_another(x);
 }
 
 /* The head, and with it what x->tx holds already. */

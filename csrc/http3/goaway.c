@@ -13,24 +13,33 @@ void es_h3_check_idle(struct es_h3 *h)
     }
 }
 
-int es_h3_goaway(struct es_h3 *h, int final)
+int es_h3_say_goaway(struct es_h3 *h)
 {
     int rc = 0;
 
-    if (!es_h3_usable(h)) {
-        return ES_ERR_CLOSED;
-    }
-    if (!final && h->goaway == 0 && h->server) {
-        rc = nghttp3_conn_submit_shutdown_notice(h->nc);
-        h->goaway = 1;
-    } else if (final && h->goaway < 2) {
-        rc = nghttp3_conn_shutdown(h->nc);
-        h->goaway = 2;
-        es_h3_check_idle(h);
+    if (h->bound && h->goaway != 0) {
+        rc = h->goaway == 1 ? nghttp3_conn_submit_shutdown_notice(h->nc) : nghttp3_conn_shutdown(h->nc);
     }
     if (rc != 0) {
         es_h3_fail(h, rc);
         return ES_ERR_NOMEM;
+    }
+    return 0;
+}
+
+int es_h3_goaway(struct es_h3 *h, int final)
+{
+    unsigned level = final ? 2 : h->server;
+
+    if (!es_h3_usable(h)) {
+        return ES_ERR_CLOSED;
+    }
+    if (h->goaway < level) {
+        h->goaway = level & 3;
+        if (es_h3_say_goaway(h) != 0) {
+            return ES_ERR_NOMEM;
+        }
+        es_h3_check_idle(h);
     }
     es_h3_pump(h);
     return 0;

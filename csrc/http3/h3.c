@@ -56,6 +56,7 @@ static struct es_h3 *h3_new(void)
         return NULL;
     }
     h->refs = 1; /* the link's */
+    h->newest = -1;
     es_idmap_init(&h->by_id, (uint64_t)(uintptr_t)h);
     es_list_init(&h->exchanges);
     es_list_init(&h->headless);

@@ -98,6 +98,7 @@ struct es_h3 {
     struct es_close_info info;
     size_t in_flight;
     int64_t peer_streams; /* that the peer may open, as we told nghttp3 */
+    int64_t newest;       /* of its two-way streams; -1: none */
     int server;
     unsigned bits;
     unsigned queued : 1; /* a record is in the queue */
@@ -186,6 +187,7 @@ struct es_exchange {
     unsigned no_body : 1; /* 204, 304 */
     unsigned sorted : 1;  /* its first bytes say that it is a request */
     unsigned rx_fin : 1, rx_stopped : 1;
+    unsigned ended : 1; /* the peer's side of the stream is over, whether or not that was read */
     unsigned tx_fin : 1, tx_stopped : 1, tx_end : 1; /* tx_end: the write under way is the last */
     unsigned tx_blocked : 1;                         /* WRITABLE is owed */
     unsigned rx_waiting : 1;                         /* READABLE is owed */
@@ -268,6 +270,9 @@ void es_h3_pump(struct es_h3 *h); /* hands what nghttp3 has to say to the link, 
 int es_h3_usable(const struct es_h3 *h);
 struct es_exchange *es_h3_find(const struct es_h3 *h, int64_t id);
 void es_h3_check_idle(struct es_h3 *h);
+/* What es_h3_goaway() wants said, once there is a control stream: the library ends the process without one,
+ * and a peer may take its time to allow it. 0 or ES_ERR_NOMEM. */
+int es_h3_say_goaway(struct es_h3 *h);
 
 /* An es_h3 of a client without a binding: nobody is told of anything. Its reference is the link's. */
 int es_h3_attach_client(struct es_link *link, struct es_timers *timers, struct es_h3 **out);

@@ -136,6 +136,16 @@ static int head_byte(struct es_h3_control *c, uint8_t b)
     return 1;
 }
 
+/* The library keeps what is wished for a request until that is over. It never hears of the streams of
+ * sessions, which are none: what is wished for one that is there or gone stops here. */
+static int is_for_nobody(struct es_h3 *h, const uint8_t *p, size_t n)
+{
+    uint64_t id = 0;
+
+    (void)es_varint_get(p, n, &id);
+    return (int64_t)id <= h->newest && es_h3_find(h, (int64_t)id) == NULL;
+}
+
 /* A wish about a request of which the answer may be under way. */
 static void reprioritize(struct es_h3 *h, const uint8_t *p, size_t n)
 {
@@ -165,6 +175,10 @@ static void frame_came(struct es_h3 *h, struct es_link_stream *s)
         code = check(h, c->frame.p + c->head, c->frame.n - c->head);
         if (code != 0) {
             es_h3_close(h, code, "a frame of the control stream that breaks the rules");
+            return;
+        }
+        if (c->type == PRIORITY_UPDATE && is_for_nobody(h, c->frame.p + c->head, c->frame.n - c->head)) {
+            frame_over(c);
             return;
         }
         if (c->type != MAX_PUSH_ID) { /* of no use to a server that promises nothing */

@@ -9,18 +9,20 @@
  * stands still. */
 #include "internal.h"
 
-#define SLOW  64 /* bytes a second: nobody is that slow who wants to get on */
-#define LOOKS 4  /* in a span of body_timeout */
+#define SLOW  64                  /* bytes a second: nobody is that slow who wants to get on */
+#define MOST  ((uint64_t)1 << 32) /* seconds: more would not fit into ns */
+#define LOOKS 4                   /* in a span of body_timeout */
 
 static uint64_t now_of(const struct es_exchange *x)
 {
     return x->h->config->timers->now;
 }
 
-/* Sees to it that the timer fires at `at` at the latest. */
+/* Sees to it that the timer fires at `at` at the latest. Not of a connection that is over: its handlers may
+ * live longer than it does, and nobody would stop the timer again. */
 static void watch(struct es_h3 *h, uint64_t at)
 {
-    if (at == ES_NEVER || (es_timer_running(&h->patience) && h->patience.at <= at)) {
+    if (at == ES_NEVER || !es_h3_usable(h) || (es_timer_running(&h->patience) && h->patience.at <= at)) {
         return;
     }
     if (es_timer_start(h->config->timers, &h->patience, at) != 0) {
@@ -54,7 +56,7 @@ void es_exchange_set_timeouts(struct es_exchange *x, uint64_t answer, uint64_t b
 
 void es_exchange_waits(struct es_exchange *x)
 {
-    uint64_t now = now_of(x), limit = x->body_timeout + x->rx_came * ES_SECOND / SLOW;
+    uint64_t now = now_of(x), limit = x->body_timeout + min(x->rx_came / SLOW, MOST) * ES_SECOND;
 
     if (x->ours || x->rx_since != 0) {
         return;

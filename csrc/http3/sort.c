@@ -43,12 +43,14 @@ int es_h3_fresh(struct es_link_stream *s)
 }
 
 /* The stream is no request (any more). */
-static void forget(struct es_link_stream *s)
+static void forget(struct es_h3 *h, struct es_link_stream *s)
 {
     struct es_exchange *x = es_exchange_of(s);
 
     if (x != NULL) {
-        es_exchange_detach(x); /* the library has not heard of it */
+        es_exchange_detach(x);
+        /* The library has heard of it at most in a PRIORITY_UPDATE that came first. */
+        (void)nghttp3_conn_close_stream(h->nc, s->id, ES_H3_NO_ERROR);
     } else {
         es_free(s->user);
     }
@@ -65,7 +67,7 @@ enum h3_sorted es_h3_sort(struct es_h3 *h, struct es_link_stream *s, const uint8
     switch (read_prefix(k, p, n, &session)) {
     case SESSION:
         es_link_credit(s, k->n);
-        forget(s);
+        forget(h, s);
         es_wt_stream_came(h, s, session);
         return H3_TAKEN;
     case MORE:
@@ -81,7 +83,7 @@ enum h3_sorted es_h3_sort(struct es_h3 *h, struct es_link_stream *s, const uint8
         x->sorted = 1;
         return H3_OURS;
     }
-    forget(s);
+    forget(h, s);
     es_h3_close(h, ES_H3_STREAM_CREATION_ERROR, "a server opens no two-way streams");
     return H3_TAKEN;
 }

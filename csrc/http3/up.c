@@ -34,6 +34,9 @@ static void bind_streams(struct es_h3 *h)
         return;
     }
     h->bound = 1;
+    if (es_h3_say_goaway(h) != 0) { /* asked for meanwhile */
+        return;
+    }
     es_h3_tell(h, h->established ? ES_H3_OPEN : ES_H3_EARLY);
     es_h3_pump(h);
 }
@@ -102,6 +105,9 @@ static void on_stream_opened(void *user, struct es_link_stream *s, int dir)
         es_h3_close(h, ES_H3_STREAM_CREATION_ERROR, "a server opens no two-way streams");
         return;
     }
+    if (s->id > h->newest) {
+        h->newest = s->id;
+    }
     /* The library wants to know which streams PRIORITY_UPDATE may name before they are opened. */
     if (s->id / 4 + ES_H3_STREAMS_AHEAD / 2 > h->peer_streams) {
         h->peer_streams = s->id / 4 + ES_H3_STREAMS_AHEAD;
@@ -162,6 +168,9 @@ static void read_stream(struct es_h3 *h, struct es_link_stream *s, const uint8_t
         es_h3_oneway_data(h, s, p, n, fin);
         es_h3_pump(h);
         return;
+    }
+    if (x != NULL && fin) {
+        x->ended = 1;
     }
     if (x == NULL || x->rx_stopped) { /* nobody reads it any more */
         if (n > 0) {
@@ -287,6 +296,7 @@ static void on_stream_reset(void *user, struct es_link_stream *s, uint64_t code)
         }
         return;
     }
+    x->ended = 1;
     if (h->server && !x->tx_fin && is_glitch(h, GLITCH_ABORT, "too many requests that were given up")) {
         return;
     }

@@ -142,7 +142,7 @@ static void adopt(struct es_wt *w, struct wt_stream *ws)
 
 static void start_stray_timer(struct es_h3 *h)
 {
-    if (!es_list_empty(&h->strays) && !es_timer_running(&h->stray_timer) &&
+    if (!es_list_empty(&h->strays) && es_h3_usable(h) && !es_timer_running(&h->stray_timer) &&
         es_timer_start(h->config->timers, &h->stray_timer,
                        es_container_of(h->strays.next, struct wt_stream, node)->until) != 0) {
         es_h3_close(h, ES_H3_INTERNAL_ERROR, "out of memory");

@@ -152,10 +152,11 @@ static void conn_over(struct es_lh3 *c)
 
 /* ---- events: Lua from here on ---- */
 
-static void begin(lua_State *L, struct es_lh3 *c, struct es_exchange *x)
+static void begin(lua_State *L, struct es_lh3 *c, struct es_exchange *x, int *begun)
 {
     lua_rawgeti(L, LUA_REGISTRYINDEX, c->app->fn_ref);
     struct es_lexchange *box = es_lua_push_exchange(L, c, x);
+    *begun = 1; /* the userdata has it, whatever is raised from here on */
     struct es_task *t = es_task_call(L, c->app->loop, 1);
     box->task = t; /* the userdata lives: its task has it */
     if (t != NULL)
@@ -228,8 +229,7 @@ static int event_body(lua_State *L)
         struct es_lh3 *c = es_h3_user(es_exchange_h3(x));
 
         if ((t->bits & ES_EX_REQUEST) != 0) {
-            begin(L, c, x);
-            t->begun = 1;
+            begin(L, c, x, &t->begun);
         }
         exchange_event(L, c, x, t->bits);
     } else {
@@ -461,10 +461,11 @@ static int conn_request(lua_State *L)
     es_lua_opt_string(L, 2, "protocol", &t.protocol, NULL);
     struct es_h3_field few[ES_LH3_FEW];
     const struct es_h3_field *f = es_lua_h3_fields(L, 3, few, &n);
+    /* The userdata first: making it may raise, a request cannot be undone. It may also collect the last
+     * exchange of a connection that is over, and with it that. */
+    struct es_lexchange *box = es_lua_exchange_box(L, c);
     if (c->h == NULL)
         return es_lua_h3_closed(L, c);
-    /* The userdata first: making it may raise, a request cannot be undone. */
-    struct es_lexchange *box = es_lua_exchange_box(L, c);
     int rc = es_h3_request(c->h, &t, f, n, lua_toboolean(L, 4), NULL, &x);
     if (rc == 0) {
         es_lua_exchange_fill(L, box, x);
