@@ -198,6 +198,27 @@ net.each(function(env)
     assert.same({ "resource_exhausted", 429 }, { ask("who", "s3cret") })
   end)
 
+  it("gives nobody more by other credentials, of which no more is kept than a bit", function()
+    local server = env.server(nil, function(server)
+      server:plugin(echo.plugins.rate_limit { rate = 0.001, burst = 3 })
+      server:add_rpc("who", function() return "somebody" end)
+    end)
+    local web = calls.client(server)
+    for i = 1, 5 do -- nobody here looks at them
+      local _, err = web:call("who", { authorization = "Bearer " .. i })
+      assert.equal(i > 3 and "resource_exhausted" or nil, err and err.code)
+    end
+    assert.equal("somebody", (calls.client(server, nil, { peer_addr = "192.0.2.9:1" }):call "who"))
+    collectgarbage()
+    local before = collectgarbage "count"
+    for i = 1, 300 do
+      local _, _, answer = web:call("who", { authorization = i .. ("x"):rep(60000) })
+      assert.equal(431, answer.status)
+    end
+    collectgarbage()
+    assert.is_true(collectgarbage "count" - before < 9000)
+  end)
+
   it("counts calls, keeps limits, and knows repeated calls again", function()
     local ran = 0
     local server = env.server({ dedupe = true }, function(server)

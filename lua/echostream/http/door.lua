@@ -17,8 +17,9 @@ local M = {}
 --- Seconds that a session stays open without calls, how often they are looked at, and how many there may be.
 M.idle, M.look, M.max_sessions = 30, 5, 1024
 
--- Of credentials: so many instances are remembered, by which retries are known again.
-local MAX_INSTANCES <const> = 4096
+-- Of credentials: so many instances are remembered, by which retries are known again, and so many bytes of them together, for whoever
+-- calls says what they are.
+local MAX_INSTANCES <const>, MAX_BYTES <const> = 4096, 4 << 20
 
 ---@class echostream.http.door
 local Door = { __name = "echostream.http.door" }
@@ -38,8 +39,9 @@ function M.new(server)
     _peers = {},     -- by key
     _count = 0,
     _instances = {}, -- by credentials
-    _queue = {},     -- of the keys of _instances, oldest first
-    _next = 1,
+    _queue = {},     -- of the keys of _instances, oldest first,
+    _first = 1, _last = 0, -- from here to there
+    _bytes = 0,
     _certificates = {}, -- by mark, until their sessions have them
     _last_mark = 0,
     _timer = nil,
@@ -95,13 +97,13 @@ local function instance_of(self, credentials)
   local instance = self._instances[credentials]
   if not instance then
     instance = core.random(16)
-    local old = self._queue[self._next]
-    if old then
-      self._instances[old] = nil
+    self._last, self._bytes = self._last + 1, self._bytes + #credentials
+    self._queue[self._last], self._instances[credentials] = credentials, instance
+    while self._last - self._first >= MAX_INSTANCES or self._bytes > MAX_BYTES do
+      local old = self._queue[self._first]
+      self._queue[self._first], self._instances[old] = nil, nil
+      self._first, self._bytes = self._first + 1, self._bytes - #old
     end
-    self._queue[self._next] = credentials
-    self._next = self._next % MAX_INSTANCES + 1
-    self._instances[credentials] = instance
   end
   return instance
 end

@@ -14,7 +14,8 @@ local M = {}
 ---@field burst? number  tokens in a bucket at most, and in the beginning (default: `rate`, at least 1)
 ---@field per? string|string[]|fun(call: echostream.middleware.call): any  who shares a bucket: "session", "address" (IPv6: the /64),
 --- "identity" (of those without one, and anonymous ones: the address), "method", "all"; a list: who has all of them in common; or a function that
---- returns a string (512 bytes of it count), number or boolean, and nil for no limit (default: "session")
+--- returns a string (512 bytes of it count), number or boolean, and nil for no limit. Over HTTP "session" is the connection for those
+--- without an identity (default: "session")
 ---@field only? string[]  names of what is limited, or beginnings and "*" (default: everything)
 ---@field kinds? string[]  of "rpc", "event" and "stream" (default: all three)
 ---@field direction? "in"|"out"  "out": our own calls (default: "in")
@@ -37,8 +38,16 @@ local MAX_KEY <const> = 512 -- bytes of a key that count: peers may choose it
 
 local keys = {}
 
+local function is_known(session)
+  return parts.who(session) ~= nil and not session:get "auth.anonymous"
+end
+
+-- Over HTTP a peer gets another session for each set of credentials that it shows: those that nobody looked at must not be new buckets.
 function keys.session(call)
   local session = call.session
+  if session and session.door == "h3" and not is_known(session) then
+    return session.peer_addr
+  end
   return session and session.id or 0
 end
 
@@ -48,11 +57,10 @@ end
 
 function keys.identity(call)
   local session = call.session
-  local who = parts.who(session)
-  if not who or session:get "auth.anonymous" then
+  if not session or not is_known(session) then
     return parts.address(session)
   end
-  return "=" .. who -- no address begins so
+  return "=" .. parts.who(session) -- no address begins so
 end
 
 function keys.method(call)
