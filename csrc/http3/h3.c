@@ -63,6 +63,7 @@ static struct es_h3 *h3_new(void)
     es_list_init(&h->chores);
     es_list_init(&h->waiting);
     es_list_init(&h->oneways);
+    es_list_init(&h->fresh);
     es_list_init(&h->sessions);
     es_list_init(&h->wt_due);
     es_list_init(&h->strays);

@@ -26,7 +26,8 @@ struct es_h3_prefix {
 };
 
 struct h3_fresh {
-    struct h3_any any;
+    struct h3_any any; /* first */
+    struct es_list all;
     struct es_h3_prefix prefix;
 };
 
@@ -79,6 +80,7 @@ struct es_h3 {
     int64_t out_id[H3_OUT];       /* as the library knows them */
     struct es_h3_control control; /* the peer's */
     struct es_list oneways;       /* owned: the peer's one-way streams */
+    struct es_list fresh;         /* owned: h3_fresh.all */
     struct es_idmap by_id;        /* exchanges whose stream lives */
     struct es_list exchanges;     /* the same, in the order of their beginning */
     struct es_list headless;      /* the peer's, without a whole head, the oldest first */
@@ -286,7 +288,8 @@ enum h3_sorted {
 /* The first bytes of a two-way stream of the peer's. */
 enum h3_sorted es_h3_sort(struct es_h3 *h, struct es_link_stream *s, const uint8_t **p, size_t *n, int fin,
                           struct es_h3_prefix *kept);
-int es_h3_fresh(struct es_link_stream *s); /* of a server; 0 or ES_ERR_NOMEM */
+int es_h3_fresh(struct es_h3 *h, struct es_link_stream *s); /* of a server; 0 or ES_ERR_NOMEM */
+void es_h3_fresh_del(struct h3_fresh *f);
 
 /* settings.c */
 /* `in`: what nghttp3 writes at the beginning of our control stream. out: the same, with the settings of

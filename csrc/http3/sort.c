@@ -30,7 +30,7 @@ static int read_prefix(struct es_h3_prefix *k, const uint8_t **p, size_t *n, uin
     return MORE;
 }
 
-int es_h3_fresh(struct es_link_stream *s)
+int es_h3_fresh(struct es_h3 *h, struct es_link_stream *s)
 {
     struct h3_fresh *f = es_calloc(1, sizeof *f);
 
@@ -38,8 +38,15 @@ int es_h3_fresh(struct es_link_stream *s)
         return ES_ERR_NOMEM;
     }
     f->any.kind = H3_FRESH;
+    es_list_push(&h->fresh, &f->all);
     s->user = f;
     return 0;
+}
+
+void es_h3_fresh_del(struct h3_fresh *f)
+{
+    es_list_remove(&f->all);
+    es_free(f);
 }
 
 /* The stream is no request (any more). */
@@ -52,7 +59,7 @@ static void forget(struct es_h3 *h, struct es_link_stream *s)
         /* The library has heard of it at most in a PRIORITY_UPDATE that came first. */
         (void)nghttp3_conn_close_stream(h->nc, s->id, ES_H3_NO_ERROR);
     } else {
-        es_free(s->user);
+        es_h3_fresh_del(s->user);
     }
     s->user = NULL;
 }

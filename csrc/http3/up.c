@@ -1,6 +1,5 @@
 /* What the link says, sorted by what hangs on the stream. */
 #include <string.h>
-#include "../base/mem.h"
 #include "internal.h"
 
 #define GLITCH_ABORT 16 /* points: a request that was given up before it was answered */
@@ -96,7 +95,7 @@ static void on_stream_opened(void *user, struct es_link_stream *s, int dir)
         return;
     }
     if (h->wt && !h->server) {
-        if (es_h3_fresh(s) != 0) {
+        if (es_h3_fresh(h, s) != 0) {
             es_h3_close(h, ES_H3_INTERNAL_ERROR, "out of memory");
         }
         return;
@@ -386,7 +385,7 @@ static void on_stream_closed(void *user, struct es_link_stream *s)
     if (es_h3_is(s, H3_ONEWAY)) {
         es_h3_oneway_closed(s->user);
     } else if (es_h3_is(s, H3_FRESH)) {
-        es_free(s->user);
+        es_h3_fresh_del(s->user);
     } else if (es_h3_is(s, H3_WT_STREAM)) {
         es_wt_stream_closed(h, s);
         return;
@@ -462,6 +461,10 @@ static void on_closed(void *user, const struct es_close_info *info)
     es_list_foreach(it, &h->oneways)
     {
         es_h3_oneway_closed(es_container_of(it, struct es_h3_oneway, all));
+    }
+    es_list_foreach(it, &h->fresh)
+    {
+        es_h3_fresh_del(es_container_of(it, struct h3_fresh, all));
     }
     es_buf_free(&h->control.frame);
     es_h3_delete_library(h);

@@ -104,6 +104,23 @@ static void wt_del(struct es_wt *w)
     es_free(w);
 }
 
+/* What the protocol had of the connection's, which may go on: it cannot give it back any more. */
+static void give_back(struct es_wt *w)
+{
+    struct es_link *l = w->h->link;
+
+    if (l == NULL || w->h->closed) {
+        return;
+    }
+    es_link_hold(l, -w->held);
+    w->held = 0;
+    for (int dir = 0; dir < 2; dir++) {
+        for (; w->kept[dir] > 0; w->kept[dir]--) {
+            es_link_allow(l, dir);
+        }
+    }
+}
+
 /* The protocol's last word. */
 static void wt_end(struct es_wt *w, const struct es_close_info *info)
 {
@@ -117,6 +134,7 @@ static void wt_end(struct es_wt *w, const struct es_close_info *info)
     if (!es_list_empty(&h->sessions) && h->sessions.next->next != &h->sessions) {
         es_link_set_tally(w->link.base, tally); /* the other sessions' bytes go on being counted */
     }
+    give_back(w);
     wt_streams_drop(w);
     if (w->x != NULL && h->link != NULL && !h->closed) {
         (void)es_exchange_finish(w->x, NULL, 0);

@@ -49,6 +49,8 @@ struct es_wt {
     struct wt_capsules capsules;
     struct es_close_info info; /* from WT_CLOSING on */
     enum wt_state state;
+    int64_t held;      /* bytes that the protocol says it holds, of what the connection may */
+    size_t kept[2];    /* allowances that it has still to give back */
     unsigned bits;     /* what the exchange said */
     unsigned said : 1; /* the closing capsule and FIN are written */
     unsigned over : 1; /* and acknowledged, or it took too long */

@@ -411,15 +411,20 @@ static void op_stream_done(struct es_link_stream *s)
 
 static int op_stream_keep(struct es_link_stream *s)
 {
-    return es_link_stream_keep(stream_of(s)->below);
+    struct wt_stream *ws = stream_of(s);
+    int kept = es_link_stream_keep(ws->below);
+
+    ws->w->kept[ws->uni ? ES_DIR_UNI : ES_DIR_BIDI] += (size_t)kept;
+    return kept;
 }
 
 static void op_allow(struct es_link *l, int dir)
 {
-    struct es_h3 *h = wt_of(l)->h;
+    struct es_wt *w = wt_of(l);
 
-    if (h->link != NULL) {
-        es_link_allow(h->link, dir);
+    w->kept[dir] -= w->kept[dir] > 0;
+    if (w->h->link != NULL) {
+        es_link_allow(w->h->link, dir);
     }
 }
 
@@ -445,10 +450,11 @@ static void op_reset(struct es_link_stream *s, uint64_t code)
 
 static void op_hold(struct es_link *l, int64_t delta)
 {
-    struct es_h3 *h = wt_of(l)->h;
+    struct es_wt *w = wt_of(l);
 
-    if (h->link != NULL) {
-        es_link_hold(h->link, delta);
+    w->held += delta;
+    if (w->h->link != NULL) {
+        es_link_hold(w->h->link, delta);
     }
 }
 

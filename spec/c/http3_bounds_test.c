@@ -171,3 +171,56 @@ TEST(requests_without_an_end_make_no_room_for_more)
     CHECK_INT(es_link_open(w.raw.link, ES_DIR_BIDI, NULL, &s), ==, 0);
     wt_free(&w);
 }
+
+/* A session that ends in the middle of things has bytes of the connection's budget, and room for streams. */
+TEST(a_session_gives_back_what_it_had_of_its_connection)
+{
+    enum { ROOM = 5 };
+    struct es_link_stream *ask, *s;
+    struct es_link *l;
+
+    wt_init(&w);
+    es_pair_limits(w.h.pair, ROOM, 16, (size_t)256 * 1024, 1200);
+    raw_start(&w.h, &w.raw, "00 04 07 33 01 ab 60 37 42 01");
+    l = es_pair_link(w.h.pair, 1);
+    wt_say(&w, "B " WT_ASK);
+    ask = w.raw.stream;
+    REQUIRE(w.server.established == 1);
+    for (int i = 1; i < ROOM; i++) {
+        wt_say(&w, "B! 4041 00 'x'");
+        REQUIRE(w.server.stream != NULL);
+        CHECK_INT(es_link_stream_keep(w.server.stream), ==, 1);
+        CHECK_INT(es_link_write(w.server.stream, NULL, 0, 1), ==, 0);
+        wt_run(&w);
+    }
+    es_link_allow(w.server.link, ES_DIR_BIDI); /* one comes back in time */
+    wt_say(&w, "B! 4041 00 'x'");
+    CHECK_INT(es_link_open(w.raw.link, ES_DIR_BIDI, NULL, &s), ==, ES_ERR_LIMIT);
+    es_link_hold(w.server.link, 5000);
+    es_link_hold(w.server.link, -1000);
+    CHECK_INT(l->held, >=, 4000);
+    CHECK_INT(es_link_write(ask, NULL, 0, 1), ==, 0);
+    wt_run(&w);
+    CHECK_INT(w.server.closed, ==, 1);
+    CHECK_INT(l->held, ==, 0);
+    for (int i = 0; i < ROOM; i++) {
+        CHECK_INT(es_link_open(w.raw.link, ES_DIR_BIDI, NULL, &s), ==, 0);
+    }
+    CHECK_INT(es_link_open(w.raw.link, ES_DIR_BIDI, NULL, &s), ==, ES_ERR_LIMIT);
+    wt_free(&w);
+}
+
+TEST(a_stream_of_a_server_that_says_too_little_goes_with_the_connection)
+{
+    struct es_link_stream *s;
+    uint64_t before;
+
+    wt_start(&w);
+    before = in_use();
+    REQUIRE(es_link_open(es_pair_link(w.h.pair, 1), ES_DIR_BIDI, NULL, &s) == 0);
+    CHECK_INT(es_link_write(s, "\x40", 1, 0), ==, 0);
+    wt_run(&w);
+    CHECK_INT(w.client.closed, ==, 0);
+    CHECK_INT(in_use(), >, before);
+    wt_free(&w); /* what is left is found by those who look for leaks */
+}
