@@ -59,7 +59,8 @@ function M.parse(where, text, default_host)
   else
     host, port = text:match("^([^:]*):(%d+)$")
     if not host then
-      bad(where, text, M.literal(text) == "ip6" and "an IPv6 address with a port needs brackets" or "there is no port")
+      bad(where, text, text:find("://", 1, true) and "it is a URL, and an address is no more than its host and port"
+        or M.literal(text) == "ip6" and "an IPv6 address with a port needs brackets" or "there is no port")
     end
     if host == "" then
       host = default_host

@@ -149,12 +149,13 @@ local function no_option(cmd, word)
 end
 
 -- The words that a command wants, as its usage has them: "call ADDR METHOD [JSON]…" wants ADDR and METHOD.
-local function missing(cmd, given)
+-- `swallowed`: what the last word went to, when an option took it: "serve --dashboard app.lua" lacks an ADDR rather than the FILE.
+local function missing(cmd, given, swallowed)
   local wanted = {}
   for word in cmd.usage:gsub("%b[]", ""):gmatch "%f[%S](%u+)%f[%s%z]" do
     wanted[#wanted + 1] = word
   end
-  return ("%s %s missing"):format(table.concat(wanted, " and ", given + 1, cmd.min), cmd.min - given == 1 and "is" or "are")
+  return ("%s %s missing"):format(table.concat(wanted, " and ", given + 1, cmd.min), cmd.min - given == 1 and "is" or "are") .. (swallowed or "")
 end
 
 --- Takes the arguments of a command apart: `--name value`, `--name=value`, flags and positional ones in any order; after
@@ -164,10 +165,11 @@ end
 ---@param first? integer
 ---@return table? options, string[]|string positional or what is wrong
 function M.parse(cmd, argv, first)
-  local given, positional, only_positional = {}, {}, false
+  local given, positional, only_positional, swallowed = {}, {}, false, nil
   local i = first or 1
   while i <= #argv do
     local word = argv[i]
+    swallowed = nil
     if only_positional or word == "-" or not word:find("^%-") or word:find("^%-[%d.]") then
       positional[#positional + 1] = word
       if cmd.rest_after and #positional >= cmd.rest_after then
@@ -192,6 +194,7 @@ function M.parse(cmd, argv, first)
         if not value then
           i = i + 1
           value = argv[i]
+          swallowed = value and (" (%s was taken as the %s of --%s)"):format(value, spec.value, name)
         end
         if not value then
           return nil, ("--%s wants a value: %s"):format(name, spec.value)
@@ -205,7 +208,7 @@ function M.parse(cmd, argv, first)
     i = i + 1
   end
   if not given.help and #positional < cmd.min then
-    return nil, missing(cmd, #positional)
+    return nil, missing(cmd, #positional, swallowed)
   elseif not given.help and #positional > cmd.max then
     return nil, ("too many arguments: %s"):format(positional[cmd.max + 1])
   end

@@ -28,7 +28,7 @@ describe("addresses", function()
       ["1.2.3.4:999999"] = "ports end at 65535",
       ["[1.2.3.4]:5"] = "only IPv6",
       ["a b:5"] = "no host name has",
-      ["http://x:5"] = "there is no port",
+      ["http://x:5"] = "it is a URL",
       [""] = "there is no port",
       ["host:"] = "there is no port",
     } do

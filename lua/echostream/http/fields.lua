@@ -159,6 +159,11 @@ function M.is_fields(value)
   return getmetatable(value) == Fields
 end
 
+-- `headers["x"] = "y"` would say nothing to anybody.
+function Fields.__newindex(_, name)
+  error(("http.fields: a field is set by fields:set(%s, value)"):format(errors.show(name)), 2)
+end
+
 --- The value of a name: of several lines, all of them joined (RFC 9110, section 5.3). `set-cookie` is never joined: its first.
 ---@param name string
 ---@return string?

@@ -71,8 +71,17 @@ local function list_of(given)
   return fields.list_of(fields.is_fields(given) and given or fields.new(given))
 end
 
+-- `response.headers = { … }`: a handler may do that as well.
+local function own_headers(self)
+  local headers = rawget(self, "headers")
+  if headers ~= nil and not fields.is_fields(headers) then
+    self.headers = fields.new(headers)
+  end
+end
+
 -- Sends the head.
 local function begin(self, fin)
+  own_headers(self)
   local headers, host = self.headers, self._request._host
   if not headers:has "date" then
     headers:set("date", date_now())
@@ -202,15 +211,21 @@ local function send_plain(self, body)
   return self._x:answer(self.status, list, body)
 end
 
+-- Statuses that go with a body. What is no status at all is told so by `message.finish`.
+local function has_body(status)
+  return status == 200 or (math.type(status) == "integer" and status > 200 and status ~= 204 and status ~= 205 and status ~= 304)
+end
+
 local function send(self)
   local body, status, request = self.body, self.status, self._request
+  own_headers(self)
   local compress = request._host.compress
   if compress and self.compress ~= false then
     coding.apply(request, self, compress.threshold, compress.level)
     body = self.body
   end
-  if type(body) == "string" and body ~= "" and not rawget(self, "headers") and not self.trailers and status >= 200 and status ~= 204
-    and status ~= 205 and status ~= 304 and request.method ~= "HEAD" then
+  if type(body) == "string" and body ~= "" and not rawget(self, "headers") and not self.trailers and has_body(status)
+    and request.method ~= "HEAD" then
     local ok, err = send_plain(self, body)
     if ok or err ~= "again" then
       return ok, err

@@ -4,6 +4,7 @@
 
 local core = require "echostream.core"
 local errors = require "echostream.errors"
+local fields = require "echostream.http.fields"
 local http_errors = require "echostream.http.errors"
 local log = require "echostream.log"
 local requests = require "echostream.http.request"
@@ -27,6 +28,9 @@ end
 local of_body = { "content-length", "content-encoding", "content-range", "etag", "last-modified", "cache-control", "accept-ranges" }
 
 local function refuse(response, err)
+  if not fields.is_fields(response.headers) then -- a handler put something else there
+    response.headers = nil
+  end
   local headers = response.headers
   for _, name in ipairs(of_body) do
     headers:remove(name)
@@ -44,6 +48,18 @@ local function expects_more(x)
   return expected and expected:lower() ~= "100-continue"
 end
 
+-- What is wrong with what a handler returned, if it is no string. 204 would tell the client that all is well.
+local function returned_by_mistake(response, result, err)
+  if result == nil and err ~= nil and not response._finished then
+    return ("it returned nil and %s, which is no error object (echo.error makes one)"):format(errors.show(err))
+  elseif response.begun or response._finished or response.body ~= nil or response.status ~= 200 then
+    return nil
+  elseif type(result) == "number" or (type(result) == "table" and getmetatable(result) == nil) then
+    return ("it returned %s, which is no body: return a string, or say response:json(value); a status is set as response.status")
+      :format(errors.show(result))
+  end
+end
+
 local function answer(self, request, response)
   if expects_more(request._x) then -- RFC 9110, section 10.1.1
     local err = errors.new("failed_precondition", "nobody here can do what is expected")
@@ -51,9 +67,16 @@ local function answer(self, request, response)
     error(err, 0)
   end
   local result, err = self.registry.chain(request, response)
-  if result == nil and errors.is_error(err) then
-    error(err, 0)
-  elseif type(result) == "string" and response.body == nil and not response.begun then
+  if type(result) ~= "string" then
+    if result == nil and errors.is_error(err) then
+      error(err, 0)
+    end
+    local mistake = returned_by_mistake(response, result, err)
+    if mistake then
+      note(request, "the handler made no response: " .. mistake)
+      error(errors.new("internal", "the handler failed"), 0)
+    end
+  elseif response.body == nil and not response.begun then
     response.body = result
   end
   local ok, problem = responses.complete(response)
