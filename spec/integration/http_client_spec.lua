@@ -1,4 +1,5 @@
 -- echo.http.request and echo.http.client, against our own server and against one that does what it is told to.
+local certs = require "spec.support.certs"
 local echo = require "echostream"
 local h3_peer = require "spec.support.h3_peer"
 local net = require "spec.support.net"
@@ -329,6 +330,27 @@ net.each(function(env)
       assert.equal(second.base .. "/end", response.url)
       response = assert(client:request(peer.base .. "/302/end", { headers = { authorization = "secret" } }))
       assert.equal("secret", response.headers:get "x-secret")
+    end)
+
+    env.it("take no certificate to another origin", function()
+      local who = certs.issue(nil, { names = { "ann" } })
+      local function serve(bind)
+        return env.server({ require_client_cert = true, bind = bind }, function(server)
+          server:http(function(request, response)
+            if request.query.to then
+              return response:redirect(request.query.to)
+            end
+            return request.peer_cert.pin
+          end)
+        end)
+      end
+      local first, second = serve(), serve(env.kind == "sim" and "10.0.0.2:5001" or nil)
+      local client <close> = echo.http.client { pin = { first.pin, second.pin }, cert = who.cert, key = who.key }
+      local base, other = "https://" .. first.address, "https://" .. second.address
+      local shown = assert(assert(client:request(base)):body())
+      assert.equal(shown, assert(client:request(other)):body()) -- whoever is asked may see it
+      assert.equal(shown, assert(client:request(base, { query = { to = "/" } })):body())
+      assert.is_nil((client:request(base, { query = { to = other } })))
     end)
   end)
 end)

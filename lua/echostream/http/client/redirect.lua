@@ -32,8 +32,21 @@ function M.target(url, status, headers)
   return target
 end
 
+-- So is the certificate that says who asks: connections that show none are others.
+local function without_certificate(settings)
+  if not (settings and settings.cert) then
+    return settings
+  end
+  local bare = {}
+  for key, value in pairs(settings) do
+    bare[key] = value
+  end
+  bare.cert, bare.key, bare.id = nil, nil, settings.id .. " without a certificate"
+  return bare
+end
+
 --- The request that follows.
----@param request table  has method, headers, body, trailers
+---@param request table  has method, headers, body, trailers, settings
 ---@param status integer
 ---@param from echostream.http.url
 ---@param to echostream.http.url
@@ -55,7 +68,7 @@ function M.follow(request, status, from, to)
       { status = status, location = to.text })
   end
   if from.origin ~= to.origin then
-    next_request.authority = nil
+    next_request.authority, next_request.settings = nil, without_certificate(request.settings)
     for _, name in ipairs(private) do
       next_request.headers:remove(name)
     end
