@@ -75,9 +75,13 @@ local function check_value(where, name, value)
 end
 
 --- Makes fields. Raises on names and values that HTTP does not have.
----@param from? table<string, string|integer|string[]>|{ [1]: string, [2]: string }[]  a map, or a list of pairs
+---@param from? table<string, string|integer|string[]>|{ [1]: string, [2]: string }[]|echostream.http.fields  a map, a list of pairs, or
+--- fields, which are copied
 ---@return echostream.http.fields
 function M.new(from)
+  if M.is_fields(from) then
+    return from--[[@as echostream.http.fields]]:copy()
+  end
   local self = setmetatable({ _list = {} }, Fields)
   if from then
     if type(from) ~= "table" then

@@ -243,15 +243,21 @@ end
 --- Sends the whole response now. Without it this happens when the handler has returned.
 ---@param body? string|echostream.http.body  default the field `body`
 ---@param status? integer
----@param headers? table<string, string|string[]>  are set beside those that are there
+---@param headers? table<string, string|string[]>|echostream.http.fields  are set beside those that are there
 ---@return true|nil ok, echostream.error? err
 function Response:send(body, status, headers)
   if self.begun then
     return nil, errors.new("failed_precondition", "the request was answered before")
   end
   self.status = status or self.status
-  for name, value in pairs(headers or {}) do
-    self.headers:set(name, value)
+  if fields.is_fields(headers) then
+    for name in headers:each() do
+      self.headers:set(name, headers:all(name))
+    end
+  else
+    for name, value in pairs(headers or {}) do
+      self.headers:set(name, value)
+    end
   end
   if body ~= nil then
     self.body = body

@@ -157,10 +157,12 @@ local function decoded(self, limit)
     return nil, err
   end
   local value, behind = codec.json.unpack(text)
-  if value == nil then
+  if math.type(behind) ~= "integer" then
     return nil, errors.new("serialization", "the body is no JSON: " .. errors.from(behind).message)
   elseif text:find("%S", behind) then
     return nil, errors.new("serialization", ("the body is no JSON: there is more behind the value, at byte %d"):format(behind))
+  elseif value == nil then
+    value = codec.null
   end
   return value
 end
@@ -168,7 +170,7 @@ end
 --- The body, decoded as JSON; whatever `content-type` says.
 ---@param limit? integer  as of `answer:body`
 ---@param callback? fun(value: any, err: echostream.error?)
----@return any value
+---@return any value  null: `echo.null`
 ---@return echostream.error? err  `serialization`: it is no JSON
 function Answer:json(limit, callback)
   limit, callback = limit_of("answer:json", self, limit, callback)
