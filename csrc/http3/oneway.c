@@ -17,8 +17,9 @@ enum {
     PRIORITY_UPDATE_PUSH = 0xf0701
 };
 
-#define MAX_SETTINGS ((uint64_t)4096) /* bytes; a browser sends about 50 */
-#define MAX_PRIORITY ((uint64_t)128)  /* longer ones are passed over: a wish may be */
+#define MAX_SETTINGS   ((uint64_t)4096) /* bytes; a browser sends about 50 */
+#define GLITCH_UNKNOWN 4                /* points: a stream of a kind that nobody knows */
+#define MAX_PRIORITY   ((uint64_t)128)  /* longer ones are passed over: a wish may be */
 
 /* ---- frames of the control stream ---- */
 
@@ -285,8 +286,13 @@ static void identified(struct es_h3 *h, struct es_link_stream *s, struct es_h3_o
     if (w->kind == KIND_SESSION && h->wt) {
         return;
     }
-    if (w->kind > KIND_DECODER) { /* RFC 9114 6.2: nobody here knows it */
+    if (w->kind >
+        KIND_DECODER) { /* RFC 9114 6.2: nobody here knows it. Browsers open one, to see that borne */
         es_link_stop(s, ES_H3_STREAM_CREATION_ERROR);
+        if (h->server && es_link_glitch(h->link, h->config->timers->now, GLITCH_UNKNOWN,
+                                        "too many streams of unknown kinds")) {
+            h->failed = 1;
+        }
     } else {
         give(h, s, w->head, w->head_n, 0);
     }

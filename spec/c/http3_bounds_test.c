@@ -224,3 +224,18 @@ TEST(a_stream_of_a_server_that_says_too_little_goes_with_the_connection)
     CHECK_INT(in_use(), >, before);
     wt_free(&w); /* what is left is found by those who look for leaks */
 }
+
+TEST(floods_of_streams_of_unknown_kinds_end_the_connection)
+{
+    int opened = 0;
+
+    wt_raw(&w, 0);
+    while (opened < 5000 && !w.raw.closed) {
+        wt_say(&w, "U! 4021 'x'");
+        opened++;
+    }
+    CHECK_INT(opened, >=, 1000);
+    CHECK_INT(w.raw.closed, ==, 1);
+    CHECK_INT(w.raw.info.code, ==, ES_H3_EXCESSIVE_LOAD);
+    wt_free(&w);
+}
