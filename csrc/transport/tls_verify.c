@@ -57,7 +57,9 @@ static int explain(struct es_conn *c, const struct es_tls *t, unsigned status)
     unsigned alert = ALERT_BAD_CERTIFICATE;
 
     if (status & GNUTLS_CERT_SIGNER_NOT_FOUND) {
-        what = "was issued by nobody we trust (unknown issuer)";
+        what = t->is_server
+                   ? "was issued by nobody we trust (unknown issuer)"
+                   : "was issued by nobody we trust (unknown issuer): give its pin, or its issuer as ca";
         alert = ALERT_UNKNOWN_CA;
     } else if (status & GNUTLS_CERT_EXPIRED) {
         what = "has expired";

@@ -1,5 +1,7 @@
 -- Handlers whose mistake was answered with 204, as if all were well, or with nothing at all: a table, a number, or nil and a text returned;
--- a status or headers of a kind that nobody expected. Now it is 500 and a line in the log that says what to do, or it just works.
+-- a status or headers of a kind that nobody expected; middleware that did not return what `next` gave. Now it is 500 and a line in the
+-- log that says what to do, or it just works.
+local errors = require "echostream.errors"
 local h3 = require "spec.support.http"
 local net = require "spec.support.net"
 
@@ -37,6 +39,33 @@ net.each(function(env)
         assert.equal(500, conn:fetch("GET", "/" .. path).status, path)
         assert.is_truthy(env.logged(said), said)
       end
+    end)
+
+    env.it("of middleware that forgets to return what next gave hides neither an answer nor a refusal", function()
+      local conn = pair(function(server)
+        server:http_middleware(function(request, response, next)
+          local given, err = next(request, response)
+          response.headers:set("x-outer", "1")
+          return given, err
+        end)
+        server:http_middleware(function(request, response, next)
+          local _, err = next(request, response)
+          if err and request.path == "/handled" then
+            response:json({ handled = true }, 503)
+          end
+        end)
+        server:route("GET", "/text", function() return "text" end)
+        server:route("GET", "/nothing", function() end)
+        for _, path in ipairs { "/secret", "/handled" } do
+          server:route("GET", path, function() return nil, errors.new("permission_denied", "not for you") end)
+        end
+      end)
+      for path, status in pairs { text = 200, nothing = 204, secret = 403, handled = 503, elsewhere = 404 } do
+        assert.equal(status, conn:fetch("GET", "/" .. path).status, path)
+      end
+      local answer = conn:fetch("GET", "/text")
+      assert.same({ "text", "1" }, { answer.body, answer.headers["x-outer"] })
+      assert.equal(405, conn:fetch("POST", "/text").status)
     end)
 
     env.it("is none where it was clear what was meant", function()

@@ -112,15 +112,31 @@ local function dispatch(reg, request, response)
   return refuse(response, status, allow)
 end
 
+-- What a handler or middleware returned, kept for middleware around it that calls `next` and returns nothing: without it the answer would
+-- be 204, also where a handler refused. Who said something else in the response meant that.
+local function returned(response, ...)
+  if select("#", ...) > 0 then
+    response._returned, response._refused = ...
+    return ...
+  elseif response.body == nil and not response.begun and response.status == 200 then
+    return response._returned, response._refused
+  end
+end
+
 -- The middleware around `dispatch`, the first that was added outermost.
 local function chain(reg)
   local inner = function(request, response)
     return dispatch(reg, request, response)
   end
+  if #reg.middleware > 0 then
+    inner = function(request, response)
+      return returned(response, dispatch(reg, request, response))
+    end
+  end
   for i = #reg.middleware, 1, -1 do
     local fn, next = reg.middleware[i], inner
     inner = function(request, response)
-      return fn(request, response, next)
+      return returned(response, fn(request, response, next))
     end
   end
   return inner
@@ -236,7 +252,7 @@ function methods:static(prefix, directory, opts)
 end
 
 --- Adds a middleware around every HTTP handler: `fn(request, response, next)` runs for each request and calls `next(request, response)`
---- to go on, whose results it should return. The first that was added is the outermost.
+--- to go on, whose results it returns, or nothing: then they pass. The first that was added is the outermost.
 ---@param fn fun(request: echostream.http.request, response: echostream.http.response, next: echostream.http.handler): any, any
 ---@return echostream.server self
 function methods:http_middleware(fn)
