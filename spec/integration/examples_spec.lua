@@ -41,7 +41,7 @@ describe_example({ "http.lua" }, function()
     local server, address, pin = served("http.lua", "serve 127.0.0.1:0 examples")
     local client = process.run(example("http.lua", ("ask %s %s"):format(address, pin)), { seconds = 60 })
     assert.equal(0, client.code, client.err .. client.out)
-    for _, line in ipairs { "GET /hello?name=you: 200 hello you", 'PUT /users/bob: 201 {"name":"Bob","visits":0}', "GET /users/nobody: 404 ",
+    for _, line in ipairs { "GET /hello?name=you: 200 hello you", 'PUT /users/bob: 201 {"', '"name":"Bob"', '"visits":0', "GET /users/nobody: 404 ",
       "POST /upper: 200 A BODY", 'event: tick data: {"n":3}', "HEAD /files/http.lua: 200", "of the file: 4 digits" } do
       assert.is_truthy(client.out:find(line, 1, true), line .. " in " .. client.out)
     end
