@@ -240,7 +240,9 @@ void es_exchange_release(struct es_exchange *x)
                 es_exchange_give_up(x, ES_H3_REQUEST_CANCELLED, ES_H3_REQUEST_CANCELLED);
             }
         } else {
-            es_exchange_give_up(x, ES_H3_NO_ERROR, ES_H3_INTERNAL_ERROR);
+            if (!es_exchange_rest(x)) {
+                es_exchange_give_up(x, ES_H3_NO_ERROR, ES_H3_INTERNAL_ERROR);
+            }
             allow_another(x);
         }
         es_h3_pump(h);
@@ -275,6 +277,7 @@ int es_exchange_received(struct es_exchange *x, const uint8_t *p, size_t n)
         if (x->s != NULL) {
             es_link_credit(x->s, n);
         }
+        es_exchange_rested(x, n);
         return 0;
     }
     if (x->rx_at > 0 && x->rx_at >= x->rx.n / 2) {

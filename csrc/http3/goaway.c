@@ -39,6 +39,9 @@ int es_h3_goaway(struct es_h3 *h, int final)
         if (es_h3_say_goaway(h) != 0) {
             return ES_ERR_NOMEM;
         }
+        if (h->goaway == 2) {
+            es_h3_stop_resting(h);
+        }
         es_h3_check_idle(h);
     }
     es_h3_pump(h);

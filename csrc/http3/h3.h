@@ -247,8 +247,8 @@ void es_exchange_priority(struct es_exchange *x, int urgency);
 /* Gives up both directions. No ES_EX_ABORTED comes; it still has to be released. */
 void es_exchange_reset(struct es_exchange *x, uint64_t code);
 /* The last word; the pointer is dead after. What is not over is cancelled (by the server:
- * ES_H3_INTERNAL_ERROR if the answer has no end; a body that nobody reads any more is stopped with
- * ES_H3_NO_ERROR). */
+ * ES_H3_INTERNAL_ERROR if the answer has no end; the rest of a body that nobody reads any more
+ * is let come for a while, see patience.c, then stopped with ES_H3_NO_ERROR). */
 void es_exchange_release(struct es_exchange *x);
 
 struct es_exchange_error {

@@ -169,7 +169,9 @@ struct es_exchange {
     uint64_t rx_waited, rx_came; /* ns, bytes */
     uint64_t tx_since, tx_mark;  /* since when there was always something to send; what was taken then */
     uint64_t tx_total;           /* bytes handed to the link */
-    int refuse;                  /* status to answer with, without asking anybody */
+    uint64_t rest_at, rest_by,
+        rest_left; /* resting: when something came last; until when, how much more may */
+    int refuse;    /* status to answer with, without asking anybody */
     int chores;
     unsigned bits;
     int8_t urgency;       /* -1: the peer's wish */
@@ -188,6 +190,7 @@ struct es_exchange {
     unsigned responded : 1;
     unsigned no_body : 1; /* 204, 304 */
     unsigned sorted : 1;  /* its first bytes say that it is a request */
+    unsigned resting : 1; /* answered; what is left of the body is let come (patience.c) */
     unsigned rx_fin : 1, rx_stopped : 1;
     unsigned ended : 1; /* the peer's side of the stream is over, whether or not that was read */
     unsigned tx_fin : 1, tx_stopped : 1, tx_end : 1; /* tx_end: the write under way is the last */
@@ -256,6 +259,11 @@ void es_exchange_prioritize(struct es_exchange *x);
 void es_exchange_begun(struct es_exchange *x);  /* a handler is about to run */
 void es_exchange_waits(struct es_exchange *x);  /* it waits for the body */
 void es_exchange_waited(struct es_exchange *x); /* something of the body came */
+/* It was answered, and nobody reads its body any more. 1: what is left of it may come; 0: it has to be
+ * stopped. */
+int es_exchange_rest(struct es_exchange *x);
+void es_exchange_rested(struct es_exchange *x, size_t n); /* so much of it came */
+void es_h3_stop_resting(struct es_h3 *h);                 /* there is no more time for that */
 void es_exchange_wrote(struct es_exchange *x);
 void es_h3_on_patience(struct es_timer *t);
 

@@ -6,12 +6,24 @@
  * for every SLOW bytes that came; who reads has to take as many in each span of body_timeout. Time counts
  * only while somebody waits: neither for a handler that does not read, nor for one that does not write, nor
  * against a stream behind which more urgent ones are sent. While a handler waits for the body its own time
- * stands still. */
+ * stands still.
+ *
+ * When an answer is whole and nobody read the request to its end, what is left of it is let come for a while
+ * and thrown away. RFC 9114 4.1 would have us stop it at once; but Chromium (156) looks at no answer before
+ * it has written its body, and a body that is stopped it never has: fetch() hangs. And curl with OpenSSL's
+ * QUIC fails when it is stopped before it has seen the answer. So a body whose length was said and is not
+ * beyond measure may come to its end; any other gets the time that who listens needs to stop by itself. */
 #include "internal.h"
 
 #define SLOW  64                  /* bytes a second: nobody is that slow who wants to get on */
 #define MOST  ((uint64_t)1 << 32) /* seconds: more would not fit into ns */
 #define LOOKS 4                   /* in a span of body_timeout */
+
+#define REST_BYTES ((uint64_t)64 << 20) /* that nobody reads */
+#define REST_QUIET (10 * ES_SECOND)     /* without any of them */
+#define REST_TIME  (120 * ES_SECOND)    /* for all, when they are known to be no more than that */
+#define REST_SOON  ES_SECOND            /* when they are not */
+#define REST_COUNT 16                   /* such bodies of one connection */
 
 static uint64_t now_of(const struct es_exchange *x)
 {
@@ -82,6 +94,76 @@ void es_exchange_waited(struct es_exchange *x)
     if (x->answer_by != ES_NEVER) {
         x->answer_by += waited;
         watch(x->h, x->answer_by);
+    }
+}
+
+/* ---- bodies that nobody reads ---- */
+
+static int is_resting(const struct es_exchange *x)
+{
+    return x->resting && !x->rx_fin && !x->rx_stopped && !x->aborted;
+}
+
+/* What is still to come; UINT64_MAX: no length was said. */
+static uint64_t rest_of(const struct es_exchange *x)
+{
+    struct es_h3_field f;
+    uint64_t length = UINT64_MAX;
+    size_t at = 0;
+
+    while (length == UINT64_MAX && x->head != NULL && es_h3_head_next(x->head, &at, &f)) {
+        if (es_h3_content_length(&f, 1, &length) != 0) {
+            return UINT64_MAX;
+        }
+    }
+    return length == UINT64_MAX || length < x->rx_came ? UINT64_MAX : length - x->rx_came;
+}
+
+int es_exchange_rest(struct es_exchange *x)
+{
+    size_t n = 0;
+
+    if (x->ours || x->is_connect || !x->tx_fin || x->tx_stopped || x->rx_fin || x->rx_stopped || x->rx_late ||
+        x->aborted || x->h->goaway == 2) {
+        return 0;
+    }
+    es_list_foreach(it, &x->h->exchanges)
+    {
+        n += is_resting(es_container_of(it, struct es_exchange, all)) ? 1 : 0;
+    }
+    if (n >= REST_COUNT) {
+        return 0;
+    }
+    x->resting = 1;
+    x->rest_at = now_of(x);
+    x->rest_by = x->rest_at + (rest_of(x) <= REST_BYTES ? REST_TIME : REST_SOON);
+    x->rest_left = REST_BYTES;
+    if (x->rx.n > x->rx_at) { /* came, and was not read: room for as much more */
+        es_link_credit(x->s, x->rx.n - x->rx_at);
+    }
+    watch(x->h, min(x->rest_at + REST_QUIET, x->rest_by));
+    return 1;
+}
+
+void es_exchange_rested(struct es_exchange *x, size_t n)
+{
+    x->rest_at = now_of(x);
+    x->rest_left -= n < x->rest_left ? n : x->rest_left;
+    if (is_resting(x) && x->rest_left == 0) {
+        x->rest_by = x->rest_at;
+        watch(x->h, x->rest_by);
+    }
+}
+
+void es_h3_stop_resting(struct es_h3 *h)
+{
+    es_list_foreach(it, &h->exchanges)
+    {
+        struct es_exchange *x = es_container_of(it, struct es_exchange, all);
+
+        if (is_resting(x)) {
+            es_exchange_give_up(x, ES_H3_NO_ERROR, ES_H3_NO_ERROR);
+        }
     }
 }
 
@@ -178,6 +260,20 @@ static uint64_t look_at_answer(struct es_exchange *x)
     return ES_NEVER;
 }
 
+static uint64_t look_at_rest(struct es_exchange *x)
+{
+    uint64_t due = min(x->rest_at + REST_QUIET, x->rest_by);
+
+    if (!is_resting(x)) {
+        return ES_NEVER;
+    }
+    if (now_of(x) < due) {
+        return due;
+    }
+    es_exchange_give_up(x, ES_H3_NO_ERROR, ES_H3_NO_ERROR);
+    return ES_NEVER;
+}
+
 void es_h3_on_patience(struct es_timer *t)
 {
     struct es_h3 *h = t->user;
@@ -198,6 +294,7 @@ void es_h3_on_patience(struct es_timer *t)
         next = min(next, look_at_tx(x, busy));
         next = min(next, look_at_rx(x));
         next = min(next, look_at_answer(x));
+        next = min(next, look_at_rest(x));
     }
     watch(h, next);
     es_h3_pump(h);

@@ -126,6 +126,13 @@ const http = name !== "chromium" ? {} : {
     const length = await evaluate(async (url) => (await fetch(url, { method: "POST", body: "x".repeat(10_000_000) })).text(), `https://localhost:${port}/length`);
     assert.equal(length, "10000000");
   },
+  async "fetch hears that ten megabytes are too many"() {
+    const got = await evaluate(async (url) => {
+      const answer = await fetch(url, { method: "POST", body: "x".repeat(10_000_000) });
+      return { status: answer.status, code: (await answer.json()).error.code };
+    }, `https://localhost:${port}/limited`);
+    assert.deepEqual(got, { status: 413, code: "resource_exhausted" });
+  },
 };
 
 const webtransport = {

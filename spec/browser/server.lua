@@ -19,6 +19,10 @@ server:route("POST", "/length", function(request, response)
   response.headers:set("access-control-allow-origin", "*")
   return tostring(#assert(request:text()))
 end, { max_body = 1 << 24 })
+server:route("POST", "/limited", function(request, response)
+  response.headers:set("access-control-allow-origin", "*")
+  return tostring(#assert(request:text()))
+end)
 
 -- Who may come in, and who is here.
 server:on_connect(function(session)

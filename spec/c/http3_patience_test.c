@@ -196,6 +196,117 @@ TEST(a_handler_is_late_also_after_it_waited)
     h3_env_free(&e);
 }
 
+/* A POST that is answered with 413 before anything of its body came. NULL: no length is said. */
+static struct es_exchange *refused(const char *length)
+{
+    struct es_h3_target t = GET_ROOT;
+    struct es_h3_field fields[] = {FIELD("content-length", length != NULL ? length : "0")};
+    struct es_exchange *x = NULL;
+
+    t.method = "POST";
+    CHECK_INT(es_h3_request(e.client.h, &t, fields, length != NULL, 0, NULL, &x), ==, 0);
+    run(&e);
+    CHECK_INT(es_exchange_answer(e.server.x, 413, NULL, 0, "no", 2, NULL, NULL), ==, 0);
+    let_go(&e.server, e.server.x);
+    run(&e);
+    CHECK_INT(es_h3_head_status(es_exchange_head(x)), ==, 413);
+    return x;
+}
+
+static int may_write_still(struct es_exchange *x)
+{
+    int rc = es_exchange_write(x, "a", 1, NULL, NULL);
+
+    run(&e);
+    return rc == 0;
+}
+
+TEST(a_body_that_nobody_reads_may_come_to_its_end)
+{
+    static char half[150000];
+    struct es_exchange *x;
+    int end;
+
+    begin();
+    h3_env_start(&e);
+    x = refused("300000");
+    for (int i = 0; i < 2; i++) {
+        pass(9 * ES_SECOND);
+        CHECK_INT(es_exchange_write(x, half, sizeof half, NULL, NULL), ==, 0);
+        run(&e);
+    }
+    CHECK_INT(es_exchange_finish(x, NULL, 0), ==, 0);
+    run(&e);
+    CHECK(es_list_empty(&e.server.h->exchanges));
+    CHECK_INT(drain(x, &end), ==, 2);
+    CHECK_INT(end, ==, ES_ERR_NOT_FOUND);
+    es_exchange_release(x);
+    h3_env_free(&e);
+}
+
+TEST(a_body_that_nobody_reads_has_not_for_ever)
+{
+    static char piece[65536];
+    struct es_exchange *x;
+    int times = 0, rc;
+
+    begin();
+    h3_env_start(&e);
+    x = refused("300000");
+    pass(9 * ES_SECOND);
+    CHECK(may_write_still(x));
+    pass(11 * ES_SECOND); /* it stands still */
+    CHECK(!may_write_still(x));
+    es_exchange_release(x);
+    x = refused("300000");
+    while (times < 100 && may_write_still(x)) {
+        pass(5 * ES_SECOND);
+        times++;
+    }
+    CHECK_INT(times, ==, 24);
+    es_exchange_release(x);
+    x = refused("100000000");
+    CHECK(may_write_still(x));
+    pass(2 * ES_SECOND); /* too long anyway */
+    CHECK(!may_write_still(x));
+    es_exchange_release(x);
+    x = refused(NULL);
+    for (times = 0; times < 2000; times++) {
+        rc = es_exchange_write(x, piece, sizeof piece, NULL, NULL);
+        run(&e);
+        if (rc != 0) {
+            break;
+        }
+        pass(1);
+    }
+    CHECK_INT(times, >=, 1024); /* 64 MiB */
+    CHECK_INT(times, <, 1030);
+    es_exchange_release(x);
+    h3_env_free(&e);
+}
+
+TEST(few_bodies_that_nobody_reads_may_come_and_none_at_the_end)
+{
+    struct es_exchange *x[17];
+
+    begin();
+    h3_env_start(&e);
+    for (int i = 0; i < 17; i++) {
+        x[i] = refused("300000");
+    }
+    CHECK(may_write_still(x[15]));
+    CHECK(!may_write_still(x[16]));
+    CHECK_INT(es_h3_goaway(e.server.h, 1), ==, 0);
+    run(&e);
+    CHECK(!may_write_still(x[0]));
+    for (int i = 0; i < 17; i++) {
+        es_exchange_release(x[i]);
+    }
+    run(&e);
+    CHECK(es_h3_is_idle(e.server.h));
+    h3_env_free(&e);
+}
+
 /* PRIORITY_UPDATE for the stream 0: 0xf0700, its length, 0, "u=1". */
 TEST(a_wish_is_heeded_whenever_it_comes)
 {

@@ -359,6 +359,10 @@ TEST(an_answer_before_the_end_of_the_request_arrives_whole)
     answer("enough");
     let_go(&e.server, e.server.x);
     run(&e);
+    CHECK_INT(es_exchange_write(x, "more", 4, NULL, NULL), ==, 0);
+    e.timers.now += 2 * ES_SECOND;
+    es_timers_expire(&e.timers, 100);
+    run(&e);
     CHECK_INT(es_exchange_write(x, "more", 4, NULL, NULL), ==, ES_ERR_CLOSED);
     read_all(x, text, sizeof text, &end);
     CHECK_STR(text, "enough");

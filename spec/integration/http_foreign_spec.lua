@@ -193,6 +193,12 @@ describe("an HTTP/3 server asked by", function()
       assert.equal(LARGE .. "\n", result.out, result.err)
     end)
 
+    it("a body that is too long", function()
+      process.write(dir .. "/long", ("x"):rep(10000000))
+      local result = curl(("-o /dev/null -w '%%{http_code}' -H expect: --data-binary @%s/long"):format(dir), "/rpc/math.add")
+      assert.same({ 0, "413" }, { result.code, result.out }, result.err)
+    end)
+
     it("a large body there and back, with Expect: 100-continue", function()
       local result = curl(("-H 'expect: 100-continue' -o %s/got -T %s/files/pattern -X POST"):format(dir, dir), "/echo")
       assert.equal(0, result.code, result.err)

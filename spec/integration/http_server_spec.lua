@@ -257,6 +257,27 @@ net.each(function(env)
       x:release()
     end)
 
+    env.it("lets a body come that it refused, or does not read: who looks at answers only after that hears them too", function()
+      local conn = pair(function(server)
+        server:route("POST", "/limited", function(request)
+          return request:text()
+        end)
+        server:route("POST", "/unread", function()
+          echo.sleep(0.05)
+          return "no matter"
+        end)
+      end, { http = { max_body = 100 } })
+      local piece, pieces <const> = ("x"):rep(65536), 64
+      for path, status in pairs { ["/limited"] = 413, ["/unread"] = 200 } do
+        local x = assert(conn:begin("POST", path, { "content-length", tostring(pieces * #piece) }, true))
+        for _ = 1, pieces do
+          assert.is_true(x:write(piece))
+        end
+        assert.is_true(x:finish())
+        assert.equal(status, assert(x:answer()).status)
+      end
+    end)
+
     env.it("answers 500 when the handler raises, and tells only the log why", function()
       local conn = pair(function(server)
         server:route("GET", "/raises", function()
