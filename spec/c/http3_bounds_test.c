@@ -168,6 +168,10 @@ TEST(requests_without_an_end_make_no_room_for_more)
         let_go(&w.h.server, w.h.server.held[i]);
     }
     wt_run(&w);
+    CHECK_INT(es_link_open(w.raw.link, ES_DIR_BIDI, NULL, &s), ==, ES_ERR_LIMIT);
+    w.h.timers.now += 2 * ES_SECOND; /* so long they may come to their end (patience.c) */
+    es_timers_expire(&w.h.timers, 100);
+    wt_run(&w);
     CHECK_INT(es_link_open(w.raw.link, ES_DIR_BIDI, NULL, &s), ==, 0);
     wt_free(&w);
 }
