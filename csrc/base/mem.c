@@ -69,6 +69,24 @@ void es_free(void *p)
     free(p);
 }
 
+void *es_mem_take(void *opaque, size_t n)
+{
+    (void)opaque;
+    return es_malloc(n);
+}
+
+void *es_mem_take_array(void *opaque, unsigned n, unsigned size)
+{
+    (void)opaque;
+    return es_calloc(n, size);
+}
+
+void es_mem_give(void *opaque, void *p)
+{
+    (void)opaque;
+    es_free(p);
+}
+
 size_t es_mem_size(const void *p)
 {
     return malloc_usable_size((void *)(uintptr_t)p);

@@ -22,6 +22,11 @@ void *es_realloc(void *p, size_t n); /* NULL leaves p as it is */
 void es_free(void *p);               /* NULL is fine */
 size_t es_mem_size(const void *p);   /* bytes that a block holds, as malloc rounds them; NULL: 0 */
 
+/* The same in the forms that zstd and zlib ask for; `opaque` is not used. */
+void *es_mem_take(void *opaque, size_t n);
+void *es_mem_take_array(void *opaque, unsigned n, unsigned size); /* zeroed */
+void es_mem_give(void *opaque, void *p);
+
 void es_mem_stats(struct es_mem_stats *out);
 
 /* Tests only: the n-th allocation from now fails (1 = the next), every later one works. 0 switches it off. */

@@ -12,19 +12,7 @@
 #define KEEP_CONTEXT ((size_t)4 * 1024 * 1024)
 #define WINDOW_LOG   22
 
-static void *take(void *opaque, size_t n)
-{
-    (void)opaque;
-    return es_malloc(n);
-}
-
-static void give(void *opaque, void *p)
-{
-    (void)opaque;
-    es_free(p);
-}
-
-static const ZSTD_customMem counted = {take, give, NULL};
+static const ZSTD_customMem counted = {es_mem_take, es_mem_give, NULL};
 
 void es_zstd_free(struct es_zstd *z)
 {

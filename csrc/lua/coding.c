@@ -18,24 +18,7 @@ struct coder { /* userdata */
     ZSTD_CCtx *ctx; /* owned: of ZSTD */
 };
 
-/* ---- memory ---- */
-
-static void *z_take(void *opaque, uInt n, uInt size)
-{
-    (void)opaque;
-    return es_calloc(n, size);
-}
-static void z_give(void *opaque, void *p)
-{
-    (void)opaque;
-    es_free(p);
-}
-static void *zstd_take(void *opaque, size_t n)
-{
-    (void)opaque;
-    return es_malloc(n);
-}
-static const ZSTD_customMem counted = {zstd_take, z_give, NULL};
+static const ZSTD_customMem counted = {es_mem_take, es_mem_give, NULL};
 
 static void coder_end(struct coder *c)
 {
@@ -131,8 +114,8 @@ static int core_coder(lua_State *L)
     luaL_argcheck(L, level >= 1 && level <= 9, 2, "a level is 1 to 9");
     struct coder *c = es_lua_new(L, CODER_MT, sizeof *c, 0);
     if (kind == 0) {
-        c->z.zalloc = z_take;
-        c->z.zfree = z_give;
+        c->z.zalloc = es_mem_take_array;
+        c->z.zfree = es_mem_give;
         rc = deflateInit2(&c->z, (int)level, Z_DEFLATED, MAX_WBITS + 16, 8, Z_DEFAULT_STRATEGY) != Z_OK;
         c->kind = rc == 0 ? CODER_GZIP : CODER_OVER;
     } else {

@@ -24,22 +24,7 @@ struct decoder { /* userdata; user value 1: the string that is being read */
     int whole;      /* what came ends where it may end */
 };
 
-static void *z_take(void *opaque, uInt n, uInt size)
-{
-    (void)opaque;
-    return es_calloc(n, size);
-}
-static void z_give(void *opaque, void *p)
-{
-    (void)opaque;
-    es_free(p);
-}
-static void *zstd_take(void *opaque, size_t n)
-{
-    (void)opaque;
-    return es_malloc(n);
-}
-static const ZSTD_customMem counted = {zstd_take, z_give, NULL};
+static const ZSTD_customMem counted = {es_mem_take, es_mem_give, NULL};
 
 static void decoder_end(struct decoder *d)
 {
@@ -185,8 +170,8 @@ static int core_decoder(lua_State *L)
 
     struct decoder *d = es_lua_new(L, DECODER_MT, sizeof *d, 1);
     if (kind == 0) {
-        d->z.zalloc = z_take;
-        d->z.zfree = z_give;
+        d->z.zalloc = es_mem_take_array;
+        d->z.zfree = es_mem_give;
         failed = inflateInit2(&d->z, MAX_WBITS + 16) != Z_OK;
         d->kind = failed ? DECODER_OVER : DECODER_GZIP;
     } else {

@@ -437,11 +437,7 @@ int es_lua_h3_closed(lua_State *L, const struct es_lh3 *c)
 static int conn_notify(lua_State *L)
 {
     luaL_checkudata(L, 1, CONN_MT);
-    if (!lua_isnoneornil(L, 2))
-        luaL_checktype(L, 2, LUA_TFUNCTION);
-    lua_settop(L, 2);
-    lua_setiuservalue(L, 1, 1);
-    return 0;
+    return es_lua_set_notify(L);
 }
 
 /* request(target, fields, fin): an exchange, or nil, "again", or nil, err */

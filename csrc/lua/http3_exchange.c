@@ -494,11 +494,7 @@ static int x_early(lua_State *L)
 static int x_notify(lua_State *L)
 {
     (void)check(L);
-    if (!lua_isnoneornil(L, 2))
-        luaL_checktype(L, 2, LUA_TFUNCTION);
-    lua_settop(L, 2);
-    lua_setiuservalue(L, 1, 1);
-    return 0;
+    return es_lua_set_notify(L);
 }
 
 /* Idempotent; also __gc and __close. */

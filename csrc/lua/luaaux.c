@@ -266,6 +266,15 @@ void *es_lua_new(lua_State *L, const char *name, size_t size, int user_values)
     return ud;
 }
 
+int es_lua_set_notify(lua_State *L)
+{
+    if (!lua_isnoneornil(L, 2))
+        luaL_checktype(L, 2, LUA_TFUNCTION);
+    lua_settop(L, 2);
+    lua_setiuservalue(L, 1, 1);
+    return 0;
+}
+
 int es_lua_closed(lua_State *L, const char *what)
 {
     lua_pushnil(L);

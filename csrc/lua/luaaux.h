@@ -63,6 +63,8 @@ void es_lua_class(lua_State *L, const char *name, const luaL_Reg *methods, const
 /* A zeroed userdata of that class: "created closed", so the metatable is set before any resource is acquired.
  * Pushes it. */
 void *es_lua_new(lua_State *L, const char *name, size_t size, int user_values);
+/* The method notify(fn) of such a userdata at 1: fn, a function or nothing, becomes its user value 1. */
+int es_lua_set_notify(lua_State *L);
 /* `nil, err` with code connection_closed and "the <what> is closed"; returns 2. */
 int es_lua_closed(lua_State *L, const char *what);
 

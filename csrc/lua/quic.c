@@ -194,11 +194,7 @@ static int conn_status(lua_State *L)
 static int conn_notify(lua_State *L)
 {
     luaL_checkudata(L, 1, CONN_MT);
-    if (!lua_isnoneornil(L, 2))
-        luaL_checktype(L, 2, LUA_TFUNCTION);
-    lua_settop(L, 2);
-    lua_setiuservalue(L, 1, 1);
-    return 0;
+    return es_lua_set_notify(L);
 }
 
 static int check_dir(lua_State *L, int arg)

@@ -370,11 +370,7 @@ static int stream_stop(lua_State *L)
 static int stream_notify(lua_State *L)
 {
     luaL_checkudata(L, 1, STREAM_MT);
-    if (!lua_isnoneornil(L, 2))
-        luaL_checktype(L, 2, LUA_TFUNCTION);
-    lua_settop(L, 2);
-    lua_setiuservalue(L, 1, 1);
-    return 0;
+    return es_lua_set_notify(L);
 }
 
 /* Idempotent; also __gc and __close. */

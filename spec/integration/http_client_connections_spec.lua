@@ -3,33 +3,8 @@ local echo = require "echostream"
 local h3_peer = require "spec.support.h3_peer"
 local net = require "spec.support.net"
 
-local answer, body_of, field, read, target = h3_peer.answer, h3_peer.body, h3_peer.field, h3_peer.read, h3_peer.target
-
--- A server that does as told, and a client that trusts it.
-local function pair(env, fn, server_options, client_options)
-  local peer = h3_peer.serve(env, fn, server_options)
-  local options = { pin = peer.pin }
-  for key, value in pairs(client_options or {}) do
-    options[key] = value
-  end
-  local client = echo.http.client(options)
-  table.insert(env.opened, client)
-  return peer, client
-end
-
-local function tell(x) -- what came, as the answer
-  local asked = target(x)
-  local body = assert(body_of(x))
-  answer(x, 200, { "x-method", asked.method, "x-path", asked.path, "x-authority", asked.authority, "x-length",
-    field(x, "content-length") or "none", "x-type", field(x, "content-type") or "none" }, body)
-end
-
-local function counter(n, piece)
-  return function()
-    n = n - 1
-    return n >= 0 and piece or nil
-  end
-end
+local answer, body_of, read, target = h3_peer.answer, h3_peer.body, h3_peer.read, h3_peer.target
+local counter, pair, tell = h3_peer.counter, h3_peer.pair, h3_peer.tell
 
 net.each(function(env)
   describe("connections", function()

@@ -7,6 +7,7 @@
 
 local connections = require "echostream.quic.connection"
 local core = require "echostream.core"
+local echo = require "echostream"
 local identity = require "echostream.tls.identity"
 local loop = require "echostream.loop"
 local task = require "echostream.task"
@@ -121,6 +122,34 @@ function M.serve(env, fn, opts)
   end
   table.insert(env.opened, peer)
   return peer
+end
+
+-- A server that does as told, and a client that trusts it.
+function M.pair(env, fn, server_options, client_options)
+  local peer = M.serve(env, fn, server_options)
+  local options = { pin = peer.pin }
+  for key, value in pairs(client_options or {}) do
+    options[key] = value
+  end
+  local client = echo.http.client(options)
+  table.insert(env.opened, client)
+  return peer, client
+end
+
+function M.tell(x) -- what came, as the answer
+  local asked = M.target(x)
+  local body = assert(M.body(x))
+  M.answer(x, 200, { "x-method", asked.method, "x-path", asked.path, "x-authority", asked.authority, "x-length",
+    M.field(x, "content-length") or "none", "x-type", M.field(x, "content-type") or "none", "x-priority",
+    M.field(x, "priority") or "none" }, body)
+end
+
+--- A body of n pieces.
+function M.counter(n, piece)
+  return function()
+    n = n - 1
+    return n >= 0 and piece or nil
+  end
 end
 
 return M

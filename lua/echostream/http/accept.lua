@@ -74,12 +74,7 @@ function M.encodings(accept_encoding, offered)
   if (weights.identity or any) ~= 0 then -- unless a weight is given it comes last
     list[#list + 1] = { name = "identity", q = weights.identity or 0, at = #offered + 1 }
   end
-  table.sort(list, function(a, b)
-    if a.q ~= b.q then
-      return a.q > b.q
-    end
-    return a.at < b.at
-  end)
+  table.sort(list, fields.is_better)
   for i, entry in ipairs(list) do
     list[i] = entry.name
   end

@@ -422,6 +422,18 @@ end
 ---@field q number       0 to 1
 ---@field parameters table<string, string>  without q
 
+--- For `table.sort`: the greater weight `q` first, of equal ones the one that came first, at `at`.
+---@param a { q: number, at: integer }
+---@param b { q: number, at: integer }
+---@return boolean
+---@package
+function M.is_better(a, b)
+  if a.q ~= b.q then
+    return a.q > b.q
+  end
+  return a.at < b.at
+end
+
 --- The members of a list with weights, such as `Accept-Encoding`, best first; equal ones stay in their order. Members that are
 --- broken are left out.
 ---@param value string
@@ -436,12 +448,7 @@ function M.qualities(value)
       choices[#choices + 1] = { value = head:lower(), q = q, parameters = parameters, at = i }
     end
   end
-  table.sort(choices, function(a, b)
-    if a.q ~= b.q then
-      return a.q > b.q
-    end
-    return a.at < b.at
-  end)
+  table.sort(choices, M.is_better)
   for _, choice in ipairs(choices) do
     choice.at = nil
   end
