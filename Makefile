@@ -32,7 +32,7 @@ PARALLEL = $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(shell nproc))
 all: deps-build  ## build lua/echostream/core.so
 	@$(MAKE) --no-print-directory $(PARALLEL) core
 
-core: $(CORE)
+core: $(CORE) tunnel
 
 $(CORE): $(OBJ)
 	@mkdir -p $(@D)
@@ -42,6 +42,33 @@ $(CORE): $(OBJ)
 $(BUILD)/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(CC) $(ALL_CFLAGS) $(ALL_CPPFLAGS) -MMD -MP -c -o $@ $<
+
+# The tunnel's module: the second rock. llhttp is a library on Debian 13; Debian 12 has its sources (package node-llhttp).
+TUNNEL_CORE ?= tunnel/lua/echostream/tunnel/core.so
+TUNNEL_SRC = $(sort $(wildcard tunnel/csrc/*/*.c))
+LLHTTP_DIR = /usr/share/llhttp
+LLHTTP_SRC = $(if $(shell pkg-config --exists libllhttp && echo yes),,$(wildcard $(LLHTTP_DIR)/*.c))
+TUNNEL_OBJ = $(TUNNEL_SRC:%.c=$(BUILD)/%.o) $(patsubst csrc/base/%.c,$(BUILD)/csrc/base/%.o,$(wildcard csrc/base/*.c)) \
+	$(LLHTTP_SRC:$(LLHTTP_DIR)/%.c=$(BUILD)/llhttp/%.o)
+TUNNEL_PKGS = libnghttp2 gnutls $(if $(LLHTTP_SRC),,libllhttp)
+TUNNEL_CPPFLAGS = $(eval TUNNEL_CPPFLAGS := -DLLHTTP_STRICT_MODE=1 $(if $(LLHTTP_SRC),-I/usr/share/include/llhttp) \
+	$(shell pkg-config --cflags $(TUNNEL_PKGS) lua5.4))$(TUNNEL_CPPFLAGS)
+TUNNEL_LIBS = $(eval TUNNEL_LIBS := $(shell pkg-config --libs $(TUNNEL_PKGS)))$(TUNNEL_LIBS)
+
+tunnel: $(if $(TUNNEL_SRC),$(TUNNEL_CORE))
+
+$(TUNNEL_CORE): $(TUNNEL_OBJ)
+	@mkdir -p $(@D)
+	$(CC) -shared $(SAN) $(LDFLAGS) -o $@.new $(TUNNEL_OBJ) $(TUNNEL_LIBS)
+	@mv -f $@.new $@
+
+$(BUILD)/tunnel/%.o: tunnel/%.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) -D_GNU_SOURCE $(CPPFLAGS) $(TUNNEL_CPPFLAGS) -MMD -MP -c -o $@ $<
+
+$(BUILD)/llhttp/%.o: $(LLHTTP_DIR)/%.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(CC) -std=c11 -fPIC $(CFLAGS) $(SAN) $(TUNNEL_CPPFLAGS) -c -o $@ $<
 
 # Rewritten only when the flags changed, so that a change of CFLAGS rebuilds and nothing else does.
 $(BUILD)/flags: FORCE
@@ -57,7 +84,7 @@ demo: all  ## a server and a client in two processes: RPC and events both ways, 
 test: all deps-test  ## C tests and specs; prints "N passed, N failed"
 	@BUILD=$(BUILD) .ci/test
 
-ASAN_MAKE = BUILD=build/asan CORE=build/asan/lua/echostream/core.so CFLAGS='-O1 -g -fno-omit-frame-pointer' \
+ASAN_MAKE = BUILD=build/asan CORE=build/asan/lua/echostream/core.so TUNNEL_CORE=build/asan/lua/echostream/tunnel/core.so CFLAGS='-O1 -g -fno-omit-frame-pointer' \
 	SAN='-fsanitize=address,undefined -fno-sanitize-recover=undefined -Wl,-z,nodelete'
 asan: deps-build deps-test  ## the whole suite under AddressSanitizer and UBSan
 	@$(MAKE) --no-print-directory $(PARALLEL) core $(ASAN_MAKE)
@@ -151,12 +178,12 @@ check-debian13:  ## the whole suite inside a Debian 13 chroot (DEBIAN13=dir to c
 	@.ci/debian13
 
 clean:  ## remove everything that was built
-	rm -rf $(BUILD) build lua/echostream/core.so lua/echostream/core.so.new echostream
+	rm -rf $(BUILD) build lua/echostream/core.so lua/echostream/core.so.new echostream tunnel/lua/echostream/tunnel/core.so*
 	find csrc -name '*.o' -delete
 
 help:  ## this list
 	@sed -n 's/^\([a-z0-9-]*\):[^#]*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-16s %s\n", $$1, $$2 }'
 
 FORCE:
--include $(OBJ:.o=.d)
-.PHONY: bench-seed all core docs demo test asan valgrind lint sim interop goodput hostile campaign-calls campaign-slow campaign-overload campaign-cancel campaign-clock campaign-ledger campaign-chaos campaign-fleet campaign-kill campaign-rolling campaign-reload campaign-streams fuzz bench install-rock check-debian13 clean help FORCE
+-include $(OBJ:.o=.d) $(TUNNEL_OBJ:.o=.d)
+.PHONY: bench-seed all core tunnel docs demo test asan valgrind lint sim interop goodput hostile campaign-calls campaign-slow campaign-overload campaign-cancel campaign-clock campaign-ledger campaign-chaos campaign-fleet campaign-kill campaign-rolling campaign-reload campaign-streams fuzz bench install-rock check-debian13 clean help FORCE

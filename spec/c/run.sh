@@ -52,11 +52,12 @@ compile() { # DIR [FLAGS]: the rule for objects in DIR
 # Every source is compiled once, whatever tests need it, on every processor.
 tests=""
 rules=$out/tests.mk
-for src in spec/c/*_test.c; do
+for src in spec/c/*_test.c tunnel/spec/c/*_test.c; do
+    [ -e "$src" ] || continue
     wanted "$(basename "$src" .c)" "$@" || continue
     tests="$tests $src"
 done
-flags="$flags $(pkg-config --cflags $(sed -n 's|^// pkgs:||p' spec/c/*_test.c))"
+flags="$flags $(pkg-config --cflags $(sed -n 's|^// pkgs:||p' spec/c/*_test.c $(ls tunnel/spec/c/*_test.c 2>/dev/null)))"
 {
     echo "CC = ${CC:-cc}"
     echo "all:"

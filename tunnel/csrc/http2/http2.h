@@ -1,0 +1,15 @@
+/* HTTP/2 (RFC 9113) over a struct et_sock, both roles, by libnghttp2. Extended CONNECT (RFC 8441) is on in
+ * both. */
+#ifndef ET_HTTP2_HTTP2_H
+#define ET_HTTP2_HTTP2_H
+
+#include "../http/exchange.h"
+#include "../net/sock.h"
+
+/* As et_http1_new. The connection preface is expected from a visitor (h2 by ALPN, or h2c with prior
+ * knowledge, when the first bytes are it). */
+int et_http2_new(struct et_sock *s, enum et_http_role role, const char *scheme,
+                 const struct et_http_limits *limits, const struct et_http_events *ev, void *user,
+                 struct et_http **out);
+
+#endif
