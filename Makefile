@@ -96,8 +96,9 @@ valgrind: all deps-test deps-valgrind  ## the unit specs under valgrind
 lint: deps-lint  ## layers, formats, the rockspec's list, docs and specs of every public function
 	@.ci/lint
 
-docs:  ## docs/API.md from docs/API.in.md and the annotations in lua/
+docs:  ## docs/API.md and tunnel/docs/API.md from their API.in.md and the annotations
 	@$(LUA) .ci/docs.lua
+	@$(LUA) .ci/docs.lua tunnel
 
 sim: all  ## SEEDS=10000 simulated runs with loss, reordering, duplication and corruption
 	@BUILD=$(BUILD) SEEDS=$(SEEDS) bash spec/c/sim.sh
@@ -171,7 +172,7 @@ bench: all deps-bench  ## the figures the README quotes, beside their peers
 bench-seed: all  ## the table that the design set out with: set-up, streaming, codec, backpressure, retry, clean-up
 	@bash bench/run.sh --seed-table
 
-install-rock: deps-build deps-rock  ## install the rock into ROCK_TREE=build/rocks (/usr/local needs root)
+install-rock: deps-build deps-rock  ## install both rocks into ROCK_TREE=build/rocks (/usr/local needs root)
 	@.ci/rock '$(ROCK_TREE)'
 
 check-debian13:  ## the whole suite inside a Debian 13 chroot (DEBIAN13=dir to choose where it is kept)

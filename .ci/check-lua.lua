@@ -3,7 +3,7 @@
 local requires, path_of = {}, {}
 
 local function module_of(path)
-  return (path:gsub("^lua/", ""):gsub("%.lua$", ""):gsub("/init$", ""):gsub("/", "."))
+  return (path:gsub("^tunnel/", ""):gsub("^lua/", ""):gsub("%.lua$", ""):gsub("/init$", ""):gsub("/", "."))
 end
 
 for _, path in ipairs(arg) do
@@ -25,7 +25,10 @@ for module, path in pairs(path_of) do
     local code = line:gsub("%-%-.*", "")
     for name in code:gmatch "require%s*%(?%s*[\"'](echostream[%w_.]*)[\"']" do
       if name:find "%.$" then goto continue end -- put together at run time
-      if name ~= "echostream.core" and not path_of[name] then complain("%s:%d: requires %s, which is not there", path, number, name) end
+      if not name:find "%.core$" and not path_of[name] then complain("%s:%d: requires %s, which is not there", path, number, name) end
+      if path:find "^lua/" and name:find "^echostream%.tunnel" and code:match "^local%s" then
+        complain("%s:%d: the core requires %s, which belongs to another rock", path, number, name)
+      end
       if code:match "^local%s" or code:match "^require" then table.insert(requires[module], name) end
       ::continue::
     end

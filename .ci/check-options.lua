@@ -1,6 +1,8 @@
 -- "Every option has a documented default and a spec." An option is a field of a schema in lua/echostream/ (a line
 -- `name = { type = …` or `one_of = …`); it must be named in docs/API.md, and a spec, or a document whose code a spec runs, must
--- give it (`name = …`). That every wrong value is an error that names the option is seen to by sweep_options_spec.lua.
+-- give it (`name = …`).
+-- Those of the tunnel are named in tunnel/docs/API.md.
+-- That every wrong value is an error that names the option is seen to by sweep_options_spec.lua.
 
 local function read(path)
   local file <close> = assert(io.open(path))
@@ -17,22 +19,30 @@ local function all(command)
   return table.concat(texts, "\n"), paths
 end
 
-local documented, used = {}, {}
-for name in read("docs/API.md"):gmatch "[%a_][%w_]*" do documented[name] = true end
-for name in all("find spec examples README.md docs/GUIDE.md docs/QUALITY.md -name '*.lua' -o -name '*.md'"):gmatch "([%a_][%w_]*) = " do
+local used = {}
+local function words_of(path)
+  local words = {}
+  for name in read(path):gmatch "[%a_][%w_]*" do words[name] = true end
+  return words
+end
+local documents = { core = "docs/API.md", tunnel = "tunnel/docs/API.md" }
+local documented = { core = words_of(documents.core), tunnel = words_of(documents.tunnel) }
+local places = "spec tunnel/spec tunnel/README.md examples README.md docs/TUNNEL.md docs/GUIDE.md docs/QUALITY.md"
+local where = ("find %s -name '*.lua' -o -name '*.md' 2>/dev/null"):format(places)
+for name in all(where):gmatch "([%a_][%w_]*) = " do
   used[name] = true
 end
 
 local options, wrong = 0, 0
-local _, sources = all "find lua -name '*.lua' -not -path '*/_meta/*' | LC_ALL=C sort"
+local _, sources = all "find lua tunnel/lua -name '*.lua' -not -path '*/_meta/*' | LC_ALL=C sort"
 for _, path in ipairs(sources) do
-  local number = 0
+  local number, rock = 0, path:find "^tunnel/" and "tunnel" or "core"
   for line in io.lines(path) do
     number = number + 1
     local name, body = line:match "^%s*([%a_][%w_]*) = {(.*)$"
     if name and (body:find "%f[%w_]type = [\"{]" or body:find "one_of = {") then
       options = options + 1
-      for what, known in pairs { ["docs/API.md does not name it"] = documented, ["no spec gives it"] = used } do
+      for what, known in pairs { [documents[rock] .. " does not name it"] = documented[rock], ["no spec gives it"] = used } do
         if not known[name] then
           wrong = wrong + 1
           print(("%s:%d: option %s: %s"):format(path, number, name, what))

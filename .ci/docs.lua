@@ -1,6 +1,7 @@
 -- Writes docs/API.md: the frame is docs/API.in.md, the functions and options come from the annotations in lua/echostream/.
 --   lua5.4 .ci/docs.lua          writes it
 --   lua5.4 .ci/docs.lua --check  says whether it is up to date, and whether every function and option is there
+--   lua5.4 .ci/docs.lua tunnel [--check]   the same of tunnel/: tunnel/docs/API.md; what it is made of stands in .ci/docs-tunnel.lua
 --
 -- Lines of the frame that are replaced:
 --   {{contents}}                the chapters, as links
@@ -8,11 +9,20 @@
 --   {{options CLASS}}           a table of the fields of an annotated class, with their defaults
 --   {{fields CLASS}}            the same without defaults and without functions
 --   {{methods CLASS name}}      its functions, as `name:function(…)`
+--   {{all options}}             such a table for every class of options that no line above shows
 --   {{types}}                   the classes that the document mentions and does not show elsewhere
 --   {{rest}}                    a chapter for each module with public functions that no line above names
 --
 -- Public is what check-public.lua calls so: what stands under a doc comment and is reached by users. Options are what the schemas
 -- of the modules say (`schemas` below); each has a @field whose text may end with "(default: …)".
+
+local book = { root = "lua/echostream", docs = "docs" }
+for i = #arg, 1, -1 do
+  if arg[i] == "tunnel" then
+    book = dofile ".ci/docs-tunnel.lua"
+    table.remove(arg, i)
+  end
+end
 
 local function read(path)
   local file <close> = assert(io.open(path))
@@ -20,7 +30,7 @@ local function read(path)
 end
 
 -- What users call the object that has the methods of a local table.
-local prefixes = {
+local prefixes = book.prefixes or {
   Repl = "prompt", Request = "request", ["http/response.Response"] = "response", ["http/face.methods"] = "server",
   Server = "server", Client = "client", Session = "session", shared = "session", methods = "server", Host = "server", Stream = "stream",
   Context = "context", Call = "call", Net = "net", Listener = "listener", Connection = "connection", Calls = "calls", Timer = "timer",
@@ -34,7 +44,7 @@ local prefixes = {
   ["http/client.Client"] = "http", Answer = "answer",
   Dashboard = "dashboard", Fields = "fields", Router = "router", Cors = "cors",
 }
-local modules = { -- whose functions users call, and how
+local modules = book.modules or { -- whose functions users call, and how
   introspect = "echo.introspect", schema = "echo.schema",
   jitter = "echo.jitter",
   backoff = "echo.backoff", retry = "echo.retry", breaker = "echo.breaker",
@@ -55,7 +65,7 @@ local modules = { -- whose functions users call, and how
   ["http/message"] = "echo.http.message", ["http/client"] = "echo.http",
 }
 -- The class that documents the options of a schema: { module, name of the table }.
-local schemas = {
+local schemas = book.schemas or {
   ["echostream.options.shared"] = { "host", "M.schema" },
   ["echostream.options.transport"] = { "host", "M.transport_schema" },
   ["echostream.options.server"] = { "server", "schema" },
@@ -123,15 +133,17 @@ local function complain(...) complaints[#complaints + 1] = string.format(...) en
 local sources = {} -- module -> text
 do
   local folders = { "." }
-  for folder in ("plugins _meta reload introspect diagnose metrics fleet session retry handlers tls quic discovery http http/client"):gmatch "%S+" do
+  for folder in (book.folders or "plugins _meta reload introspect diagnose metrics fleet session retry handlers tls quic discovery"
+    .. " http http/client"):gmatch "%S+" do
     folders[#folders + 1] = folder
   end
-  local pipe <close> = assert(io.popen(("cd lua/echostream && find %s -maxdepth 1 -name '*.lua' | sed 's|^\\./||' | LC_ALL=C sort")
-    :format(table.concat(folders, " "))))
+  local command = ("cd %s && find %s %s -name '*.lua' | sed 's|^\\./||' | LC_ALL=C sort")
+    :format(book.root, book.folders == "*" and "." or table.concat(folders, " "), book.folders == "*" and "" or "-maxdepth 1")
+  local pipe <close> = assert(io.popen(command))
   for path in pipe:lines() do
     local name = path:match "^(.+)%.lua$"
     sources[#sources + 1] = name
-    sources[name] = read("lua/echostream/" .. path)
+    sources[name] = read(book.root .. "/" .. path)
   end
 end
 
@@ -178,7 +190,7 @@ end
 
 -- Functions of inner modules that `echo` gives under a name of its own: "task.spawn" -> "echo.spawn".
 local given = {}
-for name, module, fn in sources.init:gmatch "\nM%.([%w_]+) = ([%w_]+)%.([%w_]+)" do given[module .. "." .. fn] = "echo." .. name end
+for name, module, fn in (sources.init or ""):gmatch "\nM%.([%w_]+) = ([%w_]+)%.([%w_]+)" do given[module .. "." .. fn] = "echo." .. name end
 
 -- A doc comment: its text, parameters and results.
 local function parse(doc)
@@ -232,6 +244,7 @@ end
 local function public_name(module, owner, separator, name)
   if name:find "^_" then return nil end
   if owner ~= "M" then
+    if book.only and not book.only[module] then return nil end
     local prefix = prefixes[module .. "." .. owner] or prefixes[owner]
     return prefix and prefix .. separator .. name, prefix == nil and owner or nil
   end
@@ -265,7 +278,7 @@ local function functions_of(module)
       end
       if owner and #doc > 0 and not is_inner(doc) then
         local full, strange = public_name(module, owner, separator, name)
-        if strange then complain("lua/echostream/%s.lua:%d: what do users call %s? (.ci/docs.lua, prefixes)", module, number, strange) end
+        if strange then complain(book.root .. "/%s.lua:%d: what do users call %s? (.ci/docs.lua, prefixes)", module, number, strange) end
         if full then found[#found + 1] = entry(full, full .. (args or arguments(doc)), doc) end
       end
       doc = {}
@@ -307,7 +320,7 @@ end
 local function class(name)
   displayed[name] = true
   local fields = class_of(name)
-  if not fields then complain("no class %s is annotated in lua/echostream/", name) end
+  if not fields then complain("no class %s is annotated in %s/", name, book.root) end
   return fields or {}
 end
 
@@ -344,7 +357,7 @@ local function options(name)
 end
 
 -- Types that have a chapter, or nothing in them that is for users.
-local chapters_of = {
+local chapters_of = book.chapters or {
   ["echostream.server"] = "Servers", ["echostream.client"] = "Clients", ["echostream.stream"] = "Streams",
   ["echostream.context"] = "Contexts", ["echostream.calls"] = "Sessions", ["echostream.host"] = "What servers and clients share",
   ["echostream.quic.listener"] = "Raw QUIC", ["echostream.quic.connection"] = "Raw QUIC", ["echostream.quic.stream"] = "Raw QUIC",
@@ -390,21 +403,21 @@ end
 for name, where in pairs(schemas) do
   local fields, seen = class(name), {}
   local block = ("\n" .. sources[where[1]]):match("\n[local ]*" .. where[2]:gsub("%p", "%%%0") .. " = (%b{})")
-  if not block then complain("lua/echostream/%s.lua: no table %s, which .ci/docs.lua looks for", where[1], where[2]) end
+  if not block then complain(book.root .. "/%s.lua: no table %s, which .ci/docs.lua looks for", where[1], where[2]) end
   for option, rest in (block or ""):gmatch "\n  ([%w_]+) = ([^\n]*)" do
     seen[option] = true
     if not fields[option] and not rest:find "refuse =" then
-      complain("lua/echostream/%s.lua: the option %s has no ---@field in the class %s", where[1], option, name)
+      complain(book.root .. "/%s.lua: the option %s has no ---@field in the class %s", where[1], option, name)
     end
   end
   for _, field in ipairs(fields) do
-    if not seen[field.name] then complain("%s: the field %s is no option of lua/echostream/%s.lua", name, field.name, where[1]) end
+    if not seen[field.name] then complain("%s: the field %s is no option of %s/%s.lua", name, field.name, book.root, where[1]) end
   end
 end
 
 -- The document -------------------------------------------------------------------------------------------------
 
-local frame = read "docs/API.in.md"
+local frame = read(book.docs .. "/API.in.md")
 local entries, placed, shown = {}, {}, {}
 for _, module in ipairs(sources) do
   entries[module] = functions_of(module)
@@ -415,7 +428,7 @@ end
 for line in frame:gmatch "{{functions ([^}]*)}}" do
   for module in line:gmatch "%S+" do
     placed[module] = true
-    if not entries[module] then complain("docs/API.in.md: there is no module %s", module) end
+    if not entries[module] then complain(book.docs .. "/API.in.md: there is no module %s", module) end
   end
 end
 
@@ -449,21 +462,35 @@ for title in text:gmatch "\n## ([^\n]+)" do
   if title ~= "Contents" then chapters[#chapters + 1] = ("[%s](#%s)"):format(title, anchor(title)) end
 end
 text = text:gsub("{{contents}}", function() return table.concat(chapters, " ·\n") end)
+local function all_options()
+  local out = {}
+  for _, module in ipairs(sources) do
+    for name in ("\n" .. sources[module]):gmatch "\n%-%-%-@class (echostream[%w_.]*%.options[%w_.]*)" do
+      if not frame:find("{{options " .. name .. "}}", 1, true) and not displayed[name] then
+        out[#out + 1] = ("### `%s`\n\n{{options %s}}\n"):format(name, name)
+      end
+    end
+  end
+  table.sort(out)
+  return table.concat(out, "\n")
+end
+
 local function expand(frame_text)
   return (frame_text:gsub("{{functions ([^}]*)}}", functions):gsub("{{options (%S+)}}", options):gsub("{{fields (%S+)}}", fields_of)
     :gsub("{{methods (%S+) (%S+)}}", methods))
 end
+text = text:gsub("{{all options}}", all_options)
 text = expand(text)
 text = text:gsub("{{types}}", function() return expand(types(text)) end)
-for strange in text:gmatch "{{[^}]*}}" do complain("docs/API.in.md: what is %s?", strange) end
+for strange in text:gmatch "{{[^}]*}}" do complain(book.docs .. "/API.in.md: what is %s?", strange) end
 text = text:gsub("[ \t]+\n", "\n"):gsub("\n\n\n+", "\n\n"):gsub("\n*$", "\n")
 
 for _, complaint in ipairs(complaints) do print(complaint) end
-local path = "docs/API.md"
+local path = book.docs .. "/API.md"
 if arg[1] == "--check" then
   local ok, there = pcall(read, path)
   if not ok or there ~= text then
-    print(path .. " is not up to date; change docs/API.in.md or the annotations, and run `make docs`")
+    print(path .. " is not up to date; change " .. book.docs .. "/API.in.md or the annotations, and run `make docs`")
     os.exit(false)
   end
   os.exit(#complaints == 0)

@@ -1,13 +1,13 @@
 #!/bin/sh
 # Coverage-guided fuzzing with libFuzzer, the address and the undefined behaviour sanitizer.
 #
-#   spec/fuzz/run.sh SECONDS [target...]   each target (spec/fuzz/<target>_fuzz.c) for so many seconds
+#   spec/fuzz/run.sh SECONDS [target...]   each target (spec/fuzz/<target>_fuzz.c, tunnel/spec/fuzz/<target>_fuzz.c) for so many seconds
 #   spec/fuzz/run.sh 0 [target...]         only runs the corpus once: a regression check
 #   spec/fuzz/run.sh seeds                 writes the seed corpora anew from the sample frames
 #
 # A target's head says what it is made of, as in spec/c: `// needs: csrc/base csrc/framing` (rooms or single
 # files, may be repeated), `// libs: -lfoo`, `// pkgs: name` (pkg-config). Seeds are in
-# spec/fuzz/corpus/<target>/; what fuzzing finds new goes to build/fuzz/corpus/<target>/ and is used again by
+# corpus/<target>/ beside it; what fuzzing finds new goes to build/fuzz/corpus/<target>/ and is used again by
 # the next run. A finding is kept in build/fuzz/<target>-crash-* and makes the exit status 1; once it is
 # fixed, put it into the seeds.
 # FUZZ_CC names the compiler (default: clang-14, else clang), FUZZ_FLAGS adds libFuzzer flags.
@@ -37,11 +37,13 @@ if [ -z "$cc" ]; then
     command -v $cc >/dev/null || cc=clang
 fi
 targets=$*
-[ -n "$targets" ] || targets=$(for f in spec/fuzz/*_fuzz.c; do basename "$f" _fuzz.c; done)
+[ -n "$targets" ] || targets=$(for f in spec/fuzz/*_fuzz.c tunnel/spec/fuzz/*_fuzz.c; do [ ! -e "$f" ] || basename "$f" _fuzz.c; done)
 
 bad=0
 for target in $targets; do
-    src=spec/fuzz/${target}_fuzz.c
+    dir=spec/fuzz
+    [ -e "$dir/${target}_fuzz.c" ] || dir=tunnel/spec/fuzz
+    src=$dir/${target}_fuzz.c
     files=""
     for need in $(sed -n 's|^// needs:||p' "$src"); do
         case $need in
@@ -61,7 +63,7 @@ for target in $targets; do
         bad=1
         continue
     fi
-    mkdir -p "$out/corpus/$target" "spec/fuzz/corpus/$target"
+    mkdir -p "$out/corpus/$target" "$dir/corpus/$target"
     if [ "$seconds" = 0 ]; then
         limit="-runs=0"
     else
@@ -69,7 +71,7 @@ for target in $targets; do
     fi
     timeout $((seconds + 120)) "$out/$target" $limit -max_len=8192 -timeout=5 -rss_limit_mb=1024 \
         -print_final_stats=1 -artifact_prefix="$out/$target-" ${FUZZ_FLAGS:-} \
-        "$out/corpus/$target" "spec/fuzz/corpus/$target" >"$out/$target.log" 2>&1
+        "$out/corpus/$target" "$dir/corpus/$target" >"$out/$target.log" 2>&1
     status=$?
     runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$out/$target.log")
     if [ $status -ne 0 ]; then
