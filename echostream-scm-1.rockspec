@@ -153,6 +153,7 @@ build = {
         "csrc/transport/conn.c",
         "csrc/transport/early.c",
         "csrc/transport/endpoint.c",
+        "csrc/transport/exporter.c",
         "csrc/transport/frames.c",
         "csrc/transport/keylog.c",
         "csrc/transport/link_ops.c",

@@ -28,6 +28,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include "../base/err.h"
 #include "../base/glitch.h"
 #include "../base/tally.h"
 
@@ -145,6 +146,9 @@ struct es_link_ops {
     /* "127.0.0.1:5000" or "[::1]:5000" into buf; the peer's current address */
     void (*peer_addr)(struct es_link *, char *buf, size_t n);
     uint64_t (*allowed)(const struct es_link_stream *); /* may be NULL */
+    /* May be NULL: the link has no TLS of its own. */
+    int (*export_key)(struct es_link *, const char *label, const void *context, size_t context_n, void *out,
+                      size_t n);
 };
 
 /* What the protocol is told. Every member must be set. */
@@ -393,6 +397,17 @@ static inline int es_link_glitch(struct es_link *l, uint64_t now, uint64_t point
 static inline void es_link_stats_get(struct es_link *l, struct es_link_stats *out)
 {
     l->ops->stats(l, out);
+}
+
+/* n bytes that only the two ends of this link's TLS can compute (RFC 8446 7.5): the same at both, others with
+ * every connection, label and context. ES_ERR_AGAIN before established(), ES_ERR_CLOSED, ES_ERR_INVAL: label
+ * or n too long, ES_ERR_UNSUPPORTED: the link shares its TLS with others, or has none. */
+static inline int es_link_export_key(struct es_link *l, const char *label, const void *context,
+                                     size_t context_n, void *out, size_t n)
+{
+    if (l->ops->export_key == NULL)
+        return ES_ERR_UNSUPPORTED;
+    return l->ops->export_key(l, label, context, context_n, out, n);
 }
 
 static inline void es_link_peer_addr(struct es_link *l, char *buf, size_t n)

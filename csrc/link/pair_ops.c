@@ -273,5 +273,5 @@ static void pair_peer_addr(struct es_link *l, char *buf, size_t n)
 const struct es_link_ops es_pair_ops = {
     pair_open,        pair_write,       pair_write_ref, pair_queued,    pair_priority, pair_credit,
     pair_stream_done, pair_stream_keep, pair_allow,     pair_stop,      pair_reset,    pair_hold,
-    pair_datagram,    pair_close,       pair_stats,     pair_peer_addr, NULL,
+    pair_datagram,    pair_close,       pair_stats,     pair_peer_addr, NULL,          NULL,
 };

@@ -355,6 +355,9 @@ void es_lua_ticket_event(lua_State *L, struct es_event *ev);
 void es_lua_ticket_drop(struct es_event *ev);
 void es_lua_push_cert(lua_State *L, const struct es_cert_info *info);
 int es_lua_push_peer_cert(lua_State *L, struct es_link *link); /* a table or nil; 1 */
+/* (self, label, length, context?) -> the bytes, or nil, err */
+int es_lua_export_key(lua_State *L, struct es_link *link);
+int es_lsession_export_key(lua_State *L); /* the same of a session */
 int es_lua_update_key(lua_State *L, struct es_link *link, struct es_lloop *lp);
 
 /* ---- endpoint.c, crypto.c, prompt.c ---- */

@@ -349,6 +349,12 @@ static int conn_peer_cert(lua_State *L)
     return c->link != NULL ? es_lua_push_peer_cert(L, c->link) : es_lconn_push_closed(L, c);
 }
 
+static int conn_export_key(lua_State *L)
+{
+    struct es_lconn *c = check(L);
+    return c->link != NULL ? es_lua_export_key(L, c->link) : es_lconn_push_closed(L, c);
+}
+
 static int conn_update_key(lua_State *L)
 {
     struct es_lconn *c = check(L);
@@ -483,6 +489,7 @@ void es_lua_open_quic(lua_State *L, int core)
                                        {"keep_alive", conn_keep_alive},
                                        {"peer_cert", conn_peer_cert},
                                        {"update_key", conn_update_key},
+                                       {"export_key", conn_export_key},
                                        {"migrate", conn_migrate},
                                        {"moved", conn_moved},
                                        {NULL, NULL}};

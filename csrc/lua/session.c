@@ -679,6 +679,7 @@ void es_lua_open_session(lua_State *L, int core)
                                        {"peer_pin", session_peer_pin},
                                        {"peer_cert", session_peer_cert},
                                        {"update_key", session_update_key},
+                                       {"export_key", es_lsession_export_key},
                                        {"keep_alive", session_keep_alive},
                                        {"migrate", es_lsession_migrate},
                                        {"request", es_lsession_request},

@@ -6,6 +6,8 @@
 #include "errors.h"
 #include "luaaux.h"
 
+#define ES_LUA_EXPORT_MAX 1024
+
 /* The function that gets a connection's tickets. The connection holds one reference, every event one. */
 struct es_lticket {
     unsigned refs;
@@ -145,6 +147,40 @@ int es_lua_push_peer_cert(lua_State *L, struct es_link *link)
     else
         es_lua_push_cert(L, info);
     return 1;
+}
+
+int es_lua_export_key(lua_State *L, struct es_link *link)
+{
+    uint8_t out[ES_LUA_EXPORT_MAX];
+    size_t context_n;
+    size_t label_n;
+    const char *label = luaL_checklstring(L, 2, &label_n);
+    lua_Integer n = luaL_checkinteger(L, 3);
+    luaL_argcheck(L, strlen(label) == label_n && label_n <= 249, 2, "at most 249 bytes, none of them 0");
+    const char *context = luaL_optlstring(L, 4, "", &context_n);
+    luaL_argcheck(L, n >= 1 && n <= ES_LUA_EXPORT_MAX, 3, "1 to 1024 bytes");
+    int rc = es_link_export_key(link, label, context, context_n, out, (size_t)n);
+    if (rc == 0) {
+        lua_pushlstring(L, (const char *)out, (size_t)n);
+        return 1;
+    }
+    lua_pushnil(L);
+    if (rc == ES_ERR_UNSUPPORTED)
+        es_lua_push_error(L, "failed_precondition",
+                          "export_key: it shares its TLS connection with others, or has none");
+    else if (rc == ES_ERR_AGAIN)
+        es_lua_push_error(L, "failed_precondition", "export_key: the handshake is not over");
+    else
+        return lua_pop(L, 1), es_lua_fail(L, rc, "export_key");
+    return 2;
+}
+
+int es_lsession_export_key(lua_State *L)
+{
+    struct es_lsession *ls = es_lsession_check(L);
+    struct es_link *link =
+        ls ? es_session_link(ls->s) : NULL; /* its own: not of what it shares with others */
+    return link ? es_lua_export_key(L, link) : es_lsession_closed_error(L);
 }
 
 int es_lua_update_key(lua_State *L, struct es_link *link, struct es_lloop *lp)

@@ -89,6 +89,7 @@ static void free_library_state(struct es_conn *c)
     es_qlog_close(c->qlog);
     c->qlog = NULL;
     es_buf_free(&c->ticket);
+    es_exporter_wipe(&c->exporter);
     if (c->ticket_free != NULL) {
         c->ticket_free(c->ticket_user);
         c->ticket_free = NULL;

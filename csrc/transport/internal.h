@@ -25,6 +25,7 @@
 #include "compat.h"
 #include "driver.h"
 #include "endpoint.h"
+#include "exporter.h"
 #include "io.h"
 #include "poller.h"
 #include "tls.h"
@@ -257,6 +258,7 @@ struct es_conn {
     unsigned dgram_tries; /* packets the first waiting datagram did not fit into */
     uint8_t peer_pin[32];
     struct es_buf peer_der; /* the peer's certificate */
+    struct es_exporter exporter;
     char tls_reason[256];   /* why the handshake fails, for people */
     uint32_t version;       /* client: what it began with, on the wire */
     uint32_t version_offer; /* client: of those that the server named, one that we speak too; 0: none */

@@ -10,7 +10,7 @@ struct es_keylog;
 /* Opens the file for appending, making it (mode 600) when there is none. ES_ERR_IO, ES_ERR_NOMEM. */
 int es_keylog_open(struct es_keylog **out, const char *path);
 void es_keylog_close(struct es_keylog *k);
-/* For gnutls_session_set_keylog_function; the session's connection has a context with a key log. */
+/* One secret; the session's connection has a context with a key log. */
 int es_keylog_write(gnutls_session_t s, const char *label, const gnutls_datum_t *secret);
 
 #endif

@@ -299,4 +299,5 @@ const struct es_link_ops es_conn_link_ops = {
     .close = op_close,
     .stats = es_conn_stats,
     .peer_addr = op_peer_addr,
+    .export_key = es_exporter_op,
 };

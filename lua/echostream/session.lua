@@ -301,6 +301,27 @@ function Session:update_key()
   return self._ud:update_key()
 end
 
+--- Bytes that only the two ends of this session can know: the TLS exporter (RFC 8446, section 7.5; RFC 5705). Both get the same for the
+--- same label, length and context; every session gets others. Who proves a password with them, by an HMAC, proves it on this
+--- connection only: the proof is of no use to somebody in between.
+---@param label string     which protocol asks, by convention beginning with "EXPORTER-"; at most 249 bytes
+---@param length integer   bytes, 1 to 1024
+---@param bytes? string  the context: any bytes; none is the same as an empty one
+---@return string|nil key
+---@return echostream.error? err  `failed_precondition`: it shares its connection with other sessions (WebTransport, HTTP), or the
+--- handshake is not over; `connection_closed`
+function Session:export_key(label, length, bytes)
+  options.argument("session:export_key", "label", label, "string")
+  options.argument("session:export_key", "length", length, "integer")
+  if bytes ~= nil then
+    options.argument("session:export_key", "context", bytes, "string")
+  end
+  if #label > 249 or label:find "%z" or length < 1 or length > 1024 then
+    error(("session:export_key: the label has at most 249 bytes and the length is 1 to 1024, got %d and %d"):format(#label, length), 2)
+  end
+  return self._ud:export_key(label, length, bytes)
+end
+
 --- The SHA-256 of the peer's public key ("sha256:…"), nil when it showed no certificate.
 ---@return string?
 function Session:peer_pin()

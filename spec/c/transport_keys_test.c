@@ -5,6 +5,7 @@
 // Keys and sessions: key updates, tickets, early data.
 #include "test.h"
 #include "transport_support.h"
+#include "../../csrc/transport/internal.h"
 
 static void say_hello(struct rig *r, struct side *c)
 {
@@ -255,6 +256,36 @@ TEST(keys_change_by_themselves_after_many_packets)
     CHECK_INT(c->received, ==, p.total);
     CHECK_INT(stats_of(c).key_updates, >=, 2);
     CHECK_INT(stats_of(&r.s[0]).key_updates, >=, 2);
+    rig_close(&r);
+}
+
+/* What GnuTLS computes itself, and what we compute from the secret that we kept. */
+TEST(exported_keys_are_those_of_tls)
+{
+    struct rig r;
+    struct rig_options o;
+    struct side *c;
+    uint8_t ours[3][100], theirs[100];
+    const char *label = "EXPORTER-a-test";
+
+    rig_options(&o);
+    REQUIRE(rig_open(&r, &o) == 0);
+    c = rig_dial(&r, &o);
+    REQUIRE(c != NULL);
+    CHECK_INT(es_link_export_key(c->link, label, "", 0, ours[0], 32), ==, ES_ERR_AGAIN);
+    CHECK(UNTIL(&r, 5, c->established));
+    gnutls_session_t tls = es_conn_of(c->link)->tls;
+    REQUIRE(tls != NULL); /* not confirmed yet */
+    CHECK_INT(es_link_export_key(c->link, label, "context", 7, ours[0], 100), ==, 0);
+    CHECK_INT(gnutls_prf_rfc5705(tls, strlen(label), label, 7, "context", 100, (char *)theirs), ==, 0);
+    CHECK_MEM(ours[0], 100, theirs, 100);
+    CHECK_INT(es_link_export_key(c->link, label, NULL, 0, ours[1], 32), ==, 0);
+    CHECK_INT(gnutls_prf_rfc5705(tls, strlen(label), label, 0, NULL, 32, (char *)theirs), ==, 0);
+    CHECK_MEM(ours[1], 32, theirs, 32);
+    say_hello(&r, c);
+    CHECK_INT(es_link_export_key(r.s[0].link, label, "context", 7, ours[2], 100), ==, 0);
+    CHECK_MEM(ours[2], 100, ours[0], 100);
+    CHECK_INT(es_link_export_key(r.s[0].link, label, "", 0, ours[2], 65000), ==, ES_ERR_INVAL);
     rig_close(&r);
 }
 

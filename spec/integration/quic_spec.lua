@@ -35,6 +35,7 @@ net.each(function(env)
         assert.is_true(here.incoming)
         assert.is_false(there.incoming)
         assert.equal(listener.address, there:peer_addr())
+        assert.equal(there:export_key("EXPORTER-spec", 32, "c"), assert(here:export_key("EXPORTER-spec", 32, "c")))
         assert.matches("^%d+%.%d+%.%d+%.%d+:%d+$", here:peer_addr())
         there:close()
       end

@@ -353,6 +353,12 @@ function session:peer_cert() end
 --- Changes the packet keys.
 ---@return true|nil ok, table|nil err  failed_precondition
 function session:update_key() end
+--- TLS exporter.
+---@param label string
+---@param length integer  1 to 1024
+---@param context? string
+---@return string|nil key, table|nil err  failed_precondition
+function session:export_key(label, length, context) end
 function session:keep_alive(on) end
 --- Moves to another local address; done(ok, err) in a task when it is over. true: it began.
 ---@return true|nil, table|nil
@@ -569,6 +575,12 @@ function conn:peer_pin() end
 function conn:peer_cert() end
 ---@return true|nil ok, table|nil err  failed_precondition
 function conn:update_key() end
+--- TLS exporter.
+---@param label string
+---@param length integer  1 to 1024
+---@param context? string
+---@return string|nil key, table|nil err  failed_precondition
+function conn:export_key(label, length, context) end
 
 ---@class echostream.core.qstream: userdata
 local qstream = {}

@@ -457,6 +457,20 @@ function Connection:update_key()
   return self._conn:update_key()
 end
 
+--- Bytes that only the two ends of this connection can know: the TLS exporter (RFC 8446, section 7.5), as `session:export_key` gives them.
+---@param label string     by convention beginning with "EXPORTER-"; at most 249 bytes
+---@param length integer   bytes, 1 to 1024
+---@param context? string  any bytes; none is the same as an empty one
+---@return string|nil key, echostream.error? err  `failed_precondition`: the handshake is not over; why it was closed
+function Connection:export_key(label, length, context)
+  options.argument("connection:export_key", "label", label, "string")
+  options.argument("connection:export_key", "length", length, "integer")
+  if context ~= nil then
+    options.argument("connection:export_key", "context", context, "string")
+  end
+  return self._conn:export_key(label, length, context)
+end
+
 --- What the peer's certificate says; nil when it showed none.
 ---@return echostream.certificate? certificate, echostream.error? err
 function Connection:peer_cert()
