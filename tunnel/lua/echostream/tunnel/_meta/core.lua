@@ -210,13 +210,19 @@ function core.head(kind, fields) end
 ---@param message string
 ---@return fun(): string?, any|nil, echostream.error?
 function core.parts(message) end
---- The first part when it is a head, and the rest of the message.
+--- The first part when it is a head, and the rest of the message. NOTEs before it are left out; the payload of the last one is told.
 ---@param message string
----@return echostream.tunnel.head?, string|echostream.error rest
+---@return echostream.tunnel.head?, string|echostream.error rest, string? note
 function core.split(message) end
 ---@param kind "body"|"end"|"reset"|"note"
 ---@param value? any
 ---@return string
 function core.part(kind, value) end
+
+--- HMAC-SHA-256 (RFC 2104): 32 bytes.
+---@param key string
+---@param text string
+---@return string
+function core.hmac_sha256(key, text) end
 
 return core
