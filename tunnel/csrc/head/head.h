@@ -29,8 +29,10 @@ struct et_field {
 
 struct et_head; /* opaque; heap */
 
-#define ET_HEAD_MAX_BYTES  ((size_t)64 * 1024) /* names, values and pseudo fields together */
-#define ET_HEAD_MAX_FIELDS 100
+#define ET_HEAD_MAX_BYTES    ((size_t)64 * 1024) /* names, values and pseudo fields together */
+#define ET_HEAD_MAX_FIELDS   100
+#define ET_HEAD_SPARE_BYTES  ((size_t)8 * 1024) /* beyond those, for what proxies add */
+#define ET_HEAD_SPARE_FIELDS 28
 
 struct et_head *et_head_new(enum et_head_kind kind); /* NULL: out of memory */
 struct et_head *et_head_copy(const struct et_head *h);
@@ -58,6 +60,12 @@ int et_head_set(struct et_head *h, const char *name, size_t nn, const char *valu
                 size_t nv);                                            /* replaces all */
 size_t et_head_remove(struct et_head *h, const char *name, size_t nn); /* all of that name; how many */
 size_t et_head_bytes(const struct et_head *h);                         /* that count against the limit */
+/* From now on it takes what a proxy adds on the way (x-forwarded-for, via, …) beside what a peer may send:
+ * ET_HEAD_SPARE_* more. Heads that et_head_decode() makes are so from the beginning. */
+void et_head_widen(struct et_head *h);
+/* Whether a field of that (lower case) name is about the connection and may not be in a head: Connection,
+ * Host and the others of the list above. TE is not one of them. */
+int et_head_is_hop(const char *name, size_t n);
 /* Takes away what a proxy does not pass on (RFC 9110 7.6.1): the fields named in `connection` (a value of
  * Connection, may be NULL) and those of the list above; TE stays as "trailers" if it said so. */
 void et_head_strip(struct et_head *h, const struct et_text *connection, size_t connections);
@@ -65,7 +73,10 @@ void et_head_strip(struct et_head *h, const struct et_text *connection, size_t c
 /* The wire form between server and agent (tunnel/DESIGN.md, "Messages"): appends the payload of a HEAD part.
  */
 int et_head_encode(const struct et_head *h, struct es_buf *out);
-/* Checks everything the setters check. ES_ERR_PROTOCOL, ES_ERR_LIMIT, ES_ERR_NOMEM. */
+size_t et_head_size(const struct et_head *h); /* bytes of it */
+/* Checks everything the setters check, and that no field is there that may not be: et_head_is_hop(), a TE
+ * that is not "trailers", a content-length that is no number or says two things. ES_ERR_PROTOCOL,
+ * ES_ERR_LIMIT, ES_ERR_NOMEM. */
 int et_head_decode(const uint8_t *p, size_t n, struct et_head **out);
 
 #endif

@@ -93,6 +93,9 @@ struct et_http_events {
     void (*draining)(void *user);
     /* Last word; every exchange was told gone() before. err: 0 for a clean end. `text`: for logs. */
     void (*closed)(void *user, int err, const char *text);
+    /* Visitor role: a malformed request, or one over a limit, that never became an exchange: the codec
+     * answers it itself. status: 400, 408, 413, 414, 431, 505; HTTP/2 connection errors: 400. May be NULL. */
+    void (*refused)(void *user, int status, const char *why);
 };
 
 struct et_http_limits {     /* zero: the default */
