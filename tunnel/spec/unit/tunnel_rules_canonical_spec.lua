@@ -4,18 +4,24 @@ describe("a path", function()
   it("has one form", function()
     for from, to in pairs {
       ["/"] = "/", ["*"] = "*", ["/a/b-c_d"] = "/a/b-c_d", ["/a//b///c"] = "/a/b/c", ["//"] = "/", ["//a"] = "/a",
-      ["/%41%7e%2d%5f%2E"] = "/A~-_.", ["/%c3%a9"] = "/%C3%A9", ["/\xc3\xa9"] = "/%C3%A9", ["/a b"] = "/a%20b", ["/a%2fb"] = "/a%2Fb",
+      ["/%41%7e%2d%5f%2E"] = "/A~-_.",
+      ["/%c3%a9"] = "/%C3%A9", ["/\xc3\xa9"] = "/%C3%A9", ["/a b"] = "/a%20b", ["/a%2fb"] = "/a%2Fb",
       ["/%2541"] = "/%2541", ["/a/./b"] = "/a/b", ["/a/../b"] = "/b", ["/a/b/.."] = "/a/", ["/a/."] = "/a/", ["/a/.."] = "/", ["/."] = "/",
-      ["/a/%2e%2e/b"] = "/b", ["/a/.%2E/b"] = "/b", ["/a//../b"] = "/b", ["/a/b/../../c/"] = "/c/", ["/..."] = "/...", ["/.well-known/x"] = "/.well-known/x",
-      ["/a..b"] = "/a..b", ["/a;x=1/b"] = "/a;x=1/b", ["/a%3bx"] = "/a%3Bx", ["/~u/@x:y,z!$&'()*+="] = "/~u/@x:y,z!$&'()*+=", ["/<\">"] = "/%3C%22%3E",
+
+      ["/a/%2e%2e/b"] = "/b", ["/a/.%2E/b"] = "/b", ["/a//../b"] = "/b", ["/a/b/../../c/"] = "/c/", ["/..."] = "/...",
+        ["/.well-known/x"] = "/.well-known/x",
+      ["/a..b"] = "/a..b", ["/a;x=1/b"] = "/a;x=1/b", ["/a%3bx"] = "/a%3Bx", ["/~u/@x:y,z!$&'()*+="] = "/~u/@x:y,z!$&'()*+=",
+        ["/<\">"] = "/%3C%22%3E",
     } do
       assert.equal(to, (canonical.path(from)), from)
     end
   end)
 
   it("that a backend may read otherwise is refused", function()
-    for _, path in ipairs { "a", "", "?", "/..", "/../a", "/a/../..", "/%2e%2e", "/a/../../b", "/a%", "/a%4", "/a%4x", "/%%41", "/%zz", "/a\\b", "/a#b", "/a\0",
-      "/%00", "/a%00b", "/..%2fadmin", "/a/..%2Fb", "/a%2f..%2fb", "/a%2F%2e%2e%2Fb", "/..%5cadmin", "/x/..;/admin", "/x/..;a=b/admin", "/x/.;/admin", "/x/..%3b/a",
+    for _, path in ipairs { "a", "", "?", "/..", "/../a", "/a/../..", "/%2e%2e", "/a/../../b",
+      "/a%", "/a%4", "/a%4x", "/%%41", "/%zz", "/a\\b", "/a#b", "/a\0",
+      "/%00", "/a%00b", "/..%2fadmin", "/a/..%2Fb", "/a%2f..%2fb", "/a%2F%2e%2e%2Fb", "/..%5cadmin",
+      "/x/..;/admin", "/x/..;a=b/admin", "/x/.;/admin", "/x/..%3b/a",
       "/a%2f.", "/a%5c..", "/%2e%2e%2fx" } do
       local clean, why = canonical.path(path)
       assert.is_nil(clean, path)
@@ -76,7 +82,8 @@ describe("an authority", function()
   end)
 
   it("that is none is refused", function()
-    for _, text in ipairs { "", ".", "a..b", "a..", ".a", "a b", "a@b", "user:pw@b", "a%41", "a/b", "a:65536", "a:x", "a:-1", "a:1:2", "[::1", "[::1]x", "[x]", "[]",
+    for _, text in ipairs { "", ".", "a..b", "a..", ".a", "a b", "a@b", "user:pw@b", "a%41", "a/b", "a:65536", "a:x", "a:-1", "a:1:2",
+      "[::1", "[::1]x", "[x]", "[]",
       "a:99999999999999999999", "a\0b", "h\xc3\xa9", ("a"):rep(255), "::1", "a,b" } do
       local host, why = canonical.authority(text)
       assert.is_nil(host, text)

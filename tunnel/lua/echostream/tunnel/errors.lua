@@ -169,7 +169,7 @@ function M.response(request, err, by)
 end
 
 --- Answers an exchange, and is through with it.
----@param exchange { send_head: fun(self: any, head: echostream.tunnel.head, fin: boolean): any, write: fun(self: any, bytes: string, fin: boolean): any }
+---@param exchange echostream.tunnel.core_exchange|table  what has send_head(head, fin) and write(bytes, fin)
 ---@param request echostream.tunnel.request?
 ---@param err echostream.error
 ---@param by? "agent"|"server"

@@ -48,8 +48,9 @@ end
 
 --- The canonical form of a path.
 ---
---- Percent-encoded letters, digits and `-._~` are decoded, other escapes get upper-case digits and stay (`%2F` is no slash); `.` and `..` are resolved;
---- several slashes become one; bytes that no path has are encoded. Refused (400): an escape without two digits, `%00`, a backslash, a `#`, a
+--- Percent-encoded letters, digits and `-._~` are decoded, other escapes get upper-case digits and stay (`%2F` is no slash); `.` and `..`
+--- are resolved; several slashes become one; bytes that no path has are encoded. Refused (400): an escape without two digits, `%00`, a
+--- backslash, a `#`, a
 --- path above the root, and dot segments that are visible only to who decodes `%2F`, `%5C` or cuts `;parameters` off.
 ---@param path string  without query
 ---@return string? path, string? why
