@@ -16,6 +16,7 @@ local M = {}
 ---@field factor? number  each further one is at most so many times longer (default: 2)
 ---@field cap? number  seconds: none is longer (default: 5)
 ---@field jitter? number  0 to 1: the part of a pause that is random; 1: anything from nothing to the whole of it (default: 1)
+---@field stable? number  seconds that it has to work before pauses are short again (default: twice `first`)
 ---@field random? fun(): number  0 to 1 (default: at random; in a simulation by its seed)
 
 ---@package
@@ -26,6 +27,7 @@ M.schema = {
   factor = { type = "number", min = 1, max = 100, default = 2 },
   cap = { type = "seconds", max = 1e6, default = 5 },
   jitter = { type = "number", min = 0, max = 1, default = 1 },
+  stable = { type = "seconds" },
   random = { type = "function" },
 }
 
@@ -69,15 +71,15 @@ function Backoff:next()
   return M.pause(self._opts, self.attempts)
 end
 
---- It worked, for so long: when that was more than twice the first pause the next one is short again. What works only for a moment, again
---- and again, did not. (To ask for as long a time as the last pause was would keep a client far behind whose server restarts often.)
+--- It worked, for so long: when that was more than `stable`, or twice the first pause, the next one is short again. What works only for a
+--- moment, again and again, did not. (To ask for as long a time as the last pause was would keep a client far behind whose server restarts often.)
 ---@param seconds? number  default: long enough
 ---@return boolean worked  whether it counts as that
 function Backoff:worked(seconds)
   if seconds ~= nil then
     options.argument("backoff:worked", "seconds", seconds, "number")
   end
-  local long_enough = seconds == nil or seconds > 2 * self._opts.first
+  local long_enough = seconds == nil or seconds > (self._opts.stable or 2 * self._opts.first)
   if long_enough then
     self.attempts = 0
   end

@@ -20,6 +20,7 @@ local M = {}
 ---@field factor? number  each further pause is at most so many times longer (default: 2)
 ---@field cap? number  seconds that a pause is at most (default: 5)
 ---@field jitter? number  0 to 1: the part of a pause that is random; 1: anything from nothing to the whole of it (default: 1)
+---@field stable? number  seconds that a connection has to last before pauses are short again (default: twice `first`)
 ---@field attempts? integer  in a row, after which it gives up (default: as long as it takes)
 ---@field wait? boolean  calls made meanwhile wait for the connection, within their deadline; false: they fail at once, `unavailable` (default: true)
 ---@field probe? number  seconds without a word from the server under a call, after which it is asked (PING); 0: never (default: 0.5)
@@ -32,6 +33,7 @@ M.fields = {
   factor = { type = "number", min = 1, default = 2 },
   cap = { type = "seconds", default = 5 },
   jitter = { type = "number", min = 0, max = 1, default = 1 },
+  stable = { type = "seconds" },
   attempts = { type = "integer", min = 1 },
   wait = { type = "boolean", default = true },
   probe = { type = "seconds", max = 1e6, default = 0.5 },
@@ -53,10 +55,15 @@ end
 -- Of no use to try again after these: who answered has decided.
 local final = { unauthenticated = true, permission_denied = true }
 
---- Whether an error of a connection means that another attempt is pointless.
+--- Whether an error of a connection means that another attempt is pointless. Errors of `on_connect` hooks may say so themselves, by their
+--- field `permanent`.
 ---@param err echostream.error
 ---@return boolean
 function M.is_final(err)
+  local told = rawget(err, "permanent")
+  if told ~= nil then
+    return told == true
+  end
   return final[err.code] == true
 end
 
@@ -260,10 +267,13 @@ local function run(self, absent, err)
   tell(self, "lost", err)
   while self.state == "reconnecting" do
     local opts = self._reconnect
-    if not opts or final[err.code] or opts.attempts and self._pauses.attempts >= opts.attempts then
+    if not opts or M.is_final(err) or opts.attempts and self._pauses.attempts >= opts.attempts then
       return give_up(self, absent, err)
     end
     local pause = self._pauses:next()
+    if type(err.retry_after) == "number" then -- whoever says it has the rest of the pause on top: not all come in the same moment
+      pause = pause + math.max(err.retry_after, 0)
+    end
     tell(self, "waiting", pause)
     if not task.sleep(pause) or self.state ~= "reconnecting" then
       return

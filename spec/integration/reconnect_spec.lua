@@ -365,5 +365,51 @@ net.only("sim", function(env)
       while #pauses == n do echo.sleep(0.01) end
       assert.equal(0.1, pauses[n + 1])
     end)
+
+    env.it("keeps its pauses long until a connection was stable, when it is told how long that is", function()
+      local at = place(env)
+      local pauses = {}
+      local client = env.client(at.up(), { reconnect = { jitter = 0, stable = 30, on_change = function(_, what, seconds)
+        if what == "waiting" then pauses[#pauses + 1] = seconds end
+      end } })
+      assert(client:connect(at.server.address))
+      for _, seconds in ipairs { 20, 20, 31 } do
+        echo.sleep(seconds)
+        local n = #pauses
+        at.server:sessions()[1]:close()
+        repeat echo.sleep(0.1) until #pauses > n and client.state == "connected"
+      end
+      assert.same({ 0.1, 0.2, 0.1 }, pauses)
+    end)
+
+    env.it("does what its own on_connect hooks say: later, never again, or in spite of the code", function()
+      local at = place(env)
+      local pauses, over, refusal = {}, nil, nil
+      local client = env.client(at.up(), { reconnect = { jitter = 0, on_change = function(_, what, detail)
+        if what == "waiting" then pauses[#pauses + 1] = detail end
+        if what == "gave_up" then over = detail end
+      end } })
+      client:on_connect(function()
+        local err = refusal
+        refusal = nil
+        return err == nil or nil, err
+      end)
+      local function refuse(code, fields)
+        refusal = echo.error(code, "not now")
+        for name, value in pairs(fields) do refusal[name] = value end
+      end
+      assert(client:connect(at.server.address))
+      echo.sleep(1)
+      refuse("unauthenticated", { permanent = false, retry_after = 7 })
+      at.server:sessions()[1]:close()
+      repeat echo.sleep(0.1) until client.state == "connected"
+      assert.same({ 0.1, 7.2 }, pauses)
+      echo.sleep(1)
+      refuse("unavailable", { permanent = true })
+      at.server:sessions()[1]:close()
+      while not over do echo.sleep(0.1) end
+      assert.equal("unavailable", over.code)
+      assert.equal(3, #pauses)
+    end)
   end)
 end)
