@@ -1,7 +1,7 @@
 #!/bin/sh
 # Line coverage of one room by its C specs and fuzz seeds.
 #
-#   spec/c/coverage.sh [room] [least]      default: csrc/framing 90
+#   spec/c/coverage.sh [room] [least]      default: csrc/framing 90; tunnel/csrc/head and the like too
 #
 # Builds every spec of the room (spec/c/<room>_*_test.c) and every fuzz target whose sources are in it with
 # clang's source-based coverage, runs the specs and the committed seeds, and prints llvm-cov's table. The exit
@@ -35,19 +35,19 @@ build() { # source, program, extra flags
     objects="$objects ${objects:+-object }$2" # the first stands plainly
 }
 
-for src in spec/c/"$name"_*_test.c; do
+for src in spec/c/"$name"_*_test.c tunnel/spec/c/"$name"_*_test.c tunnel/spec/c/"$name"_test.c; do
     [ -e "$src" ] || continue
     prog=$out/$(basename "$src" .c)
     build "$src" "$prog"
     LLVM_PROFILE_FILE=$prog.profraw timeout 300 "$prog" >"$prog.log" 2>&1 || cat "$prog.log"
 done
-for src in spec/fuzz/*_fuzz.c; do
+for src in spec/fuzz/*_fuzz.c tunnel/spec/fuzz/*_fuzz.c; do
     [ -e "$src" ] || continue
     grep -q "^// needs:.*$room" "$src" || continue
     target=$(basename "$src" _fuzz.c)
     prog=$out/${target}_fuzz
     build "$src" "$prog" -fsanitize=fuzzer
-    LLVM_PROFILE_FILE=$prog.profraw timeout 300 "$prog" -runs=0 "spec/fuzz/corpus/$target" \
+    LLVM_PROFILE_FILE=$prog.profraw timeout 300 "$prog" -runs=0 "$(dirname "$src")/corpus/$target" \
         >"$prog.log" 2>&1 || cat "$prog.log"
 done
 

@@ -39,8 +39,8 @@ fi
 targets=$*
 [ -n "$targets" ] || targets=$(for f in spec/fuzz/*_fuzz.c tunnel/spec/fuzz/*_fuzz.c; do [ ! -e "$f" ] || basename "$f" _fuzz.c; done)
 
-bad=0
-for target in $targets; do
+one() { # TARGET: builds and runs it; what is said about it goes to $out/TARGET.said
+    target=$1
     dir=spec/fuzz
     [ -e "$dir/${target}_fuzz.c" ] || dir=tunnel/spec/fuzz
     src=$dir/${target}_fuzz.c
@@ -60,8 +60,7 @@ for target in $targets; do
     if ! $cc -std=c11 -D_GNU_SOURCE -g -O1 -Wall -Wextra -Wno-unused-parameter \
         -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -o "$out/$target" "$src" $files $libs; then
         echo "$target: does not build"
-        bad=1
-        continue
+        return 1
     fi
     mkdir -p "$out/corpus/$target" "$dir/corpus/$target"
     if [ "$seconds" = 0 ]; then
@@ -77,9 +76,27 @@ for target in $targets; do
     if [ $status -ne 0 ]; then
         tail -n 40 "$out/$target.log"
         echo "$target: FINDING, see $out/$target.log"
-        bad=1
+        return 1
     else
         echo "$target: ${runs:-?} runs, no finding"
     fi
+}
+
+# As many at a time as there are processors: JOBS=1 for one after another.
+bad=0
+jobs=${JOBS:-$(nproc)}
+set --
+for target in $targets; do
+    one "$target" >"$out/$target.said" 2>&1 &
+    set -- "$@" "$!:$target"
+    if [ $# -ge "$jobs" ]; then
+        wait "${1%%:*}" || bad=1
+        cat "$out/${1#*:}.said"
+        shift
+    fi
+done
+for started in "$@"; do
+    wait "${started%%:*}" || bad=1
+    cat "$out/${started#*:}.said"
 done
 exit $bad

@@ -4,7 +4,7 @@
 local echo = require "echostream"
 
 local http = echo.http
-local ROUNDS <const> = tonumber(os.getenv "HTTP_RANDOM") or 3000
+local ROUNDS <const> = tonumber(os.getenv "HTTP_RANDOM") or os.getenv "ES_VALGRIND" and 800 or 3000
 local SEED <const> = tonumber(os.getenv "HTTP_SEED") or 1
 
 -- What looks nearly right goes deeper than noise.
