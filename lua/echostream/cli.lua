@@ -29,6 +29,8 @@ M.EXITS = "0 it worked, 1 it failed, 2 wrong usage, 3 no connection, 130 interru
 ---@field min integer       positional arguments
 ---@field max integer
 ---@field rest_after? integer  after so many positional arguments nothing is an option any more
+---@field subcommands? fun(): string[]?, table<string, echostream.cli.command>?  their names in order, and they; nil: they are not installed
+---@field further_help? fun(): string  stands before the examples
 ---@field run fun(options: table, arguments: string[]): integer  the exit code
 
 -- As they stand in the help.
@@ -45,6 +47,7 @@ local order = {
   "discover",
   "cert",
   "doctor",
+  "tunnel",
   "completion",
 }
 
@@ -111,6 +114,9 @@ local function command_help(cmd)
   end
   for _, name in ipairs(names) do
     lines[#lines + 1] = ("  %-" .. width .. "s  %s"):format(left(name), cmd.options[name].help)
+  end
+  if cmd.further_help then
+    lines[#lines + 1] = "\n" .. cmd.further_help()
   end
   lines[#lines + 1] = "\nExamples:"
   for _, example in ipairs(cmd.examples or {}) do
@@ -220,7 +226,7 @@ end
 ---@param problem string
 ---@return integer exit code
 function M.misused(cmd, problem)
-  M.complain("%s\nUsage: %s\n%s --help says more", problem, cmd.usage, cmd.usage:match "^%S+ %S+")
+  M.complain("%s\nUsage: %s\n%s --help says more", problem, cmd.usage, cmd.usage:match "^echostream [%l ]*%l")
   return M.USAGE
 end
 
@@ -238,11 +244,12 @@ function M.traceback(raised)
   return type(raised) == "string" and not M.is_interrupt(raised) and debug.traceback(raised, 2) or raised
 end
 
-local function run(name, argv, first)
-  local cmd = command(name)
-  if not cmd then
-    return unknown(name)
-  end
+--- Runs a command with its words: options are taken apart, --help is answered, what it raises becomes a line and an exit code.
+---@param cmd echostream.cli.command
+---@param argv string[]
+---@param first? integer  of the words that are its own, 1
+---@return integer exit code
+function M.execute(cmd, argv, first)
   local given, positional = M.parse(cmd, argv, first)
   if not given then
     return M.misused(cmd, positional)
@@ -260,6 +267,14 @@ local function run(name, argv, first)
   return M.FAILED
 end
 
+local function run(name, argv, first)
+  local cmd = command(name)
+  if not cmd then
+    return unknown(name)
+  end
+  return M.execute(cmd, argv, first)
+end
+
 --- Runs the command line.
 ---@param argv string[]
 ---@return integer exit code: 0 done, 1 it failed, 2 wrong usage, 3 no connection, 130 interrupted
@@ -269,7 +284,7 @@ function M.main(argv)
     io.stderr:write(overall_help())
     return M.USAGE
   elseif name == "help" and argv[2] then
-    return run(argv[2], { "--help" }, 1)
+    return run(argv[2], { argv[3] or "--help", argv[3] and "--help" }, 1)
   elseif name == "--help" or name == "-h" or name == "help" then
     io.stdout:write(overall_help())
     return M.OK

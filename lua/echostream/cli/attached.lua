@@ -1,4 +1,4 @@
---- Snapshots of a server on this machine, for `echostream top --attach`: by the socket that `echostream attach` uses, so neither a
+--- What a server on this machine says to lines of Lua, for commands such as `echostream top --attach`: by the socket that `echostream attach` uses, so neither a
 --- certificate nor the server's introspection is needed, only to be the same user.
 
 local attach = require "echostream.attach"
@@ -84,10 +84,17 @@ function M.open(word, timeout)
   return self
 end
 
+--- Runs a line of Lua there.
+---@param line string
+---@return string|nil printed, echostream.error? err
+function Attached:run(line)
+  return exchange(self, wire.encode("line", line), self._timeout)
+end
+
 --- What the server has counted until now.
 ---@return echostream.top.snapshot|nil snapshot, echostream.error? err
 function Attached:ask()
-  local text, err = exchange(self, wire.encode("line", LINE), self._timeout)
+  local text, err = self:run(LINE)
   if not text then
     return nil, err
   end

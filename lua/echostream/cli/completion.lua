@@ -57,6 +57,14 @@ local SCRIPT = [[
             compopt -o filenames 2>/dev/null
             COMPREPLY=($(compgen -f -- "$word"))
             ;;
+        tunnel)
+            if [ "$COMP_CWORD" = 2 ]; then
+                choices="%s"
+            else
+                compopt -o filenames 2>/dev/null
+                COMPREPLY=($(compgen -f -- "$word"))
+            fi
+            ;;
         help) choices="%s" ;;
         completion) choices="bash zsh" ;;
         esac
@@ -67,16 +75,31 @@ local SCRIPT = [[
 complete -F _echostream echostream
 ]]
 
-local function case_of(name)
-  local lists = { flags = {}, files = {}, directories = {}, others = {} }
-  for option, spec in pairs(cli.command(name).options) do
+-- The options of a command, and of those below it.
+local function gather(command, lists, seen)
+  for option, spec in pairs(command.options) do
     local word = "--" .. option
-    table.insert(lists.flags, word)
-    if spec.value then
-      local kind = values[spec.value]
-      table.insert(kind == "file" and lists.files or kind == "directory" and lists.directories or lists.others, word)
+    if not seen[word] then
+      seen[word] = true
+      table.insert(lists.flags, word)
+      if spec.value then
+        local kind = values[spec.value]
+        table.insert(kind == "file" and lists.files or kind == "directory" and lists.directories or lists.others, word)
+      end
     end
   end
+  local names, commands = nil, nil
+  if command.subcommands then
+    names, commands = command.subcommands()
+  end
+  for _, name in ipairs(names or {}) do
+    gather(commands[name], lists, seen)
+  end
+end
+
+local function case_of(name)
+  local lists = { flags = {}, files = {}, directories = {}, others = {} }
+  gather(cli.command(name), lists, {})
   local parts = {}
   for _, list in ipairs { "flags", "files", "directories", "others" } do
     table.sort(lists[list])
@@ -94,8 +117,8 @@ function M.run(_, words)
   for i, name in ipairs(names) do
     cases[i] = case_of(name)
   end
-  local all = table.concat(names, " ")
-  io.stdout:write(SCRIPT:format(words[1], head, all, table.concat(cases, "\n"), "echostream", all))
+  local all, below = table.concat(names, " "), table.concat(cli.command("tunnel").subcommands() or {}, " ")
+  io.stdout:write(SCRIPT:format(words[1], head, all, table.concat(cases, "\n"), "echostream", below, all))
   return cli.OK
 end
 
