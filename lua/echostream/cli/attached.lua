@@ -1,5 +1,5 @@
---- What a server on this machine says to lines of Lua, for commands such as `echostream top --attach`: by the socket that `echostream attach` uses, so neither a
---- certificate nor the server's introspection is needed, only to be the same user.
+--- What a server on this machine says to lines of Lua, for commands such as `echostream top --attach`: by the socket that
+--- `echostream attach` uses, so neither a certificate nor the server's introspection is needed, only to be the same user.
 
 local attach = require "echostream.attach"
 local core = require "echostream.core"

@@ -1,5 +1,5 @@
 --- Just enough of HTTP/1.1 for a page or a scraper on the loopback interface, and nothing that a slow or broken client could hold on to: one
---- request on each connection, GET and HEAD only, whole answers.
+--- request on each connection, GET and HEAD, and whole answers; POST with a short body and answers that go on only for who asks for that.
 
 local address = require "echostream.address"
 local errors = require "echostream.errors"
@@ -11,6 +11,8 @@ local M = {}
 
 -- Bytes of a request's head, and connections at once.
 local MAX_HEAD <const>, MAX_CONNECTIONS <const> = 8192, 32
+-- Bytes that an answer that goes on may be ahead of its reader.
+local MAX_BEHIND <const> = 1 << 20
 
 --- Options of `listen`, for whoever has more.
 ---@type table<string, echostream.options.field>
@@ -26,10 +28,19 @@ local reasons = {
   [404] = "Not Found",
   [405] = "Method Not Allowed",
   [408] = "Request Timeout",
+  [409] = "Conflict",
+  [411] = "Length Required",
+  [413] = "Content Too Large",
   [431] = "Request Header Fields Too Large",
   [500] = "Internal Server Error",
+  [502] = "Bad Gateway",
   [505] = "HTTP Version Not Supported",
 }
+
+-- The head of an answer that goes on until either side ends it.
+local function endless(kind, further)
+  return ("HTTP/1.1 200 OK\r\nContent-Type: %s\r\n%sConnection: close\r\n\r\n"):format(kind or "text/plain; charset=utf-8", further or "")
+end
 
 local function response(status, body, kind, further, head_only)
   return ("HTTP/1.1 %d %s\r\nContent-Type: %s\r\nContent-Length: %d\r\n%s%sConnection: close\r\n\r\n%s"):format(status,
@@ -37,7 +48,13 @@ local function response(status, body, kind, further, head_only)
     head_only and "" or body)
 end
 
--- The head of a request (without its empty line) -> method, path, the field Host; or nil, status.
+---@class echostream.plain.request
+---@field method "GET"|"HEAD"|"POST"
+---@field query string  what follows the "?"
+---@field headers table<string, string>  by lower-case name; of a name that comes twice, the last
+---@field body string
+
+-- The head of a request (without its empty line) -> method, path, the field Host, the request; or nil, status.
 local function parse(head)
   local line, fields = head:match "^\r?\n?([^\r\n]*)\r?\n?(.*)$"
   local method, target, version = line:match "^(%u+) (%S+) HTTP/(%d%.%d)$"
@@ -46,7 +63,7 @@ local function parse(head)
   elseif version ~= "1.1" and version ~= "1.0" then
     return nil, 505
   end
-  local hosts, host = 0, ""
+  local hosts, host, headers = 0, "", {}
   for field in fields:gmatch "[^\r\n]+" do
     local name, value = field:match "^([%w!#$%%&'*+.^_`|~-]+):(.*)$"
     if not name then
@@ -54,26 +71,42 @@ local function parse(head)
     elseif name:lower() == "host" then
       hosts, host = hosts + 1, http_fields.trim(value)
     end
+    headers[name:lower()] = http_fields.trim(value)
   end
   if hosts > 1 or (hosts == 0 and version == "1.1") then
     return nil, 400 -- RFC 9112, section 3.2
   end
-  return method, (target:gsub("^http://[^/]*", ""):gsub("[?#].*$", "")), host
+  target = target:gsub("^http://[^/]*", "")
+  return method, (target:gsub("[?#].*$", "")), host,
+    { method = method, query = target:match "^[^?#]*%?([^#]*)" or "", headers = headers, body = "" }
 end
 
-local function answer(head, handle)
-  local method, path, host = parse(head)
-  if not method then
-    return response(path, reasons[path] .. "\n")
+-- How many bytes of body follow the head; or nil and the answer that refuses the request.
+local function body_length(method, request, most)
+  local length = request.headers["content-length"]
+  if most and request.headers["transfer-encoding"] then
+    return nil, response(411, "no chunks\n")
+  elseif not most or method ~= "POST" or not length then
+    return 0
+  elseif not length:find "^%d+$" then
+    return nil, response(400, "Bad Request\n")
+  elseif #length > 9 or tonumber(length) > most then
+    return nil, response(413, "too long\n")
   end
+  return tonumber(length)
+end
+
+-- The whole answer, or the head of one that goes on and the function that it goes on with.
+local function answer(method, path, host, request, handle)
   local head_only = method == "HEAD"
-  if method ~= "GET" and not head_only then
-    return response(405, "GET or HEAD\n")
-  end
-  local ok, status, body, kind, further = pcall(handle, path, host)
+  local ok, status, body, kind, further = pcall(handle, path, host, request)
   if not ok then
-    log.write("error", ("GET %s: %s"):format(path, tostring(status)))
+    log.write("error", ("%s %s: %s"):format(method, path, tostring(status)))
     return response(500, "see the log\n", nil, nil, head_only)
+  elseif type(body) == "function" then
+    return endless(kind, further), not head_only and body or nil
+  elseif status == nil then
+    return nil, nil -- it answers later
   end
   return response(status, body, kind, further, head_only)
 end
@@ -98,55 +131,114 @@ function M.place(where, bind, level)
 end
 
 -- A connection: takes one request, answers it and closes.
-local function take(connection, timeout, handle, forget)
-  local head, answered, sent, ended = "", false, false, false
+local function take(connection, timeout, handle, forget, most)
+  local text, answered, sent, ended, asked = "", false, false, false, nil
+  local gone -- told when the peer of an answer that goes on has left
+  local function leave()
+    if gone then
+      local fn = gone
+      gone = nil
+      fn()
+    end
+    forget(connection)
+  end
   -- Closed only when the peer has closed too: what it still sends would make the kernel drop our answer.
-  local function finish(text)
+  local function finish(bytes)
     answered = true
-    connection:send(text, function()
+    connection:send(bytes, function()
       sent = true
       connection:finish()
       if ended then
-        forget(connection)
+        leave()
       end
     end)
   end
+  local function go_on(head, fn)
+    answered = true
+    connection:send(head)
+    connection:after(1e9, leave) -- the time for a request does not count for it
+    gone = fn({
+      --- False: the peer is gone, or does not take what comes.
+      send = function(bytes)
+        if not gone or connection:queued() > MAX_BEHIND then
+          leave()
+          return false
+        end
+        connection:send(bytes)
+        return true
+      end,
+    })
+  end
+  local function serve()
+    local head, fn = answer(asked.method, asked.path, asked.host, asked.request, function(path, host, request)
+      return handle(path, host, request, function(...)
+        finish(response(...))
+      end)
+    end)
+    if fn then
+      go_on(head, fn)
+    elseif head then
+      finish(head)
+    else
+      answered = true -- later
+    end
+  end
   connection:after(timeout, function()
     if answered then
-      return forget(connection)
+      return leave()
     end
-    connection:after(1, function()
-      forget(connection)
-    end)
+    connection:after(1, leave)
     finish(response(408, "too slow\n"))
   end)
+  local function look()
+    if not asked then
+      local from, to = text:find "\r?\n\r?\n"
+      if not from or from > MAX_HEAD then
+        return #text > MAX_HEAD and finish(response(431, "too long\n"))
+      end
+      local method, path, host, request = parse(text:sub(1, from - 1))
+      if not method then
+        return finish(response(path, reasons[path] .. "\n"))
+      elseif method ~= "GET" and method ~= "HEAD" and not (most and method == "POST") then
+        return finish(response(405, most and "GET, HEAD or POST\n" or "GET or HEAD\n"))
+      end
+      local length, refusal = body_length(method, request, most)
+      if not length then
+        return finish(refusal)
+      end
+      asked = { method = method, path = path, host = host, request = request, length = length }
+      text = text:sub(to + 1)
+    end
+    if #text >= asked.length then
+      asked.request.body = text:sub(1, asked.length)
+      serve()
+    end
+  end
   return function(data)
     if not data then
       ended = true
-      if not answered or sent then
-        forget(connection)
+      if not answered or sent or gone then
+        leave()
       end
     elseif not answered then -- what follows the request is dropped
-      head = head .. data
-      local whole = head:find "\r?\n\r?\n"
-      if whole and whole <= MAX_HEAD then
-        finish(answer(head:sub(1, whole - 1), handle))
-      elseif #head > MAX_HEAD then
-        finish(response(431, "too long\n"))
-      end
+      text = text .. data
+      look()
     end
   end
 end
 
---- Listens. `handle(path, host)` gives the status (200, 301, 403, 404), the body, its type (text) and further header lines; it does not wait.
+--- Listens. `handle(path, host, request, reply)` gives the status (200, 301, 403, 404, …), the body, its type (text) and further header lines;
+--- it does not wait, but may give nothing and call `reply` with the same later. A body that is a function is an answer that goes on: it gets
+--- `{ send(bytes) → boolean }` and gives a function that is called when the peer has left.
 --- It ends with the process and does not keep it alive.
 ---@param ip string
 ---@param port integer
 ---@param timeout number  seconds for each request
----@param handle fun(path: string, host: string): integer, string, string?, string?
+---@param handle fun(path: string, host: string, request: echostream.plain.request, reply: function): integer?, (string|function)?, string?, string?
+---@param most? integer  bytes of body of a POST; nil: POST is refused
 ---@return { address: string, close: fun() }|nil endpoint, echostream.error? err  `io`
 ---@package
-function M.listen(ip, port, timeout, handle)
+function M.listen(ip, port, timeout, handle, most)
   local open, n_open = {}, 0
   local function forget(connection)
     if open[connection] then
@@ -160,7 +252,7 @@ function M.listen(ip, port, timeout, handle)
       return function() end
     end
     open[connection], n_open = true, n_open + 1
-    return take(connection, timeout, handle, forget)
+    return take(connection, timeout, handle, forget, most)
   end)
   if not listener then
     return nil, errors.new("io", ("cannot listen on %s: %s"):format(address.join(ip, port), tostring(err)))
