@@ -1,15 +1,23 @@
 /* HTTP/2 (RFC 9113) over a struct et_sock, both roles, by libnghttp2. Extended CONNECT (RFC 8441) is on in
- * both. */
+ * both, server push is off, priorities are those of RFC 9218. */
 #ifndef ET_HTTP2_HTTP2_H
 #define ET_HTTP2_HTTP2_H
 
-#include "../http/exchange.h"
+#include "../http/http.h"
 #include "../net/sock.h"
 
-/* As et_http1_new. The connection preface is expected from a visitor (h2 by ALPN, or h2c with prior
- * knowledge, when the first bytes are it). */
+/* As et_http1_new: takes the (open) socket over, which is closed with the connection; on failure it stays the
+ * caller's. The connection preface is expected from a visitor (h2 by ALPN, or h2c with prior knowledge, when
+ * the first bytes are it): bytes that were read before are given to et_http2_feed(). `scheme`: of requests
+ * that come, whatever the peer says; and of those we send that have none. ES_ERR_NOMEM. */
 int et_http2_new(struct et_sock *s, enum et_http_role role, const char *scheme,
                  const struct et_http_limits *limits, const struct et_http_events *ev, void *user,
                  struct et_http **out);
+
+/* Are these first bytes of a connection the client's preface? 1: yes, all 24; 0: no; ES_ERR_AGAIN: so far. */
+int et_http2_preface(const uint8_t *p, size_t n);
+
+/* Bytes of the socket that somebody else read before the connection was made. Up-calls come. */
+void et_http2_feed(struct et_http *h, const uint8_t *p, size_t n);
 
 #endif
