@@ -23,8 +23,9 @@ struct et_sock_events {
     void (*timer)(void *user);
     void (*flush)(void *user); /* once at the end of each step in which et_sock_dirty() was called: write now
                                   what waits */
-    /* Last word; s is invalid when it returns. err: 0 when we closed it; ES_ERR_CLOSED (reset, or TLS without
-     * close_notify), ES_ERR_TLS, ES_ERR_TIMEOUT, ES_ERR_IO. */
+    /* Last word; s is invalid when it returns. err: 0 when we closed it, or when both directions ended in
+     * order (eof() and et_sock_finish()); ES_ERR_CLOSED (reset, or TLS without close_notify), ES_ERR_TLS,
+     * ES_ERR_TIMEOUT, ES_ERR_IO. */
     void (*closed)(void *user, int err, const char *text);
 };
 
@@ -53,6 +54,9 @@ void et_sock_dirty(struct et_sock *s);                          /* asks for flus
 
 void et_sock_pause(struct et_sock *s); /* reads no more (data that is here already may still be told once) */
 void et_sock_resume(struct et_sock *s);
+/* Gives back what data() told: it is told again, before anything else, to whoever listens then. For who
+ * looked at the first bytes to find out who that is. 0 or ES_ERR_NOMEM. */
+int et_sock_unread(struct et_sock *s, const void *p, size_t n);
 void et_sock_finish(struct et_sock *s); /* our direction ends when the queue is sent: close_notify, FIN */
 /* Ends both directions. graceful: the queue is sent first, then the peer has 2 s to end (what it sends is
  * thrown away, so that no RST overtakes our last bytes); 0: at once, with RST. closed() follows from a later

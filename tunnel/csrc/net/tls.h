@@ -20,6 +20,7 @@ int et_tls_server_new(const struct et_tls_cert *certs, size_t n, const char *con
 /* New connections use the new certificates; the set keeps its identity. On error the old ones stay. */
 int et_tls_server_swap(struct et_tls_server *t, const struct et_tls_cert *certs, size_t n, char *reason,
                        size_t reason_n);
+void et_tls_server_ref(struct et_tls_server *t);
 void et_tls_server_unref(struct et_tls_server *t);
 
 /* ca_pem: NULL: the system's authorities. verify 0: nothing is checked. pin: "sha256:<hex of the key>",

@@ -1,0 +1,146 @@
+// needs: tunnel/csrc/net csrc/base
+// libs: -lgnutls
+#include "../../../spec/c/test.h"
+#include "certificate.h"
+#include "net_world.h"
+
+static const char *const names[] = {"localhost", "*.example.org", NULL};
+static const char *const alpn[] = {"h2", "http/1.1", NULL};
+
+struct tls {
+    struct certificate cert;
+    struct et_tls_server *server;
+    struct et_tls_client *client;
+};
+
+static void tls_make(struct tls *t)
+{
+    char reason[200] = "", pin[80] = "sha256:";
+    struct et_tls_cert c;
+
+    certificate_make(&t->cert, names);
+    for (int i = 0; i < 32; i++) {
+        snprintf(pin + 7 + 2 * i, 3, "%02x", t->cert.spki[i]);
+    }
+    c = (struct et_tls_cert){t->cert.cert, t->cert.key, NULL};
+    CHECK_INT(et_tls_server_new(&c, 1, alpn, 0, &t->server, reason, sizeof reason), ==, 0);
+    CHECK_INT(et_tls_client_new(NULL, pin, 1, NULL, NULL, alpn, &t->client, reason, sizeof reason), ==, 0);
+    CHECK_STR(reason, "");
+}
+
+static void tls_free(struct tls *t)
+{
+    et_tls_server_unref(t->server);
+    et_tls_client_unref(t->client);
+    certificate_free(&t->cert);
+}
+
+static void talk(struct tls *t)
+{
+    struct et_poller *p;
+    struct host h;
+    struct end e;
+    char text[80];
+
+    REQUIRE(et_poller_new(&p) == 0);
+    REQUIRE(host_open(p, &h, (struct et_listener_options){.tls = t != NULL ? t->server : NULL}) == 0);
+    REQUIRE(end_connect(p, &e, &h, t != NULL ? t->client : NULL, "a.example.org") == 0);
+    CHECK_INT(et_sock_write(e.s, "hello", 5), ==, 0); /* before it is connected */
+    UNTIL(p, h.n == 1 && h.end[0].got == 5 && e.open);
+    CHECK_MEM(h.end[0].in.p, h.end[0].in.n, "hello", 5);
+    CHECK_STR(e.alpn, t != NULL ? "h2" : "");
+    CHECK_STR(h.end[0].alpn, t != NULL ? "h2" : "");
+    CHECK_STR(h.end[0].sni, t != NULL ? "a.example.org" : "");
+    CHECK_INT(et_sock_is_tls(e.s), ==, t != NULL);
+    et_sock_peer(e.s, text, sizeof text);
+    CHECK_STR(text, h.address);
+    et_sock_local(h.end[0].s, text, sizeof text);
+    CHECK_STR(text, h.address);
+    et_sock_finish(e.s); /* half: the other direction goes on */
+    CHECK_INT(et_sock_write(e.s, "x", 1), ==, ES_ERR_CLOSED);
+    UNTIL(p, h.end[0].eof == 1);
+    CHECK_INT(et_sock_write(h.end[0].s, "and back", 8), ==, 0);
+    UNTIL(p, e.got == 8 || e.closed);
+    CHECK_STR(e.text, "");
+    CHECK_STR(h.end[0].text, "");
+
+    CHECK_INT(e.eof, ==, 0);
+    et_sock_finish(h.end[0].s);
+    UNTIL(p, e.closed && h.end[0].closed);
+    CHECK_INT(e.eof, ==, 1);
+    CHECK_INT(e.err, ==, 0);
+    CHECK_INT(h.end[0].err, ==, 0);
+    et_listener_close(h.l);
+    CHECK_INT(et_poller_stats(p)->sockets, ==, 0);
+    et_poller_del(p);
+    host_free(&h);
+    es_buf_free(&e.in);
+}
+
+TEST(bytes_go_both_ways_and_each_direction_ends_by_itself)
+{
+    talk(NULL);
+}
+
+TEST(the_same_holds_with_tls)
+{
+    struct tls t;
+
+    tls_make(&t);
+    talk(&t);
+    tls_free(&t);
+}
+
+/* Much, through a reader that pauses, with everything in order and the queue bounded by who writes. */
+static void bulk(struct tls *t, size_t total)
+{
+    struct et_poller *p;
+    struct host h;
+    struct end e;
+    static uint8_t chunk[50000];
+    size_t written = 0;
+    uint32_t sum = 0;
+
+    REQUIRE(et_poller_new(&p) == 0);
+    REQUIRE(host_open(p, &h, (struct et_listener_options){.tls = t != NULL ? t->server : NULL}) == 0);
+    REQUIRE(end_connect(p, &e, &h, t != NULL ? t->client : NULL, "localhost") == 0);
+    UNTIL(p, h.n == 1 && e.open);
+    h.end[0].discard = h.end[0].pause = 1;
+    while (h.end[0].got < total && !e.closed && !h.end[0].closed) {
+        while (written < total && et_sock_queued(e.s) < 300000) {
+            size_t n = total - written < sizeof chunk ? total - written : sizeof chunk;
+            for (size_t i = 0; i < n; i++) {
+                chunk[i] = (uint8_t)((written + i) * 7 ^ (written + i) >> 8);
+                sum = sum * 31 + chunk[i];
+            }
+            CHECK_INT(et_sock_write(e.s, chunk, n), ==, 0);
+            written += n;
+        }
+        struct pollfd pfd = {et_poller_fd(p), POLLIN, 0};
+        poll(&pfd, 1, 1);
+        et_poller_step(p, 64);
+        et_sock_resume(h.end[0].s);
+    }
+    CHECK_INT(h.end[0].got, ==, total);
+    CHECK(h.end[0].sum == sum);
+    CHECK_INT(e.room, >, 0);
+    et_poller_del(p);
+    CHECK_INT(e.closed, ==, 1);
+    CHECK_INT(e.err, ==, ES_ERR_CLOSED);
+    host_free(&h);
+    es_buf_free(&e.in);
+}
+
+TEST(many_bytes_arrive_in_order)
+{
+    bulk(NULL, 20000000);
+}
+
+TEST(many_bytes_arrive_in_order_with_tls)
+{
+    struct tls t;
+
+    tls_make(&t);
+    bulk(&t, 5000000);
+    tls_free(&t);
+}
