@@ -133,11 +133,11 @@ end
 -- A connection: takes one request, answers it and closes.
 local function take(connection, timeout, handle, forget, most)
   local text, answered, sent, ended, asked = "", false, false, false, nil
-  local gone -- told when the peer of an answer that goes on has left
+  local going, gone = false, nil -- of an answer that goes on: whether it still does, and who is told when its peer has left
   local function leave()
-    if gone then
-      local fn = gone
-      gone = nil
+    local fn = gone
+    going, gone = false, nil
+    if fn then
       fn()
     end
     forget(connection)
@@ -157,10 +157,11 @@ local function take(connection, timeout, handle, forget, most)
     answered = true
     connection:send(head)
     connection:after(1e9, leave) -- the time for a request does not count for it
-    gone = fn({
+    going = true
+    local told = fn({
       --- False: the peer is gone, or does not take what comes.
       send = function(bytes)
-        if not gone or connection:queued() > MAX_BEHIND then
+        if not going or connection:queued() > MAX_BEHIND then
           leave()
           return false
         end
@@ -168,6 +169,11 @@ local function take(connection, timeout, handle, forget, most)
         return true
       end,
     })
+    if going then
+      gone = told
+    else
+      told()
+    end
   end
   local function serve()
     local head, fn = answer(asked.method, asked.path, asked.host, asked.request, function(path, host, request)
@@ -217,7 +223,7 @@ local function take(connection, timeout, handle, forget, most)
   return function(data)
     if not data then
       ended = true
-      if not answered or sent or gone then
+      if not answered or sent or going then
         leave()
       end
     elseif not answered then -- what follows the request is dropped
