@@ -176,8 +176,8 @@ function Inspector:close()
 end
 
 --- Opens the page. Give its `record` what the plugin of a server tells. `again(entry, timeout)` sends a kept request again, in a task:
---- `entry.head` is a copy of its head, `entry.bodies.request` its body; it gives `{ status, headers = { { name, value }, … }, body, seconds }`, or nil and an
---- error.
+--- `entry.head` is a copy of its head, `entry.bodies.request` its body; it gives `{ status, headers = { { name, value }, … }, body, seconds }`,
+--- or nil and an error.
 ---@param opts? echostream.tunnel.options.inspector
 ---@param again? fun(entry: table, timeout: number): table?, echostream.error?
 ---@return echostream.tunnel.inspector|nil inspector, echostream.error? err  `io`: the address is in use

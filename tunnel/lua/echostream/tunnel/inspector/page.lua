@@ -52,7 +52,7 @@ main { flex: 1; display: flex; min-height: 0; }
 table { border-collapse: collapse; width: 100%; }
 th { text-align: left; position: sticky; top: 0; background: Canvas; font-weight: 600; }
 th, td { padding: .2em .6em; border-bottom: 1px solid var(--soft); white-space: nowrap; }
-td.where { max-width: 34em; overflow: hidden; text-overflow: ellipsis; }
+td.where { max-width: 24em; overflow: hidden; text-overflow: ellipsis; }
 .n { text-align: right; font-variant-numeric: tabular-nums; }
 #rows tr { cursor: pointer; }
 #rows tr:hover, #rows tr.chosen { background: var(--soft); }
@@ -77,7 +77,9 @@ function element(name, text, kind) {
   return e;
 }
 function ms(seconds) { return seconds === undefined ? "" : seconds >= 10 ? seconds.toFixed(1) + " s" : (seconds * 1000).toFixed(1) + " ms"; }
-function size(n) { return n === undefined ? "" : n < 1024 ? n + " B" : n < 1048576 ? (n / 1024).toFixed(1) + " KiB" : (n / 1048576).toFixed(1) + " MiB"; }
+function size(n) {
+  return n === undefined ? "" : n < 1024 ? n + " B" : n < 1048576 ? (n / 1024).toFixed(1) + " KiB" : (n / 1048576).toFixed(1) + " MiB";
+}
 function status(x) { return x.status === undefined ? (x.cause || "-") : x.status; }
 function class_of(x) { return x.status === undefined ? "cause" : "s" + Math.floor(x.status / 100); }
 function target(x) { return (x.host || x.sni || "") + (x.path || "") + (x.query ? "?" + x.query : ""); }
@@ -123,7 +125,8 @@ function pairs(title, list) {
 }
 function body(title, b) {
   if (!b) return [];
-  return [element("h2", title + (b.hex !== undefined ? " (bytes)" : "")), element("pre", b.hex !== undefined ? b.hex.replace(/(..)/g, "$1 ") : b.text)];
+  const text = b.hex !== undefined ? b.hex.replace(/(..)/g, "$1 ") : b.text;
+  return [element("h2", title + (b.hex !== undefined ? " (bytes)" : "")), element("pre", text)];
 }
 async function show(number) {
   chosen = number;
@@ -142,7 +145,8 @@ async function show(number) {
   const b = x.backend || {};
   detail.replaceChildren(
     element("h2", (x.method || x.kind) + " " + target(x)), again, ...(x.obstacle ? [element("p", x.obstacle)] : []), result,
-    ...pairs("What came of it", [["status", x.status], ["cause", x.cause], ["reason", x.reason], ["limit", x.limit], ["to headers", ms(x.to_headers)],
+    ...pairs("What came of it", [["status", x.status], ["cause", x.cause], ["reason", x.reason], ["limit", x.limit],
+      ["to headers", ms(x.to_headers)],
       ["to the end", ms(x.duration)], ["received", size(x.bytes_in)], ["sent", size(x.bytes_out)], ["attempts", x.attempts]]),
     ...pairs("Way", [["visitor", x.client_ip || x.peer_ip], ["protocol", x.protocol], ["listener", x.listener], ["user", x.user], ["rule", x.rule],
       ["group", x.group], ["service", x.service], ["agent", x.agent], ["backend", b.backend], ["connected in", ms(b.connect_time)],
