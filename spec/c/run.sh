@@ -7,7 +7,7 @@
 #   CC=clang-14 CFLAGS=-O3 ...     as usual
 #
 # The head of a test file says what it is made of; nothing else is linked, which proves the layering:
-#   // needs: csrc/base csrc/framing/kv.c      rooms (every .c in them) or single files; may be repeated
+#   // needs: csrc/base csrc/framing/kv.c      rooms (every .c in them) or single files, or "llhttp"; may be repeated
 #   // libs: -lgnutls                              extra flags for the linker (a source of a room may say so too)
 #   // defines: -DLIMIT=8                        for what it is made of too, which is then compiled for it alone
 #   // pkgs: libngtcp2 gnutls                      pkg-config names, for compiling and linking
@@ -51,6 +51,15 @@ compile() { # DIR [FLAGS]: the rule for objects in DIR
     printf '%s\n' "$1/%.o: %.c $out/flags" "	@mkdir -p \$(@D)" "	\$(CC) $flags ${2:-} -MMD -MP -c -o \$@ \$<"
 }
 
+# llhttp is a library on Debian 13; Debian 12 has its sources.
+llhttp="" llhttp_libs=""
+if pkg-config --exists libllhttp; then
+    llhttp_libs=$(pkg-config --libs libllhttp)
+else
+    llhttp=$(ls /usr/share/llhttp/*.c 2>/dev/null)
+fi
+flags="$flags -DLLHTTP_STRICT_MODE=1 -I/usr/share/include/llhttp"
+
 # Every source is compiled once, whatever tests need it, on every processor.
 tests=""
 rules=$out/tests.mk
@@ -65,14 +74,15 @@ flags="$flags $(pkg-config --cflags $(sed -n 's|^// pkgs:||p' spec/c/*_test.c $(
     echo "all:"
     compile "$out/obj"
     for src in $tests; do
-        files=$src
+        files=$src libs=""
         for need in $(sed -n 's|^// needs:||p' "$src"); do
             case $need in
+            llhttp) files="$files $llhttp" libs=$llhttp_libs ;;
             *.c) files="$files $need" ;;
             *) files="$files $(echo "$need"/*.c)" ;;
             esac
         done
-        libs=$(sed -n 's|^// libs:||p' $files)
+        libs="$libs $(sed -n 's|^// libs:||p' $files)"
         own=$(sed -n 's|^// pkgs:||p' "$src")
         [ -z "$own" ] || libs="$libs $(pkg-config --libs $own)"
         program=$out/$(basename "$src" .c) objects="" dir=$out/obj

@@ -39,6 +39,8 @@ fi
 targets=$*
 [ -n "$targets" ] || targets=$(for f in spec/fuzz/*_fuzz.c tunnel/spec/fuzz/*_fuzz.c; do [ ! -e "$f" ] || basename "$f" _fuzz.c; done)
 
+if pkg-config --exists libllhttp; then llhttp=$(pkg-config --libs libllhttp); else llhttp=$(ls /usr/share/llhttp/*.c 2>/dev/null); fi
+
 one() { # TARGET: builds and runs it; what is said about it goes to $out/TARGET.said
     target=$1
     dir=spec/fuzz
@@ -47,18 +49,19 @@ one() { # TARGET: builds and runs it; what is said about it goes to $out/TARGET.
     files=""
     for need in $(sed -n 's|^// needs:||p' "$src"); do
         case $need in
+        llhttp) files="$files $llhttp" ;; # as in spec/c/run.sh
         *.c) files="$files $need" ;;
         *) files="$files $(echo "$need"/*.c)" ;;
         esac
     done
-    libs=$(sed -n 's|^// libs:||p' "$src" $files)
+    libs=$(sed -n 's|^// libs:||p' "$src" $(for f in $files; do case $f in *.c) echo "$f" ;; esac; done))
     pkgs=$(sed -n 's|^// pkgs:||p' "$src")
     if [ -n "$pkgs" ]; then
         libs="$libs $(pkg-config --libs $pkgs)"
         files="$(pkg-config --cflags $pkgs) $files"
     fi
     if ! $cc -std=c11 -D_GNU_SOURCE -g -O1 -Wall -Wextra -Wno-unused-parameter \
-        -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -o "$out/$target" "$src" $files $libs; then
+        -DLLHTTP_STRICT_MODE=1 -I/usr/share/include/llhttp -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -o "$out/$target" "$src" $files $libs; then
         echo "$target: does not build"
         return 1
     fi
