@@ -12,7 +12,7 @@ SECONDS  ?= 600
 ROCK_TREE ?= build/rocks
 
 # What is linked, and where its headers are. Asked of pkg-config once, at the first use.
-PKGS      = libngtcp2 libngtcp2_crypto_gnutls libnghttp3 gnutls jansson libzstd zlib
+PKGS      = libngtcp2 libngtcp2_crypto_gnutls libnghttp3 libnghttp2 gnutls jansson libzstd zlib
 PKG_CFLAGS = $(eval PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) lua5.4))$(PKG_CFLAGS)
 PKG_LIBS   = $(eval PKG_LIBS := $(shell pkg-config --libs $(PKGS)))$(PKG_LIBS)
 

@@ -40,4 +40,16 @@ static inline void es_list_remove(struct es_list *n)
     es_list_init(n);
 }
 
+/* Moves all of `from` to the empty list `to`. */
+static inline void es_list_take(struct es_list *from, struct es_list *to)
+{
+    es_list_init(to);
+    if (!es_list_empty(from)) {
+        *to = *from;
+        to->next->prev = to;
+        to->prev->next = to;
+        es_list_init(from);
+    }
+}
+
 #endif

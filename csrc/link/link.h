@@ -149,6 +149,11 @@ struct es_link_ops {
     /* May be NULL: the link has no TLS of its own. */
     int (*export_key)(struct es_link *, const char *label, const void *context, size_t context_n, void *out,
                       size_t n);
+    /* Of carriers that are whole connections without being QUIC; may be NULL. The certificate the peer
+     * showed, borrowed, and the SHA-256 of its public key: 0 or ES_ERR_NOT_FOUND; keepalive on or off. */
+    int (*peer_cert)(struct es_link *, const uint8_t **der, size_t *n);
+    int (*peer_pin)(struct es_link *, uint8_t spki[32]);
+    void (*keep_alive)(struct es_link *, int on);
 };
 
 /* What the protocol is told. Every member must be set. */
@@ -189,7 +194,7 @@ struct es_link_events {
 
 /* How a session came that is not a whole QUIC connection. NUL-terminated; "" where nothing was said. */
 struct es_link_door {
-    const char *name;      /* "webtransport", "h3" */
+    const char *name;      /* "webtransport", "h3", "tcp" */
     const char *authority; /* whom the client asked for, "example.org:443" */
     const char *path;      /* with its query */
     const char *origin;    /* of the page that asked */

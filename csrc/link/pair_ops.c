@@ -271,7 +271,20 @@ static void pair_peer_addr(struct es_link *l, char *buf, size_t n)
 }
 
 const struct es_link_ops es_pair_ops = {
-    pair_open,        pair_write,       pair_write_ref, pair_queued,    pair_priority, pair_credit,
-    pair_stream_done, pair_stream_keep, pair_allow,     pair_stop,      pair_reset,    pair_hold,
-    pair_datagram,    pair_close,       pair_stats,     pair_peer_addr, NULL,          NULL,
+    .open = pair_open,
+    .write = pair_write,
+    .write_ref = pair_write_ref,
+    .queued = pair_queued,
+    .priority = pair_priority,
+    .credit = pair_credit,
+    .stream_done = pair_stream_done,
+    .stream_keep = pair_stream_keep,
+    .allow = pair_allow,
+    .stop = pair_stop,
+    .reset = pair_reset,
+    .hold = pair_hold,
+    .datagram = pair_datagram,
+    .close = pair_close,
+    .stats = pair_stats,
+    .peer_addr = pair_peer_addr,
 };

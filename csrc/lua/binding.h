@@ -24,6 +24,7 @@
 #include "../link/link.h"
 #include "../session/session.h"
 #include "../sim/sim.h"
+#include "../tcp/tcp.h"
 #include "../transport/endpoint.h"
 #include "../transport/poller.h"
 
@@ -365,11 +366,15 @@ struct es_lendpoint {
     struct es_list node; /* in loop->endpoints */
     struct es_lloop *loop;
     struct es_endpoint *ep; /* NULL when closed */
+    struct es_tcp *tcp;     /* owned; NULL: nothing of it is over TCP (yet) */
     int anchor_ref;         /* the userdata while open: an open server is not collected */
 };
 struct es_lendpoint *es_lua_check_endpoint(lua_State *L,
                                            int idx); /* raises when it is none; ep may be NULL */
 void es_lendpoint_close(lua_State *L, struct es_lendpoint *le);
+/* Dials, over TCP or QUIC: as es_endpoint_connect. */
+int es_lendpoint_dial(struct es_lendpoint *le, int tcp, const struct es_connect_config *cc,
+                      struct es_link **out, char *err, size_t n);
 void es_lua_open_endpoint(lua_State *L, int core);
 struct es_tls *es_lua_check_tls(lua_State *L, int idx);
 void es_lua_open_crypto(lua_State *L, int core);

@@ -204,12 +204,60 @@ static int prefer(lua_State *L, struct es_endpoint *ep, char *err, size_t size)
     return rc;
 }
 
+/* Field "tcp" of the options at 2: sessions are accepted over TCP as well; true: at the address and port of
+ * UDP, else where the text says, and port 0 there is UDP's port too. */
+static int listen_tcp(lua_State *L, struct es_lendpoint *le, const struct es_endpoint_config *c,
+                      const struct apps *apps, char *err, size_t size)
+{
+    struct es_app *over[MAX_APPS];
+    struct es_tcp_config tc;
+    union es_addr addr, udp;
+    int type = lua_getfield(L, 2, "tcp");
+    if (!lua_toboolean(L, -1))
+        return 0;
+    es_endpoint_address(le->ep, &udp);
+    addr = udp;
+    if (type != LUA_TBOOLEAN && (type != LUA_TSTRING || es_addr_parse(&addr, lua_tostring(L, -1)) < 0)) {
+        snprintf(err, size, "tcp: expected true or a numeric address such as 0.0.0.0:5000");
+        return ES_ERR_INVAL;
+    }
+    if (addr.sa.sa_family == AF_INET6 && addr.in6.sin6_port == 0)
+        addr.in6.sin6_port = udp.in6.sin6_port; /* the same place in both families */
+    else if (addr.sa.sa_family == AF_INET && addr.in4.sin_port == 0)
+        addr.in4.sin_port = udp.in4.sin_port;
+    es_tcp_config_default(&tc);
+    tc.bind = &addr;
+    tc.tls = c->tls;
+    tc.transport = c->transport;
+    tc.max_half_open = c->max_half_open;
+    tc.max_half_open_each = c->max_half_open_each;
+    tc.apps = over;
+    for (size_t i = 0; i < apps->n; i++)
+        if (apps->host[i])
+            over[tc.n_apps++] = apps->app[i];
+    return es_tcp_new(le->loop->poller, &tc, &le->tcp, err, size);
+}
+
+int es_lendpoint_dial(struct es_lendpoint *le, int tcp, const struct es_connect_config *cc,
+                      struct es_link **out, char *err, size_t n)
+{
+    struct es_tcp_config tc;
+    int rc = 0;
+    if (!tcp)
+        return es_endpoint_connect(le->ep, cc, out, err, n);
+    if (!le->tcp) {
+        es_tcp_config_default(&tc);
+        rc = es_tcp_new(le->loop->poller, &tc, &le->tcp, err, n);
+    }
+    return rc == 0 ? es_tcp_connect(le->tcp, cc, out, err, n) : rc;
+}
+
 static int core_endpoint(lua_State *L)
 {
     static const char *const fields[] = {
         "bind", "tls",       "apps",  "transport",   "worker",        "secret",
         "qlog", "preferred", "retry", "retry_above", "max_half_open", "max_half_open_per_address",
-        NULL};
+        "tcp",  NULL};
     struct es_lloop *lp = es_lua_check_loop(L, 1);
     luaL_checktype(L, 2, LUA_TTABLE);
     lua_settop(L, 2);
@@ -253,6 +301,8 @@ static int core_endpoint(lua_State *L)
     int rc = es_endpoint_new(lp->poller, &c, &le->ep, err, sizeof err);
     if (rc == 0) {
         rc = prefer(L, le->ep, err, sizeof err);
+        if (rc == 0)
+            rc = listen_tcp(L, le, &c, apps, err, sizeof err);
         if (rc < 0) {
             es_endpoint_del(le->ep);
             le->ep = NULL;
@@ -275,8 +325,11 @@ void es_lendpoint_close(lua_State *L, struct es_lendpoint *le)
     if (!le->ep)
         return;
     struct es_endpoint *ep = le->ep;
+    struct es_tcp *tcp = le->tcp;
     le->ep = NULL;
+    le->tcp = NULL;
     es_list_remove(&le->node);
+    es_tcp_del(tcp);
     es_endpoint_del(ep);
     if (!le->loop->lua->closing) {
         luaL_unref(L, LUA_REGISTRYINDEX, le->anchor_ref);
@@ -322,12 +375,29 @@ static int endpoint_address(lua_State *L)
     return 1;
 }
 
+/* endpoint:tcp_address() -> "127.0.0.1:5000", nil: it accepts nobody over TCP */
+static int endpoint_tcp_address(lua_State *L)
+{
+    struct es_lendpoint *le = es_lua_check_endpoint(L, 1);
+    if (!le->ep)
+        return closed(L);
+    union es_addr a;
+    char buf[80];
+    if (!le->tcp)
+        return 0;
+    es_tcp_address(le->tcp, &a);
+    lua_pushstring(L, es_addr_format(&a, buf, sizeof buf));
+    return 1;
+}
+
 static int endpoint_accepting(lua_State *L)
 {
     struct es_lendpoint *le = es_lua_check_endpoint(L, 1);
     if (!le->ep)
         return closed(L);
     es_endpoint_accepting(le->ep, lua_toboolean(L, 2));
+    if (le->tcp)
+        es_tcp_accepting(le->tcp, lua_toboolean(L, 2));
     lua_pushboolean(L, 1);
     return 1;
 }
@@ -339,6 +409,8 @@ static int endpoint_set_tls(lua_State *L)
     if (!le->ep)
         return closed(L);
     int rc = es_endpoint_set_tls(le->ep, tls);
+    if (rc == 0 && le->tcp)
+        rc = es_tcp_set_tls(le->tcp, tls);
     if (rc < 0)
         return es_lua_fail(L, rc, "tls");
     lua_pushboolean(L, 1);
@@ -392,20 +464,33 @@ static int endpoint_stats(lua_State *L)
     FLAG(gro);
     FLAG(ecn);
     FLAG(pktinfo);
-#undef NUMBER
 #undef FLAG
+    if (le->tcp) {
+        struct es_tcp_stats tcp;
+        es_tcp_stats_get(le->tcp, &tcp);
+        lua_createtable(L, 0, 7);
+#undef NUMBER
+#define NUMBER(name) (lua_pushinteger(L, (lua_Integer)tcp.name), lua_setfield(L, -2, #name))
+        NUMBER(connections);
+        NUMBER(accepted);
+        NUMBER(dialled);
+        NUMBER(refused);
+        NUMBER(half_open);
+        NUMBER(bytes_in);
+        NUMBER(bytes_out);
+        lua_setfield(L, -2, "tcp");
+    }
+#undef NUMBER
     return 1;
 }
 
 void es_lua_open_endpoint(lua_State *L, int core)
 {
-    static const luaL_Reg methods[] = {{"address", endpoint_address},
-                                       {"accepting", endpoint_accepting},
-                                       {"set_tls", endpoint_set_tls},
-                                       {"stats", endpoint_stats},
-                                       {"close", endpoint_close},
-                                       {"rebind", endpoint_rebind},
-                                       {NULL, NULL}};
+    static const luaL_Reg methods[] = {
+        {"address", endpoint_address},     {"tcp_address", endpoint_tcp_address},
+        {"accepting", endpoint_accepting}, {"set_tls", endpoint_set_tls},
+        {"stats", endpoint_stats},         {"close", endpoint_close},
+        {"rebind", endpoint_rebind},       {NULL, NULL}};
     static const luaL_Reg meta[] = {{"__gc", endpoint_gc}, {NULL, NULL}};
     es_lua_class(L, ENDPOINT_MT, methods, meta);
     lua_pushcfunction(L, core_endpoint);

@@ -285,9 +285,10 @@ static int core_dial(lua_State *L)
     union es_addr remote;
     const char *text = NULL;
     if (!es_lua_opt_string(L, 2, "remote", &text, NULL) || es_addr_parse(&remote, text) < 0)
-        return luaL_error(L, "remote: expected a numeric address such as 127.0.0.1:5000, got %s",
-                          text ? text : "nothing");
+        return luaL_error(L, "remote: expected a numeric address, got %s", text ? text : "nothing");
     cc.remote = &remote;
+    int tcp = 0;
+    es_lua_opt_boolean(L, 2, "tcp", &tcp);
     lua_getfield(L, 2, "tls");
     cc.tls = es_lua_check_tls(L, -1);
     lua_getfield(L, 2, "host");
@@ -329,7 +330,7 @@ static int core_dial(lua_State *L)
     char err[256] = "";
     int rc = es_lua_ticket_options(L, 2, le->loop, &cc);
     if (rc == 0)
-        rc = es_endpoint_connect(le->ep, &cc, &link, err, sizeof err);
+        rc = es_lendpoint_dial(le, tcp, &cc, &link, err, sizeof err);
     if (rc < 0 && cc.ticket_free)
         cc.ticket_free(cc.ticket_user);
     if (rc < 0) {
@@ -413,14 +414,14 @@ static int session_on_writable(lua_State *L)
 {
     struct es_lsession *ls = es_lsession_check(L);
     luaL_checktype(L, 2, LUA_TFUNCTION);
-    if (!ls) {
-        struct es_lsession *dead = *(struct es_lsession **)luaL_checkudata(L, 1, SESSION_MT);
-        lua_pushvalue(L, 2);
-        if (dead)
-            es_task_call(L, dead->loop, 0);
+    if (ls) {
+        es_lua_list_add(L, &ls->writable_ref, 2);
         return 0;
     }
-    es_lua_list_add(L, &ls->writable_ref, 2);
+    struct es_lsession *dead = *(struct es_lsession **)luaL_checkudata(L, 1, SESSION_MT);
+    lua_pushvalue(L, 2);
+    if (dead)
+        es_task_call(L, dead->loop, 0);
     return 0;
 }
 
@@ -444,7 +445,7 @@ static int session_info(lua_State *L)
 
 static int session_is_open(lua_State *L)
 {
-    struct es_lsession *ls = es_lsession_check(L);
+    const struct es_lsession *ls = es_lsession_check(L);
     lua_pushboolean(L, ls && es_session_is_open(ls->s));
     return 1;
 }

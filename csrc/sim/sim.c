@@ -252,7 +252,7 @@ static void sim_del(struct es_poller *p)
     (void)p; /* es_sim_del() frees it */
 }
 
-static const struct es_poller_ops sim_ops = {sim_step, sim_kick, sim_rearm, sim_fd, sim_del};
+static const struct es_poller_ops sim_ops = {sim_step, sim_kick, sim_rearm, sim_fd, sim_del, NULL};
 
 /* ---- life ---- */
 
@@ -301,6 +301,8 @@ int es_sim_new(struct es_sim **out, const struct es_sim_config *c)
     p->timers.now = SIM_START;
     es_list_init(&p->endpoints);
     es_list_init(&p->dirty);
+    es_list_init(&p->work);
+    es_list_init(&p->orphans);
     es_timer_init(&s->arrival, on_arrival, s);
     *out = s;
     return 0;

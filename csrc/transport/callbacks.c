@@ -139,7 +139,7 @@ static int on_decrypt(uint8_t *dest, const ngtcp2_crypto_aead *aead, const ngtcp
 
 static int refuse_with(struct es_conn *c, ngtcp2_conn *nc, uint8_t alert)
 {
-    c->tls_alert = alert;
+    c->peer.alert = alert;
     ngtcp2_conn_set_tls_alert(nc, alert);
     return NGTCP2_ERR_CRYPTO;
 }
@@ -264,7 +264,7 @@ static int after_greeting(struct es_conn *c, ngtcp2_conn *nc, int rv)
     /* GnuTLS takes a client that offers TLS 1.2 alone for one without a cipher in common. */
     if (rv == NGTCP2_ERR_CRYPTO && ngtcp2_conn_get_tls_alert(nc) == HANDSHAKE_FAILURE &&
         gnutls_protocol_get_version(c->tls) < GNUTLS_TLS1_3) {
-        c->tls_alert = PROTOCOL_VERSION;
+        c->peer.alert = PROTOCOL_VERSION;
     }
     return rv;
 }
@@ -331,7 +331,7 @@ static int on_new_token(ngtcp2_conn *nc, ES_COMPAT_NEW_TOKEN_ARGS, void *user_da
 
     if (!c->got_token) { /* one of a connection is enough */
         c->got_token = 1;
-        es_token_store_put(&c->ep->p->tokens, &c->remote, c->tls_ctx->server_name, token, len);
+        es_token_store_put(&c->ep->p->tokens, &c->remote, c->peer.tls->server_name, token, len);
     }
     return 0;
 }
@@ -353,10 +353,10 @@ static int on_version_negotiation(ngtcp2_conn *nc, const ngtcp2_pkt_hd *hd, cons
             }
         }
     }
-    at = (size_t)snprintf(c->tls_reason, sizeof c->tls_reason,
+    at = (size_t)snprintf(c->peer.reason, sizeof c->peer.reason,
                           "the server speaks none of our versions of QUIC; it names");
     for (size_t i = 0; i < nsv && i < 8; i++) {
-        at += (size_t)snprintf(c->tls_reason + at, sizeof c->tls_reason - at, "%s 0x%08x", i > 0 ? "," : "",
+        at += (size_t)snprintf(c->peer.reason + at, sizeof c->peer.reason - at, "%s 0x%08x", i > 0 ? "," : "",
                                (unsigned)sv[i]);
     }
     return 0;

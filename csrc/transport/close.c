@@ -164,15 +164,15 @@ static void end_by_peer(struct es_conn *c)
 
 static void end_by_tls(struct es_conn *c)
 {
-    unsigned alert = c->tls_alert != 0 ? c->tls_alert : ngtcp2_conn_get_tls_alert(c->nc);
+    unsigned alert = c->peer.alert != 0 ? c->peer.alert : ngtcp2_conn_get_tls_alert(c->nc);
     enum es_close_cause cause = c->established ? ES_CLOSE_ERROR : ES_CLOSE_HANDSHAKE;
 
-    if (c->tls_reason[0] == '\0' && alert == CERTIFICATE_REQUIRED && c->link.is_server) {
-        snprintf(c->tls_reason, sizeof c->tls_reason, "the client sent no certificate");
-    } else if (c->tls_reason[0] == '\0') {
-        alert_text(c->tls_reason, sizeof c->tls_reason, alert, "the handshake failed:");
+    if (c->peer.reason[0] == '\0' && alert == CERTIFICATE_REQUIRED && c->link.is_server) {
+        snprintf(c->peer.reason, sizeof c->peer.reason, "the client sent no certificate");
+    } else if (c->peer.reason[0] == '\0') {
+        alert_text(c->peer.reason, sizeof c->peer.reason, alert, "the handshake failed:");
     }
-    set_text(c, cause, ES_ERR_TLS, 0, CRYPTO_ERROR + alert, c->tls_reason);
+    set_text(c, cause, ES_ERR_TLS, 0, CRYPTO_ERROR + alert, c->peer.reason);
     es_conn_end(c, 1);
 }
 
@@ -183,7 +183,8 @@ static void end_silently(struct es_conn *c, int liberr)
                  "nothing was heard of the peer for the idle time-out");
     } else if (liberr == NGTCP2_ERR_RECV_VERSION_NEGOTIATION) {
         set_text(c, ES_CLOSE_HANDSHAKE, ES_ERR_PROTOCOL, 0, 0,
-                 c->tls_reason[0] != '\0' ? c->tls_reason : "the server speaks none of our versions of QUIC");
+                 c->peer.reason[0] != '\0' ? c->peer.reason
+                                           : "the server speaks none of our versions of QUIC");
     } else {
         set_text(c, ES_CLOSE_HANDSHAKE, ES_ERR_TIMEOUT, 0, 0, "the handshake took too long: no answer");
     }
@@ -227,7 +228,7 @@ int es_conn_fail(struct es_conn *c, int liberr)
         end_by_tls(c);
         return 0;
     case NGTCP2_ERR_CALLBACK_FAILURE:
-        if (c->tls_alert != 0) {
+        if (c->peer.alert != 0) {
             end_by_tls(c);
             return 0;
         }

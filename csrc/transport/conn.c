@@ -42,7 +42,7 @@ static struct es_conn *conn_alloc(struct es_endpoint *ep, struct es_tls *tls,
     c->ask_wait = ES_ASK_FIRST;
     es_acks_init(&c->acks);
     es_tls_ref(tls);
-    c->tls_ctx = tls;
+    c->peer.tls = tls;
     for (int i = 0; i <= ES_PRIO_LAST; i++) {
         es_list_init(&c->ready[i]);
     }
@@ -115,10 +115,10 @@ void es_conn_del(struct es_conn *c)
     }
     es_free(c->cids);
     es_buf_free(&c->close_packet);
-    es_buf_free(&c->peer_der);
+    es_buf_free(&c->peer.der);
     es_list_remove(&c->node);
     c->ep->n_conns--;
-    es_tls_unref(c->tls_ctx);
+    es_tls_unref(c->peer.tls);
     es_free(c);
 }
 
@@ -274,7 +274,7 @@ static int start_client(struct es_conn *c, uint32_t version, uint32_t original,
     fill_settings(c, &settings);
     fill_versions(c, &settings, original);
     fill_params(c, &params);
-    n = es_token_store_take(&ep->p->tokens, &c->remote, c->tls_ctx->server_name, token);
+    n = es_token_store_take(&ep->p->tokens, &c->remote, c->peer.tls->server_name, token);
     if (n > 0) {
         es_compat_set_token(&settings, token, n, 0);
     }
@@ -302,7 +302,7 @@ int es_conn_change_version(struct es_conn *c)
 
     assert(!c->link.is_server && !c->established);
     c->version_changed = 1;
-    c->tls_reason[0] = '\0';
+    c->peer.reason[0] = '\0';
     es_timer_stop(&c->ep->p->timers, &c->timer); /* it is set anew with the next flush */
     while (c->n_cids > 0) {
         struct es_cid cid = c->cids[c->n_cids - 1];
@@ -402,8 +402,8 @@ static int choose_app(struct es_conn *c)
 
     if (!c->link.is_server) {
         if (gnutls_alpn_get_selected_protocol(c->tls, &alpn) != 0) {
-            c->tls_alert = GNUTLS_A_NO_APPLICATION_PROTOCOL;
-            snprintf(c->tls_reason, sizeof c->tls_reason, "the server chose no application protocol");
+            c->peer.alert = GNUTLS_A_NO_APPLICATION_PROTOCOL;
+            snprintf(c->peer.reason, sizeof c->peer.reason, "the server chose no application protocol");
             return NGTCP2_ERR_CALLBACK_FAILURE;
         }
         return 0;
@@ -413,7 +413,7 @@ static int choose_app(struct es_conn *c)
     }
     c->app = es_conn_find_app(c);
     if (c->app == NULL) { /* GnuTLS has seen to it already */
-        c->tls_alert = GNUTLS_A_NO_APPLICATION_PROTOCOL;
+        c->peer.alert = GNUTLS_A_NO_APPLICATION_PROTOCOL;
         return NGTCP2_ERR_CALLBACK_FAILURE;
     }
     es_conn_attach(c);
@@ -425,7 +425,7 @@ static int choose_app(struct es_conn *c)
 static int check_resumed(struct es_conn *c)
 {
     c->resumed = gnutls_session_is_resumed(c->tls) != 0;
-    if (!c->resumed || (c->link.is_server && c->tls_ctx->trust == ES_TRUST_NONE)) {
+    if (!c->resumed || (c->link.is_server && c->peer.tls->trust == ES_TRUST_NONE)) {
         return 0;
     }
     return es_tls_verify(c->tls) == 0 ? 0 : NGTCP2_ERR_CALLBACK_FAILURE;
@@ -618,18 +618,6 @@ static void on_timer(struct es_timer *t)
 
 /* ---- for links made by endpoints ---- */
 
-int es_link_peer_cert(struct es_link *l, const uint8_t **der, size_t *n)
-{
-    struct es_conn *c = es_conn_of(l);
-
-    if (l->ops != &es_conn_link_ops || c->peer_der.n == 0) {
-        return ES_ERR_NOT_FOUND;
-    }
-    *der = c->peer_der.p;
-    *n = c->peer_der.n;
-    return 0;
-}
-
 /* ngtcp2 refuses while the update before is not acknowledged, and for three probe time-outs after that. */
 static int update_key(struct es_conn *c)
 {
@@ -651,7 +639,10 @@ int es_link_update_key(struct es_link *l)
     struct es_conn *c = es_conn_of(l);
     int rv;
 
-    if (l->ops != &es_conn_link_ops || c->state >= ES_CONN_ENDED || c->close_asked) {
+    if (l->ops != &es_conn_link_ops) {
+        return ES_ERR_UNSUPPORTED;
+    }
+    if (c->state >= ES_CONN_ENDED || c->close_asked) {
         return ES_ERR_CLOSED;
     }
     rv = update_key(c);
@@ -670,21 +661,14 @@ void es_conn_renew_key(struct es_conn *c)
     }
 }
 
-int es_link_peer_pin(struct es_link *l, uint8_t spki[32])
-{
-    struct es_conn *c = es_conn_of(l);
-
-    if (l->ops != &es_conn_link_ops || !c->has_peer_pin) {
-        return ES_ERR_NOT_FOUND;
-    }
-    memcpy(spki, c->peer_pin, 32);
-    return 0;
-}
-
 void es_link_keep_alive(struct es_link *l, int on)
 {
     struct es_conn *c = es_conn_of(l);
 
+    if (l->ops->keep_alive != NULL) {
+        l->ops->keep_alive(l, on);
+        return;
+    }
     if (l->ops != &es_conn_link_ops || c->state >= ES_CONN_ENDED) {
         return;
     }

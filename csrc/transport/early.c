@@ -106,12 +106,12 @@ void es_early_expect(struct es_early *e, struct es_conn *c, gnutls_session_t s)
 int es_early_accept(struct es_conn *c)
 {
     /* A client that is known by its certificate is known by that of the session it resumes: still good? */
-    if (c->tls_ctx->trust != ES_TRUST_NONE && es_tls_verify(c->tls) != 0) {
+    if (c->peer.tls->trust != ES_TRUST_NONE && es_tls_verify(c->tls) != 0) {
         return NGTCP2_ERR_CALLBACK_FAILURE;
     }
     c->app = es_conn_find_app(c);
     if (c->app == NULL || !c->app->takes_early) { /* on_hello has seen to it */
-        c->tls_alert = GNUTLS_A_INTERNAL_ERROR;
+        c->peer.alert = GNUTLS_A_INTERNAL_ERROR;
         return NGTCP2_ERR_CALLBACK_FAILURE;
     }
     c->link.early = 1;

@@ -29,6 +29,7 @@
 #include "io.h"
 #include "poller.h"
 #include "tls.h"
+#include "tls_verify.h"
 #include "token.h"
 
 struct es_early;
@@ -165,12 +166,12 @@ struct es_watch {
 };
 
 struct es_conn {
-    struct es_link link;    /* first member: the base */
-    struct es_endpoint *ep; /* borrowed */
-    ngtcp2_conn *nc;        /* owned; NULL from LINGER on */
-    gnutls_session_t tls;   /* owned; NULL once the handshake is confirmed */
-    struct es_tls *tls_ctx; /* shared */
-    struct es_app *app;     /* borrowed; server: NULL until the ALPN is known */
+    struct es_link link;     /* first member: the base */
+    struct es_endpoint *ep;  /* borrowed */
+    ngtcp2_conn *nc;         /* owned; NULL from LINGER on */
+    gnutls_session_t tls;    /* owned; NULL once the handshake is confirmed */
+    struct es_tls_peer peer; /* what TLS says of the other side, and why the handshake fails */
+    struct es_app *app;      /* borrowed; server: NULL until the ALPN is known */
     ngtcp2_crypto_conn_ref ref;
     enum es_conn_state state;
     struct es_transport_config cfg;
@@ -240,8 +241,6 @@ struct es_conn {
     unsigned tls_due : 1;         /* the TLS session may be freed at the next flush */
     unsigned keep_alive_on : 1;
     unsigned want_hold_low : 1;
-    unsigned has_peer_pin : 1;
-    unsigned tls_alert;             /* our own alert, more exact than GnuTLS's; 0: none */
     unsigned flush_again : 1;       /* the flush stopped at its limit, not because it had nothing */
     unsigned refused : 1;           /* the protocol did not want it: no up-calls */
     unsigned was_due : 1;           /* the last flush found an expiry that had passed */
@@ -256,10 +255,7 @@ struct es_conn {
     uint64_t dgram_until; /* ns: when the first waiting datagram may go beyond its share; 0: need not wait */
     uint64_t dgram_wait;  /* ns between two of those */
     unsigned dgram_tries; /* packets the first waiting datagram did not fit into */
-    uint8_t peer_pin[32];
-    struct es_buf peer_der; /* the peer's certificate */
     struct es_exporter exporter;
-    char tls_reason[256];   /* why the handshake fails, for people */
     uint32_t version;       /* client: what it began with, on the wire */
     uint32_t version_offer; /* client: of those that the server named, one that we speak too; 0: none */
 
@@ -568,18 +564,6 @@ int es_version_known(uint32_t wire);
 uint32_t es_version_wire(int version);                            /* of 1 or 2; 0: not spoken */
 int es_version_number(uint32_t wire);                             /* the inverse; 0: none of ours */
 const uint32_t *es_versions_preferred(uint32_t first, size_t *n); /* a static list with that one in front */
-
-/* Moves all of `from` to the empty list `to`. */
-static inline void es_list_take(struct es_list *from, struct es_list *to)
-{
-    es_list_init(to);
-    if (!es_list_empty(from)) {
-        *to = *from;
-        to->next->prev = to;
-        to->prev->next = to;
-        es_list_init(from);
-    }
-}
 
 /* ngtcp2's view of an address; borrowed */
 static inline ngtcp2_addr es_nt_addr(const union es_addr *a)

@@ -51,6 +51,13 @@ int es_keylog_write(gnutls_session_t s, const char *label, const gnutls_datum_t 
 {
     ngtcp2_crypto_conn_ref *ref = gnutls_session_get_ptr(s);
     const struct es_conn *c = ref->user_data;
+
+    es_keylog_put(c->peer.tls->keylog, s, label, secret);
+    return 0;
+}
+
+void es_keylog_put(struct es_keylog *k, gnutls_session_t s, const char *label, const gnutls_datum_t *secret)
+{
     gnutls_datum_t client, server;
     char line[512];
     size_t n;
@@ -58,8 +65,8 @@ int es_keylog_write(gnutls_session_t s, const char *label, const gnutls_datum_t 
 
     gnutls_session_get_random(s, &client, &server);
     n = (size_t)snprintf(line, 128, "%.100s ", label);
-    if (c->tls_ctx->keylog == NULL || n + 2 * ((size_t)client.size + secret->size) + 2 > sizeof line) {
-        return 0;
+    if (k == NULL || n + 2 * ((size_t)client.size + secret->size) + 2 > sizeof line) {
+        return;
     }
     n += put_hex(line + n, &client);
     line[n++] = ' ';
@@ -67,8 +74,7 @@ int es_keylog_write(gnutls_session_t s, const char *label, const gnutls_datum_t 
     line[n++] = '\n';
     /* One write for a line, so that several processes can share the file. A full disk costs the line only. */
     do {
-        written = write(c->tls_ctx->keylog->fd, line, n);
+        written = write(k->fd, line, n);
     } while (written < 0 && errno == EINTR);
     gnutls_memset(line, 0, sizeof line);
-    return 0;
 }

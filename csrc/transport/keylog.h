@@ -12,5 +12,7 @@ int es_keylog_open(struct es_keylog **out, const char *path);
 void es_keylog_close(struct es_keylog *k);
 /* One secret; the session's connection has a context with a key log. */
 int es_keylog_write(gnutls_session_t s, const char *label, const gnutls_datum_t *secret);
+/* The same of any session; k may be NULL. */
+void es_keylog_put(struct es_keylog *k, gnutls_session_t s, const char *label, const gnutls_datum_t *secret);
 
 #endif

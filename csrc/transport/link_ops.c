@@ -301,3 +301,34 @@ const struct es_link_ops es_conn_link_ops = {
     .peer_addr = op_peer_addr,
     .export_key = es_exporter_op,
 };
+
+/* ---- whom it leads to: for links made by endpoints, and others that are whole connections ---- */
+
+int es_link_peer_cert(struct es_link *l, const uint8_t **der, size_t *n)
+{
+    struct es_conn *c = es_conn_of(l);
+
+    if (l->ops->peer_cert != NULL) {
+        return l->ops->peer_cert(l, der, n);
+    }
+    if (l->ops != &es_conn_link_ops || c->peer.der.n == 0) {
+        return ES_ERR_NOT_FOUND;
+    }
+    *der = c->peer.der.p;
+    *n = c->peer.der.n;
+    return 0;
+}
+
+int es_link_peer_pin(struct es_link *l, uint8_t spki[32])
+{
+    struct es_conn *c = es_conn_of(l);
+
+    if (l->ops->peer_pin != NULL) {
+        return l->ops->peer_pin(l, spki);
+    }
+    if (l->ops != &es_conn_link_ops || !c->peer.has_pin) {
+        return ES_ERR_NOT_FOUND;
+    }
+    memcpy(spki, c->peer.pin, 32);
+    return 0;
+}

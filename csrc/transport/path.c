@@ -159,6 +159,10 @@ int es_link_migrate(struct es_link *l, const union es_addr *bind, char *err, siz
     union es_addr addr = *bind;
     int rv;
 
+    if (l->ops != &es_conn_link_ops && l->ops->peer_cert != NULL) {
+        snprintf(err, n, "only QUIC connections can move, this one is over TCP");
+        return ES_ERR_UNSUPPORTED;
+    }
     if (l->ops != &es_conn_link_ops || l->is_server) {
         snprintf(err, n, "only the side that dialled can move");
         return ES_ERR_UNSUPPORTED;

@@ -14,7 +14,7 @@ struct real_poller {
     int epfd, tfd;
     uint64_t armed; /* when the timerfd goes off; ES_NEVER: it is not set */
     uint8_t *rx;    /* owned: where recvmmsg puts things */
-    size_t sockets;
+    size_t sockets, sources;
     struct es_udp
         *only; /* borrowed: the one socket; NULL: there are more, or it is not known which is left */
 };
@@ -44,7 +44,7 @@ static int io_bind(void *ctx, struct es_endpoint *ep, union es_addr *addr, void 
 
     if (rv == 0) {
         *sock = u;
-        rp->only = ++rp->sockets == 1 ? u : NULL;
+        rp->only = ++rp->sockets == 1 && rp->sources == 0 ? u : NULL;
     }
     return rv;
 }
@@ -138,15 +138,21 @@ static int real_step(struct es_poller *p, size_t budget)
     }
     es_poller_now(p);
     for (int i = 0; i < n; i++) {
-        struct es_udp *u = ev[i].data.ptr;
+        struct es_poll_source *source = ev[i].data.ptr;
+        struct es_udp *u = (struct es_udp *)source;
         uint64_t ticks;
 
+        if (source != NULL && source->ready != NULL) {
+            source->ready(source, ev[i].events);
+            done++;
+            continue;
+        }
         if (u == NULL) {
             (void)!read(rp->tfd, &ticks, sizeof ticks);
             rp->armed = ES_NEVER;
             continue;
         }
-        if (rp->sockets == 1) {
+        if (rp->sockets == 1 && rp->sources == 0) {
             rp->only = u;
         }
         if (ev[i].events & EPOLLOUT) {
@@ -162,6 +168,23 @@ static int real_step(struct es_poller *p, size_t budget)
 static int real_fd(const struct es_poller *p)
 {
     return ((const struct real_poller *)p)->epfd;
+}
+
+static int real_watch(struct es_poller *p, int op, int fd, uint32_t events, struct es_poll_source *s)
+{
+    struct real_poller *rp = (struct real_poller *)p;
+    struct epoll_event ev = {.events = events, .data.ptr = s};
+
+    if (epoll_ctl(rp->epfd, op, fd, &ev) != 0) {
+        return ES_ERR_IO;
+    }
+    if (op == EPOLL_CTL_ADD) {
+        rp->sources++;
+        rp->only = NULL; /* it must not be served first, or the others would wait while it is busy */
+    } else if (op == EPOLL_CTL_DEL) {
+        rp->sources--;
+    }
+    return 0;
 }
 
 static void real_del(struct es_poller *p)
@@ -180,7 +203,8 @@ static void real_del(struct es_poller *p)
     es_free(rp);
 }
 
-static const struct es_poller_ops real_ops = {real_step, real_kick, real_rearm, real_fd, real_del};
+static const struct es_poller_ops real_ops = {real_step, real_kick, real_rearm,
+                                              real_fd,   real_del,  real_watch};
 
 int es_poller_new(struct es_poller **out)
 {
@@ -196,6 +220,8 @@ int es_poller_new(struct es_poller **out)
     es_timers_init(&rp->p.timers);
     es_list_init(&rp->p.endpoints);
     es_list_init(&rp->p.dirty);
+    es_list_init(&rp->p.work);
+    es_list_init(&rp->p.orphans);
     rp->armed = ES_NEVER;
     rp->tfd = -1;
     rp->rx = es_malloc(ES_UDP_BATCH * ES_UDP_MESSAGE);
@@ -222,6 +248,11 @@ void es_poller_del(struct es_poller *p)
     es_list_foreach(it, &p->endpoints)
     {
         es_endpoint_abandon(es_container_of(it, struct es_endpoint, node));
+    }
+    es_list_foreach(it2, &p->orphans)
+    {
+        struct es_poll_orphan *o = es_container_of(it2, struct es_poll_orphan, node);
+        o->drop(o);
     }
     p->ops->del(p);
 }
@@ -267,8 +298,16 @@ int es_poller_flush(struct es_poller *p)
         es_list_remove(it);
         es_endpoint_flush(es_container_of(it, struct es_endpoint, dirty));
     }
+    if (!es_list_empty(&p->work)) {
+        es_list_take(&p->work, &work);
+        while (!es_list_empty(&work)) {
+            struct es_poll_work *w = es_container_of(work.next, struct es_poll_work, node);
+            es_list_remove(&w->node);
+            w->run(w);
+        }
+    }
     p->busy--;
-    if (p->again || !es_list_empty(&p->dirty)) {
+    if (p->again || !es_list_empty(&p->dirty) || !es_list_empty(&p->work)) {
         p->again = 0;
         p->ops->kick(p);
     }
@@ -278,7 +317,7 @@ int es_poller_flush(struct es_poller *p)
 
 uint64_t es_poller_next(struct es_poller *p)
 {
-    return es_list_empty(&p->dirty) ? es_timers_next(&p->timers) : p->timers.now;
+    return es_list_empty(&p->dirty) && es_list_empty(&p->work) ? es_timers_next(&p->timers) : p->timers.now;
 }
 
 int es_poller_wait(struct es_poller *p, uint64_t until)
@@ -323,5 +362,32 @@ void es_poller_rearm(struct es_poller *p)
     if (!p->busy && !p->held) {
         es_poller_now(p);
         p->ops->rearm(p);
+    }
+}
+
+/* ---- other sources ---- */
+
+int es_poller_watch(struct es_poller *p, int fd, uint32_t events, struct es_poll_source *s)
+{
+    return p->ops->watch != NULL ? p->ops->watch(p, EPOLL_CTL_ADD, fd, events, s) : ES_ERR_UNSUPPORTED;
+}
+
+int es_poller_rewatch(struct es_poller *p, int fd, uint32_t events, struct es_poll_source *s)
+{
+    return p->ops->watch != NULL ? p->ops->watch(p, EPOLL_CTL_MOD, fd, events, s) : ES_ERR_UNSUPPORTED;
+}
+
+void es_poller_unwatch(struct es_poller *p, int fd)
+{
+    if (p->ops->watch != NULL) {
+        (void)p->ops->watch(p, EPOLL_CTL_DEL, fd, 0, NULL);
+    }
+}
+
+void es_poller_work(struct es_poller *p, struct es_poll_work *w)
+{
+    if (es_list_empty(&w->node)) {
+        es_list_push(&p->work, &w->node);
+        es_poller_kick(p);
     }
 }

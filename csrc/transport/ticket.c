@@ -104,7 +104,7 @@ static void hand_out(struct es_conn *c, gnutls_session_t s)
         n = 0;
     }
     /* A pin overrides the dates of a certificate. */
-    ends = c->tls_ctx->trust == ES_TRUST_SYSTEM || c->tls_ctx->trust == ES_TRUST_CA
+    ends = c->peer.tls->trust == ES_TRUST_SYSTEM || c->peer.tls->trust == ES_TRUST_CA
                ? (uint64_t)end_of_certificate(s)
                : INT64_MAX;
     memcpy(head, magic, MAGIC_LEN);
@@ -151,7 +151,7 @@ void es_ticket_listen(gnutls_session_t s)
 
 static int make_key(const struct es_conn *c, uint8_t out[KEY_LEN])
 {
-    const struct es_tls *t = c->tls_ctx;
+    const struct es_tls *t = c->peer.tls;
     uint8_t about[32 + 2 + ES_EARLY_SALT];
     gnutls_datum_t secret = {(unsigned char *)(uintptr_t)c->ep->ticket_key, sizeof c->ep->ticket_key};
     gnutls_datum_t info = {about, sizeof about};

@@ -34,14 +34,14 @@ static int on_server_name(gnutls_session_t s)
     unsigned type = 0;
 
     if (gnutls_server_name_get(s, name, &n, &type, 0) == 0 && type == GNUTLS_NAME_DNS) {
-        (void)gnutls_credentials_set(s, GNUTLS_CRD_CERTIFICATE, es_tls_cred_for(c->tls_ctx, name));
+        (void)gnutls_credentials_set(s, GNUTLS_CRD_CERTIFICATE, es_tls_cred_for(c->peer.tls, name));
     }
     return 0;
 }
 
 static int configure_server(gnutls_session_t s, struct es_conn *c)
 {
-    struct es_tls *t = c->tls_ctx;
+    struct es_tls *t = c->peer.tls;
 
     if (t->trust != ES_TRUST_NONE) {
         gnutls_certificate_server_set_request(s,
@@ -63,7 +63,7 @@ static int configure_server(gnutls_session_t s, struct es_conn *c)
 
 static int configure_client(gnutls_session_t s, struct es_conn *c, const struct es_ticket *ticket)
 {
-    struct es_tls *t = c->tls_ctx;
+    struct es_tls *t = c->peer.tls;
 
     gnutls_session_set_verify_function(s, es_tls_verify);
     if (t->server_name[0] != '\0' && t->name_ip_len == 0 &&
@@ -81,7 +81,7 @@ static int configure_client(gnutls_session_t s, struct es_conn *c, const struct 
 
 static int configure(gnutls_session_t s, struct es_conn *c, const struct es_ticket *ticket)
 {
-    struct es_tls *t = c->tls_ctx;
+    struct es_tls *t = c->peer.tls;
 
     gnutls_session_set_ptr(s, &c->ref);
     if (gnutls_priority_set(s, t->prio) != 0 ||

@@ -14,14 +14,14 @@ enum { /* TLS alerts, RFC 8446 6.2 */
        ALERT_CERTIFICATE_REQUIRED = 116
 };
 
-__attribute__((format(printf, 3, 4))) static int refuse(struct es_conn *c, unsigned alert, const char *fmt,
-                                                        ...)
+__attribute__((format(printf, 3, 4))) static int refuse(struct es_tls_peer *p, unsigned alert,
+                                                        const char *fmt, ...)
 {
     va_list ap;
 
-    c->tls_alert = alert;
+    p->alert = alert;
     va_start(ap, fmt);
-    vsnprintf(c->tls_reason, sizeof c->tls_reason, fmt, ap);
+    vsnprintf(p->reason, sizeof p->reason, fmt, ap);
     va_end(ap);
     return GNUTLS_E_CERTIFICATE_ERROR;
 }
@@ -33,24 +33,24 @@ static void hex(char out[65], const uint8_t hash[32])
     }
 }
 
-static int verify_pin(struct es_conn *c, const struct es_tls *t)
+static int verify_pin(struct es_tls_peer *p, const struct es_tls *t)
 {
     char got[65], want[65];
 
     for (size_t i = 0; i < t->n_pins; i++) {
-        if (memcmp(t->pins[i], c->peer_pin, 32) == 0) {
+        if (memcmp(t->pins[i], p->pin, 32) == 0) {
             return 0;
         }
     }
-    hex(got, c->peer_pin);
+    hex(got, p->pin);
     hex(want, t->pins[0]);
-    return refuse(c, ALERT_BAD_CERTIFICATE, "the %s's key is sha256:%s, expected sha256:%s%s",
+    return refuse(p, ALERT_BAD_CERTIFICATE, "the %s's key is sha256:%s, expected sha256:%s%s",
                   t->is_server ? "client" : "server", got, want,
                   t->n_pins > 1 ? " or another of the pins" : "");
 }
 
 /* The most telling of the bits GnuTLS set. */
-static int explain(struct es_conn *c, const struct es_tls *t, unsigned status)
+static int explain(struct es_tls_peer *p, const struct es_tls *t, unsigned status)
 {
     const char *whose = t->is_server ? "client" : "server";
     const char *what;
@@ -68,7 +68,7 @@ static int explain(struct es_conn *c, const struct es_tls *t, unsigned status)
         what = "is not valid yet";
         alert = ALERT_CERTIFICATE_EXPIRED;
     } else if (status & GNUTLS_CERT_UNEXPECTED_OWNER) {
-        return refuse(c, alert, "the server's certificate is for another name than \"%.150s\"",
+        return refuse(p, alert, "the server's certificate is for another name than \"%.150s\"",
                       t->server_name);
     } else if (status & GNUTLS_CERT_REVOKED) {
         what = "was revoked";
@@ -83,10 +83,10 @@ static int explain(struct es_conn *c, const struct es_tls *t, unsigned status)
     } else {
         what = "is not acceptable";
     }
-    return refuse(c, alert, "the %s's certificate %s", whose, what);
+    return refuse(p, alert, "the %s's certificate %s", whose, what);
 }
 
-static int verify_chain(struct es_conn *c, const struct es_tls *t, gnutls_session_t s)
+static int verify_chain(struct es_tls_peer *p, const struct es_tls *t, gnutls_session_t s)
 {
     gnutls_typed_vdata_st data[2];
     unsigned n = 0, status = 0;
@@ -104,16 +104,14 @@ static int verify_chain(struct es_conn *c, const struct es_tls *t, gnutls_sessio
         data[n++].data = (unsigned char *)(uintptr_t)t->server_name;
     }
     if (gnutls_certificate_verify_peers(s, data, n, &status) < 0) {
-        return refuse(c, ALERT_BAD_CERTIFICATE, "the peer's certificate cannot be read");
+        return refuse(p, ALERT_BAD_CERTIFICATE, "the peer's certificate cannot be read");
     }
-    return status == 0 ? 0 : explain(c, t, status);
+    return status == 0 ? 0 : explain(p, t, status);
 }
 
-int es_tls_verify(gnutls_session_t s)
+int es_tls_judge(struct es_tls_peer *p, gnutls_session_t s)
 {
-    ngtcp2_crypto_conn_ref *ref = gnutls_session_get_ptr(s);
-    struct es_conn *c = ref->user_data;
-    const struct es_tls *t = c->tls_ctx;
+    const struct es_tls *t = p->tls;
     uint8_t whole[32];
     unsigned n = 0;
     const gnutls_datum_t *certs = gnutls_certificate_get_peers(s, &n);
@@ -122,26 +120,34 @@ int es_tls_verify(gnutls_session_t s)
         if (t->is_server ? t->client_optional : t->trust == ES_TRUST_SKIP) {
             return 0;
         }
-        return refuse(c, ALERT_CERTIFICATE_REQUIRED,
+        return refuse(p, ALERT_CERTIFICATE_REQUIRED,
                       t->is_server ? "the client sent no certificate" : "the server sent no certificate");
     }
-    if (es_cert_hashes(certs[0].data, certs[0].size, c->peer_pin, whole) != 0) {
-        return refuse(c, ALERT_BAD_CERTIFICATE, "the peer's certificate cannot be read");
+    if (es_cert_hashes(certs[0].data, certs[0].size, p->pin, whole) != 0) {
+        return refuse(p, ALERT_BAD_CERTIFICATE, "the peer's certificate cannot be read");
     }
-    c->has_peer_pin = 1;
-    es_buf_clear(&c->peer_der);
-    if (es_buf_put(&c->peer_der, certs[0].data, certs[0].size) != 0) {
-        return refuse(c, ALERT_INTERNAL_ERROR, "out of memory");
+    p->has_pin = 1;
+    es_buf_clear(&p->der);
+    if (es_buf_put(&p->der, certs[0].data, certs[0].size) != 0) {
+        return refuse(p, ALERT_INTERNAL_ERROR, "out of memory");
     }
     switch (t->trust) {
     case ES_TRUST_PIN:
-        return verify_pin(c, t);
+        return verify_pin(p, t);
     case ES_TRUST_SYSTEM:
     case ES_TRUST_CA:
-        return verify_chain(c, t, s);
+        return verify_chain(p, t, s);
     case ES_TRUST_NONE:
     case ES_TRUST_SKIP:
         break;
     }
     return 0;
+}
+
+int es_tls_verify(gnutls_session_t s)
+{
+    ngtcp2_crypto_conn_ref *ref = gnutls_session_get_ptr(s);
+    struct es_conn *c = ref->user_data;
+
+    return es_tls_judge(&c->peer, s);
 }

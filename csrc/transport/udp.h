@@ -4,12 +4,14 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include "driver.h"
 #include "io.h"
 
 #define ES_UDP_BATCH   8 /* messages of one recvmmsg; with GRO each holds up to 64 KiB */
 #define ES_UDP_MESSAGE (64 * 1024)
 
 struct es_udp {
+    struct es_poll_source source; /* first: epoll's pointer; ready is NULL */
     int fd;
     int epfd;               /* borrowed: the poller's */
     struct es_endpoint *ep; /* borrowed */

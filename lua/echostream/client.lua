@@ -5,6 +5,7 @@ local address = require "echostream.address"
 local alerts = require "echostream.metrics.alerts"
 local backoff = require "echostream.backoff"
 local errors = require "echostream.errors"
+local fallback = require "echostream.fallback"
 local host = require "echostream.host"
 local identity = require "echostream.tls.identity"
 local loop = require "echostream.loop"
@@ -25,6 +26,7 @@ local M = {}
 ---@field state "new"|"connecting"|"connected"|"reconnecting"|"closed"
 ---@field pin string?                  "sha256:…" of its own certificate's key, when it has one and has connected
 ---@field reconnects integer           times that it came back by itself
+---@field fallback echostream.fallback?  while it goes over TCP because QUIC did not get there
 ---@field request fun(self, name: string, ...): any ...
 ---@field emit fun(self, name: string, ...): true|nil, echostream.error?
 ---@field create_stream fun(self, name: string, opts?: table): echostream.stream?, echostream.error?
@@ -56,12 +58,14 @@ local schema = {
   webtransport = { type = { "boolean", "table" } },
   retry = retry.option,
   reconnect = { type = { "boolean", "table" }, fields = reconnect.fields },
+  on_carrier = { type = "function" },
 }
 for _, fields in ipairs { host.schema, tls.client_schema, tls.shared_schema } do
   for name, field in pairs(fields) do
     schema[name] = field
   end
 end
+schema.transport = { type = { "table", "string" } }
 
 --- Makes a client that is not connected yet. Handlers, middleware, plugins and hooks are registered before `connect` (and may be
 --- later). Whom it trusts one of the options `pin`, `ca` and `skip_verification` says; without any, `connect` refuses.
@@ -69,7 +73,7 @@ end
 ---@return echostream.client
 function M.new(opts)
   local checked = options.check("echo.client", opts, schema)
-  local transport, named, extra = host.split_transport("echo.client", checked.transport)
+  local transport, named, extra = host.split_transport("echo.client", checked.transport, true)
   if extra.preferred then
     error('echo.client: transport option "preferred_address" is for servers', 2)
   end
@@ -91,6 +95,9 @@ function M.new(opts)
     _options = checked,
     _transport = transport,
     _qlog = extra.qlog,
+    _way = fallback.check("echo.client", extra, checked),
+    fallback = nil,
+    _way_back = nil,
     _trust = tls.trust("echo.client", checked),
     _ud = session.nobody,
     _endpoint = nil,
@@ -128,7 +135,7 @@ local function local_address(self, remote)
 end
 
 -- One attempt at one address: the core's session, its endpoint and our session; or nil, err.
-local function dial(self, remote, security, timeout)
+local function dial(self, remote, security, timeout, tcp)
   local endpoint, problem = loop.endpoint { bind = local_address(self, remote), qlog = self._qlog }
   if not endpoint then
     return nil, problem
@@ -140,7 +147,13 @@ local function dial(self, remote, security, timeout)
   transport.handshake_timeout = transport.handshake_timeout or timeout
   -- A ticket is used once, so the first attempt has it.
   local ticket = security.ticket
-  security.ticket = nil
+  if tcp then
+    ticket = nil
+    transport.enable_0rtt = transport.enable_0rtt and self._way.carrier == "tcp" or nil -- asked for both: the core says why not
+    remote = self._way.tcp_port and remote:gsub("%d+$", tostring(self._way.tcp_port)) or remote
+  else
+    security.ticket = nil
+  end
   local ud, peer
   local ok, err = task.await(function(resume)
     local dial_err
@@ -148,12 +161,13 @@ local function dial(self, remote, security, timeout)
       remote = remote,
       tls = security.context,
       ticket = ticket,
-      on_ticket = security.keep,
+      on_ticket = not tcp and security.keep or nil,
       host = self._host,
       credentials = self._options.metadata,
       instance = self._instance,
       transport = transport,
       webtransport = webtransport.dial(self._options.webtransport, self._name, self._port),
+      tcp = tcp,
       done = resume,
     })
     peer, self._dialled = self._dialled, nil -- made by the `open` hook
@@ -172,9 +186,9 @@ end
 local STAGGER = 0.25
 
 -- Tries addresses a little after one another; the first that answers wins, the others are given up.
-local function dial_any(self, remotes, security, timeout)
+local function dial_any(self, remotes, security, timeout, tcp)
   if #remotes == 1 then
-    return dial(self, remotes[1], security, timeout)
+    return dial(self, remotes[1], security, timeout, tcp)
   end
   local ends, attempts, started, failed, first_err, over = loop.now() + timeout, {}, 0, 0, nil, false
   local ud, endpoint, peer = task.await(function(resume)
@@ -185,7 +199,7 @@ local function dial_any(self, remotes, security, timeout)
       end
       started = started + 1
       attempts[#attempts + 1] = task.spawn(function()
-        local a, b, c = dial(self, remote, security, math.max(ends - loop.now(), 0.001))
+        local a, b, c = dial(self, remote, security, math.max(ends - loop.now(), 0.001), tcp)
         if a and (over or not resume(a, b, c)) then
           loop.close_endpoint(self._rec, b)
         elseif a then
@@ -254,29 +268,58 @@ local function secure(self, name, port)
   if not context then
     return nil, err
   end
-  local _, own = context:pin()
+  local own = context:pin()
   self.pin = own and identity.pin_text(own) or nil
   local ticket, keep = tls.tickets(opts, self._transport, self._trust, context, name, port,
     opts.webtransport and "h3" or "echostream/1")
   return { context = context, ticket = ticket, keep = keep }
 end
 
--- Dials, shakes hands and runs `on_connect`: the new session is the client's then. Nil, err: nothing is left of it.
-function Client:_establish(timeout)
-  local name, port = self._name, self._port
-  local deadline = loop.now() + timeout
-  local security, err = secure(self, name, port)
-  local remotes, ud, endpoint, peer
+-- The new session takes the place of the client's, which lives on: calls go through it from now on.
+local function adopt(self, ud, endpoint, peer)
+  peer._endpoint = endpoint
+  session.refresh(peer, self)
+  local old = self.session
+  self._sessions[peer] = true
+  local ok, err = host.run_hooks(self, "connect", peer)
+  if not ok or self.session ~= old or self.state ~= "connected" or not ud:is_open() then
+    self._sessions[peer] = nil
+    ud:close(0x11, tostring(err or "too late"))
+    drop_endpoint(self, peer)
+    return false
+  end
+  self._ud, self.session, self._endpoint = ud, peer, endpoint
+  if self._reconnect then
+    reconnect.unwatch(self)
+    self._connected_at, self._last_rtt = loop.now(), (ud:stats() or {}).rtt_min
+    reconnect.watch(self, peer)
+  end
+  return true
+end
+
+-- Looks for the server anew, and dials it: over QUIC, or TCP.
+local function go(self, carrier, timeout)
+  local ends = loop.now() + timeout
+  local security, err = secure(self, self._name, self._port)
+  local remotes
   if security then
     remotes, err = resolve_all(self._places, timeout)
   end
-  if remotes then
-    ud, endpoint, peer = dial_any(self, remotes, security, math.max(deadline - loop.now(), 0.001))
-    err = not ud and endpoint or nil
-  end
-  if not ud then
+  if not remotes then
     return nil, err
   end
+  return dial_any(self, remotes, security, math.max(ends - loop.now(), 0.001), carrier == "tcp")
+end
+
+-- Dials, shakes hands and runs `on_connect`: the new session is the client's then. Nil, err: nothing is left of it.
+function Client:_establish(timeout)
+  local ud, endpoint, peer = fallback.dial(self, function(carrier, time)
+    return go(self, carrier, time)
+  end, timeout)
+  if not ud then
+    return nil, endpoint
+  end
+  local err
   peer._endpoint, self._endpoint = endpoint, endpoint
   session.refresh(peer, self)
   local again = self.state == "reconnecting"
@@ -297,6 +340,11 @@ function Client:_establish(timeout)
     ok, err = nil, peer.closed_by or errors.new("connection_closed", "the connection was lost at once")
   end
   if ok then
+    fallback.watch(self, peer, function(carrier, time)
+      return go(self, carrier, time)
+    end, function(...)
+      return adopt(self, ...)
+    end)
     return peer
   end
   if again and rawequal(self._ud, ud) then
@@ -314,6 +362,7 @@ end
 local function over(self)
   self.state = "closed"
   alerts.stop(self)
+  fallback.stop(self)
   reconnect.unwatch(self)
   self._rec.anchors[self] = nil
 end
@@ -394,6 +443,7 @@ function Client:_session_closed(peer, err)
     return
   end
   self.session = nil
+  fallback.stop(self)
   if self.state == "connected" and self._reconnect and not reconnect.is_final(err) then
     reconnect.begin(self, err)
     host.forget(self, peer, err)
@@ -410,6 +460,7 @@ end
 function Client:_session_draining(peer)
   if self.session == peer and self.state == "connected" and self._reconnect then
     self.session = nil
+    fallback.stop(self)
     reconnect.begin(self, errors.new("unavailable", "the server is going away"))
   end
 end
@@ -424,6 +475,7 @@ end
 local function close(self)
   local state, absent = self.state, self._absent
   self.state = "closed"
+  fallback.stop(self)
   reconnect.stop(self)
   local all = {}
   for peer in pairs(self._sessions) do

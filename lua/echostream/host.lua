@@ -6,6 +6,7 @@ local alerts = require "echostream.metrics.alerts"
 local codec = require "echostream.codec"
 local context = require "echostream.context"
 local event = require "echostream.handlers.event"
+local fallback = require "echostream.fallback"
 local flow = require "echostream.session.flow"
 local handlers = require "echostream.handlers"
 local heartbeat = require "echostream.heartbeat"
@@ -88,15 +89,30 @@ M.transport_schema = {
   wait_for_ready = { type = "boolean" },
   enable_0rtt = { type = "boolean" },
   key_update_packets = { type = "integer", min = 16, max = 1 << 22 },
+  carrier = { type = "string", one_of = { "quic", "tcp", "auto" }, default = "quic" },
+  fallback_after = { type = "seconds", default = 2 },
+  retry_quic = { type = "seconds", min = 0.01, default = 30 },
+  tcp_port = { type = "integer", min = 1, max = 65535 },
 }
 
 --- Checks `transport = {…}` and splits it: what the core takes, and the TLS names of the seed.
 ---@param where string
 ---@param opts table?
+---@param tcp? boolean  it may go over TCP (of clients); then `opts` may be the name of the carrier
 ---@return table transport, table tls, table extra  `tls` has self_signed_cert, cert, key, skip_verification; `extra` what
---- endpoints take beside `transport`: qlog, preferred
-function M.split_transport(where, opts)
+--- endpoints take beside `transport`: qlog, preferred; and `way`, of fallback.lua
+function M.split_transport(where, opts, tcp)
+  if tcp and type(opts) == "string" then
+    opts = { carrier = opts }
+  end
   local checked = options.check(where .. ".transport", opts, M.transport_schema, 3)
+  local way = {}
+  for _, name in ipairs(fallback.names) do
+    if not tcp and opts and opts[name] ~= nil then
+      error(('%s: transport option "%s" is for clients'):format(where, name), 3)
+    end
+    way[name], checked[name] = checked[name], nil
+  end
   local tls = { self_signed_cert = checked.self_signed_cert, skip_verification = checked.skip_verification }
   if checked.cert_chain then
     tls.cert = checked.cert_chain.cert or checked.cert_chain[1]
@@ -109,7 +125,7 @@ function M.split_transport(where, opts)
   if checked.keep_alive == true then
     checked.keep_alive = nil
   end
-  local extra = { preferred = path.preferred(where .. ".transport", checked.preferred_address, 4) }
+  local extra = { way = way, preferred = path.preferred(where .. ".transport", checked.preferred_address, 4) }
   if checked.qlog then
     extra.qlog = require("echostream.qlog").check(where .. ".transport", checked.qlog, 4)
   end

@@ -24,6 +24,7 @@ local M = {}
 
 ---@class echostream.server: echostream.host
 ---@field address string    "127.0.0.1:5000": what it listens on, with the real port once started
+---@field tcp_address string?  where it listens on TCP, with the option `tcp`
 ---@field pin string        "sha256:<hex>" of its public key: what clients give as `pin`
 ---@field cert_hash string  "sha256:<hex>" of the whole certificate: what browsers take
 ---@field state "new"|"starting"|"running"|"stopping"|"stopped"
@@ -44,6 +45,7 @@ local schema = {
   dedupe = dedupe.option,
   http = { type = "table" },
   webtransport = { type = { "boolean", "table" } },
+  tcp = { type = { "boolean", "string" } },
 }
 for _, fields in ipairs { host.schema, tls.server_schema, newcomers.schema, tls.shared_schema } do
   for name, field in pairs(fields) do
@@ -117,6 +119,14 @@ function make(opts)
   tls.check_server("echo.server", checked)
   checked.http = face.check("echo.server", checked.http)
   checked.webtransport = webtransport.check_server("echo.server", checked.webtransport)
+  if type(checked.tcp) == "string" then
+    local fine, host_part, tcp_port = pcall(address.parse, "echo.server", checked.tcp, "0.0.0.0")
+    if not fine or not address.literal(host_part) then
+      error(fine and ('echo.server: option "tcp" wants true or a numeric address such as "0.0.0.0:5000", got %q'):format(checked.tcp)
+        or host_part, 2)
+    end
+    checked.tcp = address.join(host_part, tcp_port)
+  end
   local ok, bind_host, port = pcall(address.parse, "echo.server", checked.bind, "0.0.0.0")
   if not ok then
     error(bind_host, 2)
@@ -190,6 +200,8 @@ function Server:set_certificate(opts)
   return ok, err
 end
 
+local PORT_TRIES = 20
+
 -- Start -------------------------------------------------------------------------------------------------------
 
 local function resolve(name)
@@ -216,19 +228,28 @@ local function listen(self)
   if self._http_host then -- nothing registered: not even offered
     apps[2] = { alpn = "h3", h3 = self._http_host.core }
   end
-  local endpoint, problem = loop.endpoint(newcomers.configure({
+  local config = newcomers.configure({
     bind = address.join(ip, self._port),
     tls = self._tls,
     apps = apps,
     transport = webtransport.transport(self._transport, self._options.webtransport),
     qlog = self._extra.qlog,
     preferred = self._extra.preferred,
-  }, self._options, ip, self._port, self._rec.sim))
+    tcp = self._options.tcp or nil,
+  }, self._options, ip, self._port, self._rec.sim)
+  local endpoint, problem
+  for _ = 1, self._port == 0 and PORT_TRIES or 1 do -- the port that UDP got may be somebody else's on TCP
+    endpoint, problem = loop.endpoint(config)
+    if endpoint or problem.code ~= "already_exists" then
+      break
+    end
+  end
   if not endpoint then
     return nil, problem
   end
   self._endpoint = endpoint
   self.address = endpoint:address()
+  self.tcp_address = endpoint:tcp_address()
   return true
 end
 

@@ -31,7 +31,7 @@ local with = session_with.with
 ---@field peer_cert echostream.certificate?  what the peer's certificate says; nil when it showed none
 ---@field created_at number        seconds since 1970
 ---@field incoming boolean         the peer dialled
----@field door string              how it came: "native", or "webtransport" from browsers, or "h3" for calls over HTTP, whose peer cannot be called
+---@field door string              how it came: "native", or the same over "tcp", "webtransport" of browsers, "h3" (HTTP: its peer cannot be called)
 ---@field path string?             of WebTransport: what was asked for, with its query
 ---@field origin string?           of WebTransport: of the page that asked, "https://example.org"; nil: no page did
 ---@field authority string?        of WebTransport: whom the client asked for, "example.org:5000"
@@ -184,7 +184,10 @@ function shared:stats()
   if not stats then
     return nil, err
   end
-  stats.dropped = (not self.server_ctx and self.session or self)._dropped or 0
+  local peer = not self.server_ctx and self.session or self
+  stats.dropped = peer._dropped or 0
+  stats.carrier = peer.door == "tcp" and "tcp" or "quic"
+  stats.fallback = self.fallback -- of a client
   return view.of(stats)
 end
 
@@ -255,7 +258,7 @@ function M.new(ud, host, incoming, credentials)
     closed_by = nil,
     _close_waiters = nil,
   }, Session)
-  if self.door ~= "native" then
+  if self.door ~= "native" and self.door ~= "tcp" then
     read_door(self)
   end
   return self
@@ -265,9 +268,10 @@ end
 ---@param session echostream.session
 ---@param host echostream.host
 function M.refresh(session, host)
-  local id, peer_addr, created_at = session._ud:info()
+  local id, peer_addr, created_at, _, door = session._ud:info()
   if id then
     session.id, session.peer_addr, session.created_at = id, peer_addr, created_at
+    session.door = door
     session.peer_cert = certificate_of(session._ud, host)
   end
 end

@@ -237,6 +237,7 @@ TEST(out_of_streams_says_limit_and_credit_follows)
     rig_close(&r);
 }
 
+#ifndef RIG_TCP /* TLS allocates for each record */
 TEST(small_calls_allocate_nothing_once_warm)
 {
     struct rig r;
@@ -256,6 +257,7 @@ TEST(small_calls_allocate_nothing_once_warm)
     fprintf(stderr, "%llu allocations in 3,000 calls\n", (unsigned long long)(b.allocs - a.allocs));
     rig_close(&r);
 }
+#endif
 
 /* ---- reset, stop, uni ---- */
 
@@ -403,7 +405,9 @@ TEST(one_way_streams_flow_in_one_direction_only)
     REQUIRE(c != NULL);
     r.s[0].keep = 1;
     REQUIRE(es_link_open(c->link, ES_DIR_UNI, c, &st) == 0);
+#ifndef RIG_TCP /* it gets its number with its first frame */
     CHECK_INT(st->id & 3, ==, 2);
+#endif
     es_link_write(st, "one", 3, 0);
     es_link_write(st, "way", 3, 1);
     CHECK(UNTIL(&r, 5, r.s[0].stream_closed == 1 && c->stream_closed == 1));

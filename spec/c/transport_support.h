@@ -14,6 +14,9 @@
 #include "../../csrc/transport/endpoint.h"
 #include "../../csrc/transport/poller.h"
 #include "../../csrc/transport/tls.h"
+#ifdef RIG_TCP /* the same protocol over TCP */
+#include "../../csrc/tcp/tcp.h"
+#endif
 
 /* What one side of a connection saw. */
 struct side {
@@ -40,6 +43,9 @@ struct side {
 struct rig {
     struct es_poller *p;
     struct es_endpoint *server, *client;
+#ifdef RIG_TCP
+    struct es_tcp *tcp_server, *tcp_client;
+#endif
     struct es_tls *server_tls, *client_tls;
     struct es_app app, client_app;
     struct side s[64];
@@ -241,23 +247,35 @@ static int rig_make_tls(struct rig *r, const struct rig_options *o)
     return es_tls_new(&r->client_tls, &tc, r->err, sizeof r->err);
 }
 
-static int rig_open(struct rig *r, const struct rig_options *o)
+#ifdef RIG_TCP
+static int rig_open_sockets(struct rig *r, const struct rig_options *o)
+{
+    struct es_app *apps[1] = {&r->app};
+    struct es_tcp_config cfg;
+    union es_addr addr;
+    int rv;
+
+    es_tcp_config_default(&cfg);
+    es_addr_parse(&addr, o->bind);
+    cfg.bind = &addr;
+    cfg.tls = r->server_tls;
+    cfg.apps = apps;
+    cfg.n_apps = 1;
+    cfg.transport = o->server;
+    if ((rv = es_tcp_new(r->p, &cfg, &r->tcp_server, r->err, sizeof r->err)) != 0) {
+        return rv;
+    }
+    es_tcp_config_default(&cfg);
+    return es_tcp_new(r->p, &cfg, &r->tcp_client, r->err, sizeof r->err);
+}
+#else
+static int rig_open_sockets(struct rig *r, const struct rig_options *o)
 {
     struct es_endpoint_config cfg;
     struct es_app *apps[1];
     union es_addr addr;
     int rv;
 
-    memset(r, 0, sizeof *r);
-    r->echo = 1;
-    r->app.alpn = "test/1";
-    r->app.attach = attach;
-    r->app.user = r;
-    r->client_app = r->app;
-    r->client_app.alpn = o->client_alpn;
-    if ((rv = rig_make_tls(r, o)) != 0 || (rv = es_poller_new(&r->p)) != 0) {
-        return rv;
-    }
     es_endpoint_config_default(&cfg);
     es_addr_parse(&addr, o->bind);
     cfg.bind = &addr;
@@ -275,11 +293,34 @@ static int rig_open(struct rig *r, const struct rig_options *o)
     cfg.bind = &addr;
     return es_endpoint_new(r->p, &cfg, &r->client, r->err, sizeof r->err);
 }
+#endif
+
+static int rig_open(struct rig *r, const struct rig_options *o)
+{
+    int rv;
+
+    memset(r, 0, sizeof *r);
+    r->echo = 1;
+    r->app.alpn = "test/1";
+    r->app.attach = attach;
+    r->app.user = r;
+    r->client_app = r->app;
+    r->client_app.alpn = o->client_alpn;
+    if ((rv = rig_make_tls(r, o)) != 0 || (rv = es_poller_new(&r->p)) != 0) {
+        return rv;
+    }
+    return rig_open_sockets(r, o);
+}
 
 static void rig_close(struct rig *r)
 {
+#ifdef RIG_TCP
+    es_tcp_del(r->tcp_client);
+    es_tcp_del(r->tcp_server);
+#else
     es_endpoint_del(r->client);
     es_endpoint_del(r->server);
+#endif
     es_tls_unref(r->client_tls);
     es_tls_unref(r->server_tls);
     es_poller_del(r->p);
@@ -313,7 +354,11 @@ static struct side *rig_dial(struct rig *r, const struct rig_options *o)
     union es_addr addr;
     int rv;
 
+#ifdef RIG_TCP
+    es_tcp_address(r->tcp_server, &addr);
+#else
     es_endpoint_address(r->server, &addr);
+#endif
     if (addr.sa.sa_family == AF_INET && addr.in4.sin_addr.s_addr == 0) {
         addr.in4.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     } else if (addr.sa.sa_family == AF_INET6 && IN6_IS_ADDR_UNSPECIFIED(&addr.in6.sin6_addr)) {
@@ -334,7 +379,11 @@ static struct side *rig_dial(struct rig *r, const struct rig_options *o)
         cc.ticket = r->ticket.p;
         cc.ticket_len = r->ticket.n;
     }
+#ifdef RIG_TCP
+    rv = es_tcp_connect(r->tcp_client, &cc, &s->link, r->err, sizeof r->err);
+#else
     rv = es_endpoint_connect(r->client, &cc, &s->link, r->err, sizeof r->err);
+#endif
     return rv == 0 ? s : NULL;
 }
 

@@ -45,6 +45,9 @@ local function make_env(kind, door)
     if opts.webtransport == nil then
       opts.webtransport = door == "webtransport"
     end
+    if door == "tcp" and opts.tcp == nil then
+      opts.tcp = true
+    end
     if kind == "quic" then
       opts.state_dir = opts.state_dir or M.state_dir()
     end
@@ -64,6 +67,13 @@ local function make_env(kind, door)
     end
     if opts.webtransport == nil then
       opts.webtransport = door == "webtransport"
+    end
+    if door == "tcp" then
+      local transport = { carrier = type(opts.transport) == "string" and opts.transport or "tcp" }
+      for key, value in pairs(type(opts.transport) == "table" and opts.transport or {}) do
+        transport[key] = value -- the table may be the server's too
+      end
+      opts.transport = transport
     end
     local client = echo.client(opts)
     table.insert(env.opened, client)
@@ -175,6 +185,9 @@ end
 -- SPEC_DOOR says otherwise.
 function M.only(kind, declare, door)
   door = door or os.getenv "SPEC_DOOR" or "native"
+  if door == "tcp" and kind == "sim" then
+    return -- a simulated network has no TCP
+  end
   local name = (kind == "quic" and "(over sockets" or "(simulated") .. (door ~= "native" and ", " .. door or "") .. ")"
   busted.describe(name, function()
     declare(make_env(kind, door))
@@ -187,12 +200,13 @@ function M.each(declare)
   M.only("sim", declare)
 end
 
--- For each kind of network and each door; the door of browsers in the simulator only, unless `all`.
+-- For each kind of network and each door; the door of browsers in the simulator only, unless `all`. TCP there is over sockets only.
 function M.each_door(declare, all)
   M.each(declare)
   M.only("sim", declare, "webtransport")
   if all then
     M.only("quic", declare, "webtransport")
+    M.only("quic", declare, "tcp")
   end
 end
 

@@ -289,11 +289,13 @@ local endpoint = {}
 --- apps: in order of preference, { alpn = "echostream/1", host = host } or { alpn = "x", raw = fn(conn_ud) } (quic.lua; fn runs when
 --- a connection is established). Without tls it can only dial.
 --- secret: 32 bytes or more (hashed); the other fields as the options of servers.
----@param options { bind: string, tls?: echostream.core.tls, apps?: table[], transport?: echostream.core.transport, worker?: integer, secret?: string, qlog?: string, preferred?: string[], retry?: "auto"|"always"|"never", retry_above?: integer, max_half_open?: integer, max_half_open_per_address?: integer }
+---@param options { bind: string, tls?: echostream.core.tls, apps?: table[], transport?: echostream.core.transport, worker?: integer, secret?: string, qlog?: string, preferred?: string[], retry?: "auto"|"always"|"never", retry_above?: integer, max_half_open?: integer, max_half_open_per_address?: integer, tcp?: true|string }
 ---@return echostream.core.endpoint|nil endpoint, table|nil err code io
 function core.endpoint(loop, options) end
 ---@return string address "127.0.0.1:5000"
 function endpoint:address() end
+---@return string? address where it accepts sessions over TCP
+function endpoint:tcp_address() end
 function endpoint:accepting(yes) end
 ---@return true|nil, table|nil
 function endpoint:set_tls(tls) end
@@ -308,7 +310,7 @@ function endpoint:rebind() end
 --- Starts a session; the `open` hook has made its object before this returns. `done(ok, err)` (in a task) when the handshake is
 --- over: true, or nil and the reason. `remote` is a numeric address.
 ---@param endpoint echostream.core.endpoint
----@param options { remote: string, tls: echostream.core.tls, host: echostream.core.host, ticket?: string, on_ticket?: fun(ticket: string), credentials?: table<string,string>, instance?: string, transport?: echostream.core.transport, webtransport?: { authority: string, path: string, origin?: string }, done: fun(ok: true|nil, err: table|nil) }
+---@param options { remote: string, tls: echostream.core.tls, host: echostream.core.host, ticket?: string, on_ticket?: fun(ticket: string), credentials?: table<string,string>, instance?: string, transport?: echostream.core.transport, webtransport?: { authority: string, path: string, origin?: string }, tcp?: boolean, done: fun(ok: true|nil, err: table|nil) }
 ---@return echostream.core.session|nil session, table|nil err
 function core.dial(endpoint, options) end
 

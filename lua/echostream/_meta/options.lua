@@ -57,6 +57,7 @@
 ---@field http? echostream.options.http  limits of what is served over HTTP/3: see [HTTP](#http)
 ---@field webtransport? boolean|echostream.options.webtransport_server  sessions of browsers and others over [WebTransport](#webtransport) are taken, beside those of the native protocol and by the same handlers (default: false)
 ---@field grace? number  seconds that `stop` waits for what is under way (default: 10)
+---@field tcp? boolean|string  sessions are accepted over TCP too: true: at the same address and port; or where: "0.0.0.0:443". See [where UDP is blocked](#where-udp-is-blocked) (default: false)
 ---@field dedupe? boolean|echostream.options.dedupe  a retry of an idempotent call gets the first answer instead of running again: see [deduplication](#deduplication) (default: false)
 
 ---@class echostream.options.client: echostream.options.shared, echostream.options.tls, echostream.options.tls_client
@@ -66,6 +67,7 @@
 ---@field webtransport? boolean|echostream.options.webtransport_client  connects as a browser does, over [WebTransport](#webtransport), instead of with the native protocol (default: false)
 ---@field retry? boolean|integer|echostream.options.retry|echostream.retry  calls that failed are sent again where that is safe: see [retries](#retries). `true`: with the defaults; a number: so many attempts (default: false)
 ---@field reconnect? boolean|table  a connection that is lost is dialled again: true, or [how](#coming-back) (default: false)
+---@field on_carrier? function  with `transport = "auto"`: `fn(client, carrier, session, reason)` is told when it goes over "tcp" from now on, and why, and when over "quic" again
 
 ---@class echostream.options.webtransport_server  `webtransport = { … }` of servers
 ---@field path? string  where the sessions are; a query may follow, and is in `session.path`; whoever asks elsewhere gets 404 (default: "/echostream")
@@ -105,6 +107,10 @@
 ---@field self_signed_cert? boolean|string[]  servers: a certificate is made (which is the default), for these names
 ---@field cert_chain? table  `{ cert = …, key = … }`, as the options `cert` and `key`
 ---@field skip_verification? boolean  clients: as the option of that name
+---@field carrier? "quic"|"tcp"|"auto"  clients: what sessions go over; see [where UDP is blocked](#where-udp-is-blocked). `transport = "auto"` says the same (default: "quic")
+---@field fallback_after? number  clients, with "auto": seconds that QUIC has to answer before TCP is tried beside it (default: 2)
+---@field retry_quic? number  clients, with "auto": seconds over TCP after which QUIC is tried again; each further pause is twice as long, up to 300 (default: 30)
+---@field tcp_port? integer  clients: the server's port on TCP (default: the same as on UDP)
 
 ---@class echostream.options.call  of `with`, `create_stream`
 ---@field timeout? number|false  seconds; false: no deadline (default: that of the client or server; streams have none)
