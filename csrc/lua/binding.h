@@ -359,6 +359,7 @@ int es_lua_push_peer_cert(lua_State *L, struct es_link *link); /* a table or nil
 /* (self, label, length, context?) -> the bytes, or nil, err */
 int es_lua_export_key(lua_State *L, struct es_link *link);
 int es_lsession_export_key(lua_State *L); /* the same of a session */
+int es_lsession_peer_pin(lua_State *L);   /* session:peer_pin() -> 32 bytes, or nil */
 int es_lua_update_key(lua_State *L, struct es_link *link, struct es_lloop *lp);
 
 /* ---- endpoint.c, crypto.c, prompt.c ---- */

@@ -584,24 +584,10 @@ static int session_stats(lua_State *L)
 static int session_skip_events(lua_State *L)
 {
     struct es_lsession *ls = es_lsession_check(L);
-    lua_Integer lane = luaL_optinteger(L, 2, ES_LANE_DATAGRAM), n = luaL_checkinteger(L, 3);
+    lua_Integer n = luaL_checkinteger(L, 3);
     if (ls && n > 0)
-        es_session_skip_events(ls->s, (int)lane, (uint64_t)n);
+        es_session_skip_events(ls->s, (int)luaL_optinteger(L, 2, ES_LANE_DATAGRAM), (uint64_t)n);
     return 0;
-}
-
-static int session_peer_pin(lua_State *L)
-{
-    struct es_lsession *ls = es_lsession_check(L);
-    struct es_link *link = ls ? es_lsession_connection(ls) : NULL;
-    uint8_t spki[32];
-    if (!link)
-        return es_lsession_closed_error(L);
-    if (es_link_peer_pin(link, spki) < 0)
-        lua_pushnil(L);
-    else
-        lua_pushlstring(L, (char *)spki, sizeof spki);
-    return 1;
 }
 
 static int session_peer_cert(lua_State *L)
@@ -677,7 +663,7 @@ void es_lua_open_session(lua_State *L, int core)
                                        {"on_flushed", session_on_flushed},
                                        {"stats", session_stats},
                                        {"skip_events", session_skip_events},
-                                       {"peer_pin", session_peer_pin},
+                                       {"peer_pin", es_lsession_peer_pin},
                                        {"peer_cert", session_peer_cert},
                                        {"update_key", session_update_key},
                                        {"export_key", es_lsession_export_key},

@@ -198,3 +198,17 @@ int es_lua_update_key(lua_State *L, struct es_link *link, struct es_lloop *lp)
                       "the keys cannot change now: the handshake, or the change before, is too recent");
     return 2;
 }
+
+int es_lsession_peer_pin(lua_State *L)
+{
+    struct es_lsession *ls = es_lsession_check(L);
+    struct es_link *link = ls ? es_lsession_connection(ls) : NULL;
+    uint8_t spki[32];
+    if (!link)
+        return es_lsession_closed_error(L);
+    if (es_link_peer_pin(link, spki) < 0)
+        lua_pushnil(L);
+    else
+        lua_pushlstring(L, (char *)spki, sizeof spki);
+    return 1;
+}
