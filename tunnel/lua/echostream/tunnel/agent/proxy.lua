@@ -1,0 +1,255 @@
+--- The handler of the stream "tunnel.http": one exchange, from the server's stream to a backend and back.
+
+local codec = require "echostream.codec"
+local core = require "echostream.tunnel.core"
+local log = require "echostream.log"
+local loop = require "echostream.loop"
+local relay = require "echostream.tunnel.agent.relay"
+
+local M = {}
+
+-- Numbers of `enum et_reset`, the codes of streams that are given up.
+M.resets = { cancel = 1, refused = 2, protocol = 3, truncated = 4, timeout = 5, internal = 6, enhance_calm = 7, no_error = 8 }
+
+-- Methods that may be sent twice (RFC 9110, section 9.2.2).
+local idempotent = { GET = true, HEAD = true, OPTIONS = true, TRACE = true, PUT = true, DELETE = true }
+
+-- How often a request is begun, on all connections and backends together; seconds for a stream's first message.
+local ATTEMPTS, FIRST = 4, 30
+
+-- Answers made here ---------------------------------------------------------------------------------------------
+
+local END <const> = core.part "end"
+
+-- The message of a response that no backend made.
+local function answer(status, reason, head_only, retry_after)
+  local fields = {
+    status = status,
+    { "content-type", "text/plain; charset=utf-8" },
+    { "content-length", tostring(#reason + 1) },
+    { "cache-control", "no-store" },
+    { "x-echostream-tunnel", "agent" },
+  }
+  if retry_after then
+    fields[#fields + 1] = { "retry-after", tostring(retry_after) }
+  end
+  local head = assert(core.head("response", fields))
+  if head_only then
+    return head:part(true)
+  end
+  return head:part(false) .. core.part("body", reason .. "\n") .. END
+end
+
+local function note_of(backend, about, attempt)
+  return core.part("note", codec.msgpack.pack {
+    backend = backend.name, connect_time = about.connect_time, reused = about.reused, attempt = attempt,
+  })
+end
+
+-- One exchange --------------------------------------------------------------------------------------------------
+
+-- What a failure before the response's head is to the visitor.
+local function status_of(err, what)
+  if what == "timeout" or err.code == "timeout" or err.details and err.details.reset == "timeout" then
+    return 504
+  elseif err.code == "resource_exhausted" then
+    return 503
+  end
+  return 502
+end
+
+-- Whether the request, which failed so, may be begun once more.
+local function may_retry(method, about, reason, attempt, replayable)
+  if attempt >= ATTEMPTS or not replayable then
+    return false
+  elseif reason == "refused" then
+    -- HTTP/2 says so of what was not looked at. HTTP/1.1 knows that nothing came back on a kept connection.
+    return about.protocol == "h2" or idempotent[method]
+  end
+  return reason == "truncated" and about.reused and idempotent[method]
+end
+
+local function kind_of(head)
+  if head.method == "CONNECT" then
+    return "tunnel"
+  end
+  local content = head:get "content-type"
+  return content and content:find("^application/grpc") and "grpc" or "http"
+end
+
+-- Finds a backend that takes the request, and waits for the head of its response.
+-- → head, fin, attempt's facts; or nil and what to answer: status, reason; or nil, nil, why: the server is gone
+local function begin(self, moving, service, head, kind)
+  local options = service.options
+  local method = head.method
+  local careful = not idempotent[method]
+  local tried, problem
+  for attempt = 1, ATTEMPTS + #service.backends do
+    local backend, why = service:pick(tried)
+    if not backend then
+      if problem then
+        return nil, problem.status, problem.reason
+      end
+      return nil, 503, "no backend can be asked: " .. why
+    end
+    local began = loop.now()
+    local x, about = backend:pool(kind):request(head, moving.fin, moving.notify,
+      { timeout = options.connect_timeout, careful = careful })
+    if not x then
+      if about.code == "cancelled" then
+        return nil, nil, about
+      end
+      if about.code ~= "resource_exhausted" then
+        backend:connect_failed(about)
+      end
+      tried = tried or {}
+      tried[backend] = true
+      problem = { status = status_of(about), reason = about.message }
+    else
+      backend:connected()
+      backend.in_flight = backend.in_flight + 1
+      moving.backend = backend
+      moving:attach(x)
+      local response, fin, what = moving:head(kind == "tunnel" and math.min(options.headers_timeout, options.websocket_timeout)
+        or options.headers_timeout)
+      if response then
+        backend:responded(loop.now() - began)
+        return response, fin, { backend = backend, about = about, attempt = attempt }
+      elseif what == "abort" then
+        return nil, nil, fin
+      end
+      moving:detach(what == "timeout" and "timeout" or "cancel")
+      backend.in_flight = backend.in_flight - 1
+      moving.backend = nil
+      local reason = fin.details and fin.details.reset
+      problem = { status = status_of(fin, what),
+        reason = ("%s: %s"):format(backend.name, what == "timeout" and "no response: " .. fin.message or fin.message) }
+      if not may_retry(method, about, reason, attempt, moving:replayable()) then
+        return nil, problem.status, problem.reason
+      end
+    end
+    self.stats.retries = self.stats.retries + 1
+  end
+  return nil, problem.status, problem.reason
+end
+
+-- The response was begun: the rest of it.
+local function finish(self, moving, head, fin, facts, kind)
+  local options = facts.backend.service.options
+  local accepted = kind == "tunnel" and (head.status == 101 or head.status >= 200 and head.status < 300)
+  if head.status == 101 then
+    head.status = 200
+  end
+  local timeout = accepted and options.websocket_timeout or options.idle_timeout
+  local first = note_of(facts.backend, facts.about, facts.attempt) .. head:part(fin)
+  local ok, err, what
+  if fin then
+    ok, err = moving.stream:send(first)
+    what = not ok and "abort" or nil
+    moving.bytes_out = moving.bytes_out + #first
+  else
+    if accepted then
+      self.stats.tunnels = self.stats.tunnels + 1
+    end
+    ok, err, what = moving:respond(first, timeout)
+    if accepted then
+      self.stats.tunnels = self.stats.tunnels - 1
+    end
+  end
+  if ok and accepted and not moving.request_over then
+    moving.stream:finish() -- the backend's half-close; the visitor's side may go on
+    ok, err = moving:finish_request(timeout)
+    what = "abort"
+  end
+  if ok then
+    moving:close(not moving.request_over and "no_error" or nil)
+  elseif what == "abort" then
+    moving:close "cancel"
+    moving.stream:reset(M.resets.cancel)
+  else
+    local why = what == "timeout" and "timeout" or err.details and err.details.reset or "truncated"
+    moving:close(what == "timeout" and "timeout" or "cancel")
+    self.stats.errors = self.stats.errors + 1
+    moving.stream:send(core.part("reset", { why, err.message }))
+  end
+end
+
+-- Gives back what an exchange holds, however it ends.
+local function settle(moving)
+  local self, backend = moving.owner, moving.backend
+  moving:close "cancel"
+  if backend then
+    backend.in_flight = backend.in_flight - 1
+    backend.served = backend.served + 1
+  end
+  local stats = self.stats
+  stats.in_flight = stats.in_flight - 1
+  stats.served = stats.served + 1
+  stats.bytes_in = stats.bytes_in + moving.bytes_in
+  stats.bytes_out = stats.bytes_out + moving.bytes_out
+  if stats.in_flight == 0 and self.on_idle then
+    self.on_idle()
+  end
+end
+
+local settled = { __close = function(guard)
+  settle(guard[1])
+end }
+
+local function serve(self, moving, head)
+  local stats = self.stats
+  local name = head:get "x-echostream-service"
+  if name then
+    head:remove "x-echostream-service"
+  end
+  local service, why = self.backends:find(name, "http")
+  local kind = kind_of(head)
+  local response, fin, facts
+  if not service then
+    fin, facts = 503, why
+  else
+    if service.options.host then
+      head.authority = service.options.host
+    end
+    response, fin, facts = begin(self, moving, service, head, kind)
+  end
+  if response then
+    return finish(self, moving, response, fin, facts, kind)
+  end
+  stats.errors = stats.errors + 1
+  if not fin then -- nobody is there any more
+    moving:close "cancel"
+    moving.stream:reset(M.resets.cancel)
+    return
+  end
+  moving:close "cancel"
+  moving.stream:send(answer(fin, facts, head.method == "HEAD", fin == 503 and 1 or nil))
+end
+
+--- Makes the handler of "tunnel.http".
+---@param self { backends: echostream.tunnel.agent.backends, stats: table, on_idle: function? }
+---@return fun(session: echostream.session, stream: echostream.stream)
+function M.handler(self)
+  return function(_, stream)
+    local frame, err = stream:recv(FIRST)
+    if not frame then
+      if err then
+        stream:reset(M.resets.cancel)
+      end
+      return
+    end
+    local head, rest = core.split(frame.data)
+    if not head or head.kind ~= "request" then
+      log.write("warn", "a stream of the tunnel did not begin with a request: " .. (head and head.kind or tostring(rest)))
+      return stream:reset(M.resets.protocol)
+    end
+    local stats = self.stats
+    stats.in_flight = stats.in_flight + 1
+    local moving = relay.new(stream, rest)
+    moving.owner = self
+    local _ <close> = setmetatable({ moving }, settled)
+    serve(self, moving, head)
+  end
+end
+
+return M
