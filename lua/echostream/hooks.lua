@@ -47,7 +47,7 @@ end
 
 --- Runs the hooks of one kind in order. The first that fails, by `nil, err` or by raising, ends it.
 ---@param self echostream.host
----@param kind "start"|"stop"|"connect"|"disconnect"|"migrate"
+---@param kind "start"|"stopping"|"stop"|"connect"|"disconnect"|"migrate"
 ---@return true|nil ok, echostream.error? err
 function M.run(self, kind, ...)
   for _, hook in ipairs(self._hooks[kind]) do
@@ -70,7 +70,7 @@ end
 
 --- Takes the last registration of a hook away.
 ---@param self echostream.host
----@param kind "start"|"stop"|"connect"|"disconnect"|"migrate"|"unload"
+---@param kind "start"|"stopping"|"stop"|"connect"|"disconnect"|"migrate"|"unload"
 ---@param fn function
 function M.remove(self, kind, fn)
   local hooks = table.move(self._hooks[kind], 1, #self._hooks[kind], 1, {})
@@ -142,6 +142,15 @@ end
 ---@return self
 function Host:on_start(fn)
   return add(self, "start", fn)
+end
+
+--- `fn(context, grace)` runs when a server begins to stop, before its peers are told: for what else brings it work, such as a listener for
+--- another protocol, to take no more and to end what is under way. It may wait; `grace` is how many seconds there are for everything, and what
+--- it uses is gone for the peers. Then it is cancelled. Clients do not call it.
+---@param fn fun(context: echostream.context, grace: number)
+---@return self
+function Host:on_stopping(fn)
+  return add(self, "stopping", fn)
 end
 
 --- `fn(context)` runs when it stops.

@@ -244,7 +244,7 @@ end
 function M.init(self, opts, accepts)
   local where = accepts and "echo.server" or "echo.client"
   self._rec = loop.current()
-  self._hooks = { start = {}, stop = {}, connect = {}, disconnect = {}, migrate = {}, unload = {} }
+  self._hooks = { start = {}, stopping = {}, stop = {}, connect = {}, disconnect = {}, migrate = {}, unload = {} }
   self._listeners = {}
   self._watchers = {} -- of metrics/alerts.lua
   self._sessions = {}

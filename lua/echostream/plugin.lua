@@ -45,7 +45,7 @@ for _, kind in ipairs { "rpc", "event", "stream", "service" } do
 end
 undoing.once = undoing.add_event
 
-for _, kind in ipairs { "start", "stop", "connect", "disconnect", "migrate", "unload" } do
+for _, kind in ipairs { "start", "stopping", "stop", "connect", "disconnect", "migrate", "unload" } do
   undoing["on_" .. kind] = function(real, _, fn)
     return function()
       hooks.remove(real, kind, fn)

@@ -517,11 +517,23 @@ local function wait_until_stopped(self)
   end)
 end
 
+-- Hooks that do not wait have a moment even when there is no time. Returns what is left of it.
+local function run_stopping(self, grace)
+  local began = self._rec.core:now()
+  local running = task.spawn(host.run_hooks, self, "stopping", self.context, grace)
+  running:wait(math.max(grace, 0.1))
+  running:cancel()
+  return math.max(grace - (self._rec.core:now() - began), 0)
+end
+
 local function stop(self, grace)
   if self.state ~= "running" then
     return wait_until_stopped(self)
   end
   self.state = "stopping"
+  if #self._hooks.stopping > 0 then
+    grace = run_stopping(self, grace)
+  end
   drain(self, grace)
   local ok, err = host.run_hooks(self, "stop", self.context)
   self:_finish_stop()

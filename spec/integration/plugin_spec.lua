@@ -20,6 +20,7 @@ net.each(function(env)
           :on_connect(function() state.connects = (state.connects or 0) + 1 end)
           :on_disconnect(function() end)
           :on_start(function() end)
+          :on_stopping(function() end)
           :on_stop(function() end)
         assert(rawequal(same, host))
         host:every(0.01, function() state.ticks = (state.ticks or 0) + 1 end)
@@ -60,7 +61,7 @@ net.each(function(env)
       env.connect(server):request "x"
       echo.sleep(0.05)
       assert.same({ seen, ticks, 1, 1 }, { state.seen, state.ticks, state.event, state.connects })
-      for _, kind in ipairs { "start", "stop", "connect", "disconnect" } do
+      for _, kind in ipairs { "start", "stopping", "stop", "connect", "disconnect" } do
         assert.same({}, server._hooks[kind])
       end
       assert.has_error(function() state.host:every(1, print) end)

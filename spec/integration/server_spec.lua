@@ -38,6 +38,29 @@ net.each(function(env)
       assert.same({ "start true", "connect", "disconnect", "stop" }, order)
     end)
 
+    env.it("calls on_stopping before its peers are told, and goes on without it when the time is over", function()
+      local seen, cancelled = {}, false
+      local server, client = env.pair(function(server)
+        server:add_rpc("one", function() return 1 end)
+        server:on_stopping(function(context, grace)
+          seen = { context == server.context, grace, client_served = server:sessions()[1]:is_open() }
+          echo.sleep(0.02) -- what is asked meanwhile is answered
+        end)
+        server:on_stopping(function()
+          local ok, err = echo.sleep(100)
+          cancelled = not ok and err.code == "cancelled"
+        end)
+      end)
+      assert.equal(1, client:request "one")
+      local stopping = echo.spawn(function() return server:stop { grace = 0.3 } end)
+      env.eventually(function() return #seen == 2 end)
+      assert.equal(1, client:request "one")
+      assert.is_true(stopping:wait(10))
+      assert.same({ true, 0.3, client_served = true }, seen)
+      env.eventually(function() return cancelled end)
+      assert.equal("stopped", server.state)
+    end)
+
     env.it("whose on_start fails does not start", function()
       local server = echo.server { bind = "127.0.0.1:0", quiet = true, state_dir = net.state_dir() }
       server:on_start(function() return nil, echo.error("failed_precondition", "no database") end)

@@ -16,7 +16,7 @@ local middleware = require "echostream.middleware"
 local M = {}
 
 local kinds = { "rpc", "event", "stream" }
-local hook_kinds = { "start", "stop", "connect", "disconnect", "migrate", "unload" }
+local hook_kinds = { "start", "stopping", "stop", "connect", "disconnect", "migrate", "unload" }
 
 ---@class echostream.reload.registrations  what a file made, as it was handed over
 ---@field handlers table<string, table<string, { fn: function, settings: table? }>>  by kind and name, as the core has them
