@@ -84,7 +84,10 @@ end
 
 -- Lets modules find this in the C module's place, when there is none.
 function M.install()
-  if not pcall(require, "echostream.tunnel.core") then package.loaded["echostream.tunnel.core"] = { head = M.head } end
+  local ok, core = pcall(require, "echostream.tunnel.core")
+  core = ok and core or {}
+  core.head = core.head or M.head
+  package.loaded["echostream.tunnel.core"] = core
 end
 
 return M

@@ -26,7 +26,7 @@ local M = {}
 ---@field trace_id string?
 ---@field received number?   seconds, as of loop.now()
 ---@field user string?       who auth found
----@field shadowed table?    verdicts of shadow rules (shadow.lua)
+---@field shadowed echostream.tunnel.shadow_verdict[]?  what shadow rules would have done
 
 ---@class echostream.tunnel.request_info
 ---@field peer_ip string
