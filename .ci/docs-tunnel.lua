@@ -4,9 +4,18 @@ return {
   root = "tunnel/lua/echostream/tunnel",
   docs = "tunnel/docs",
   folders = "*", -- all of them
-  prefixes = {},
-  modules = { init = "tunnel" },
-  only = { init = true },
+  prefixes = {
+    ["rules/init.Rules"] = "rules", Explanation = "explanation", Gate = "gate", Slot = "slot", ["limits/addresses.Addresses"] = "addresses",
+    ["limits/addresses.Policy"] = "policy",
+  },
+  modules = {
+    init = "tunnel", ["rules/init"] = "tunnel.rules", ["rules/request"] = "tunnel.rules.request", ["limits/init"] = "tunnel.limits",
+    ["limits/passwords"] = "tunnel.limits.passwords", ["limits/addresses"] = "tunnel.limits.addresses", errors = "tunnel.errors",
+  },
+  only = {
+    init = true, ["rules/init"] = true, ["rules/request"] = true, ["rules/explain"] = true, ["limits/init"] = true, ["limits/passwords"] = true,
+    ["limits/addresses"] = true, errors = true,
+  },
   schemas = {},
   chapters = {},
 }

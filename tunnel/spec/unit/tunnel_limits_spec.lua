@@ -22,7 +22,7 @@ local plain = decision_of {}
 
 describe("limits of requests in flight", function()
   it("say which limit it is, and when to come again", function()
-    local gate = assert(limits.new { visitor = { requests = 2 }, retry_after = 3 })
+    local gate = assert(limits.new { visitor = { requests = 2 }, retry_after = 3, max_keys = 100 })
     local a, b = assert(gate:admit(request {}, plain)), assert(gate:admit(request {}, plain))
     local slot, err = gate:admit(request {}, plain)
     assert.is_nil(slot)

@@ -269,6 +269,7 @@ describe("an explanation", function()
   it("says of each rule why it does not match", function()
     local set = assert(rules.new { { name = "api", host = "api.example.org", group = "api" }, { method = "PUT", path = "/x", group = "w" },
       { header = { ["x-env"] = "canary" }, group = "c" }, function() return nil end, { name = "try", shadow = true, group = "s" }, { name = "web",
+        description = "rest",
         group = "web" } })
     local report = rules.explain(set, request { path = "/x?q" })
     assert.same({ "rules[2]", "method", "PUT", "GET" }, { report.steps[2].rule, report.steps[2].field, report.steps[2].wants, report.steps[2].got })

@@ -13,7 +13,7 @@ local M = {}
 
 local fail = check.fail
 
----@class echostream.tunnel.auth_options
+---@class echostream.tunnel.options.auth
 ---@field basic? table<string, string>   users: name to "pbkdf2-sha256:ROUNDS:SALT:HEX", "sha256:HEX" or "plain:TEXT"
 --- (`limits.passwords.hash` makes them)
 ---@field bearer? table<string, string>  tokens: "sha256:HEX" (`limits.passwords.digest`) or "plain:TEXT", to the user's name

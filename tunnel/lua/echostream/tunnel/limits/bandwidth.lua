@@ -5,7 +5,7 @@ local keys = require "echostream.tunnel.limits.keys"
 
 local M = {}
 
----@class echostream.tunnel.bandwidth_options
+---@class echostream.tunnel.options.bandwidth
 ---@field up? number     bytes a second from visitors
 ---@field down? number   bytes a second to visitors
 ---@field burst? number  bytes that pass at once (default: what passes in a quarter of a second, at least 64 KiB)

@@ -16,12 +16,12 @@ local rate = require "echostream.tunnel.limits.rate"
 
 local M = {}
 
----@class echostream.tunnel.limits_options
+---@class echostream.tunnel.options.limits
 ---@field global? { requests: integer?, bytes: integer? }   in flight, all together
 ---@field visitor? { requests: integer?, bytes: integer? }  of each address (IPv6: /64)
 ---@field group? { requests: integer?, bytes: integer? }    of each group
 ---@field groups? table<string, { requests: integer?, bytes: integer? }>  of some groups, instead
----@field rate? echostream.tunnel.rate_options  for everything
+---@field rate? echostream.tunnel.options.rate  for everything
 ---@field addresses? { allow: string|string[]?, deny: string|string[]? }  for everything
 ---@field retry_after? number  seconds that a 503 names (default: 1)
 ---@field max_keys? integer    keys of rates and bandwidths that are remembered (default: 100,000)
@@ -260,7 +260,7 @@ local function settings(opts, field)
 end
 
 --- Puts other limits in place: for requests that come. What is in flight, and what was used of rates, counts on.
----@param opts echostream.tunnel.limits_options
+---@param opts echostream.tunnel.options.limits
 ---@param field? string
 ---@return true? ok, echostream.error? err  `invalid_argument`: the old ones stay
 function Gate:replace(opts, field)
@@ -278,7 +278,7 @@ function Gate:replace(opts, field)
 end
 
 --- Makes a gate. What is not said has no limit.
----@param opts? echostream.tunnel.limits_options
+---@param opts? echostream.tunnel.options.limits
 ---@param field? string  how the options are called in errors (default: "limits")
 ---@return echostream.tunnel.limits? gate, echostream.error? err  `invalid_argument`, its `field` the name of the field
 function M.new(opts, field)

@@ -6,7 +6,7 @@ local keys = require "echostream.tunnel.limits.keys"
 
 local M = {}
 
----@class echostream.tunnel.rate_options
+---@class echostream.tunnel.options.rate
 ---@field rate number     requests a second, in the long run
 ---@field burst? number   at once (default: `rate`, at least 1)
 ---@field per? string|fun(request: echostream.tunnel.request): string?  "visitor" (IPv6: the /64), "user", "host", "all", "header:NAME"

@@ -116,8 +116,8 @@ local function put(self, state)
 end
 
 --- Puts another list in place, at once for all requests that come; those that are under way keep their decision.
----@param list (echostream.tunnel.rule_options|function)[]
----@param second? (echostream.tunnel.rule_options|function)[]  a list that is only compared
+---@param list (echostream.tunnel.options.rule|function)[]
+---@param second? (echostream.tunnel.options.rule|function)[]  a list that is only compared
 ---@return true? ok, echostream.error? err  `invalid_argument` ("rules[3].path: …"): the old ones stay
 function Rules:replace(list, second)
   local state, err = compile(list, second)
@@ -181,8 +181,8 @@ function Rules:list()
 end
 
 --- Makes a set of rules.
----@param list (echostream.tunnel.rule_options|function)[]
----@param second? (echostream.tunnel.rule_options|function)[]  a list that is compared, counted and logged, but not followed
+---@param list (echostream.tunnel.options.rule|function)[]
+---@param second? (echostream.tunnel.options.rule|function)[]  a list that is compared, counted and logged, but not followed
 ---@return echostream.tunnel.rules? set, echostream.error? err  `invalid_argument`, its `field` the name of the field
 function M.new(list, second)
   local state, err = compile(list, second)

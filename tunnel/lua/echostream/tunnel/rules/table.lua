@@ -15,7 +15,7 @@ local M = {}
 
 local fail = check.fail
 
----@class echostream.tunnel.rule_options
+---@class echostream.tunnel.options.rule
 ---@field name? string               for logs, metrics and `explain`; unique (default: "rules[3]", by its place)
 ---@field description? string
 ---@field host? string|string[]      "example.org", "*.example.org" (one label or more in front), "*"
@@ -41,9 +41,9 @@ local fail = check.fail
 ---@field timeout? { connect: number?, headers: number?, idle: number? }  seconds
 ---@field max_body? integer          bytes of a request's body; 413
 ---@field limits? { requests: integer?, bytes: integer?, per_visitor: integer? }  in flight at a time; 503
----@field rate? echostream.tunnel.rate_options  429
----@field bandwidth? echostream.tunnel.bandwidth_options
----@field auth? echostream.tunnel.auth_options  401
+---@field rate? echostream.tunnel.options.rate  429
+---@field bandwidth? echostream.tunnel.options.bandwidth
+---@field auth? echostream.tunnel.options.auth  401
 ---@field addresses? { allow: string|string[]?, deny: string|string[]? }  403
 ---@field shadow? boolean            compared, counted and logged, but not followed
 
@@ -252,7 +252,7 @@ local function compile_rule(field, index, given)
 end
 
 --- Compiles a list of rules.
----@param list (echostream.tunnel.rule_options|function)[]
+---@param list (echostream.tunnel.options.rule|function)[]
 ---@param field? string  how the list is called in errors and names (default: "rules")
 ---@return echostream.tunnel.rule[]? rules
 ---@return echostream.error? err  `field` names the field, such as "rules[3].path"
