@@ -182,6 +182,7 @@ void et_h1_close(struct et_h1 *c, int graceful)
         return;
     }
     c->closing = 1;
+    c->parse.state = ET_PARSE_FAILED; /* it may be in the middle of what came */
     es_buf_free(&c->in);
     et_sock_timer_in(c->http.sock, 0);
     et_sock_close(c->http.sock, graceful);

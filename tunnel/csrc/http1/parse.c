@@ -467,10 +467,11 @@ int et_parse_feed(struct et_parse *p, const uint8_t *in, size_t n, size_t *used)
 
 int et_parse_finish(struct et_parse *p)
 {
-    if (p->state == ET_PARSE_EOF && llhttp_finish(&p->llhttp) != HPE_OK) {
-        return ES_ERR_CLOSED;
-    }
     if (p->state == ET_PARSE_EOF) {
+        (void)llhttp_finish(&p->llhttp); /* "paused" is what on_complete says */
+        if (!p->complete) {
+            return ES_ERR_CLOSED;
+        }
         over(p, NULL);
         return ES_OK;
     }
