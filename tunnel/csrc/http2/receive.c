@@ -87,11 +87,8 @@ static int on_invalid_header(nghttp2_session *session, const nghttp2_frame *fram
     struct h2_conn *c = user;
     struct h2_exchange *e = exchange_of(c, frame->hd.stream_id);
 
-    c->head_since = 0; /* nothing more is told of this head */
-    h2_charge(c, 16);
-    if (e != NULL && !e->opened) {
-        h2_refused(c, 400, "a field is malformed");
-    } else if (e != NULL && e->why == 0) {
+    c->head_since = 0; /* nothing more is told of this head but that the frame is invalid */
+    if (e != NULL && e->why == 0) {
         e->why = ET_RESET_PROTOCOL;
         e->text = "a field is malformed";
     }

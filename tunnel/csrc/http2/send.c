@@ -66,7 +66,8 @@ static size_t waiting(const struct h2_exchange *e)
 
 void h2_reset(struct h2_exchange *e, uint32_t code)
 {
-    if (e->id > 0 && nghttp2_submit_rst_stream(e->c->session, NGHTTP2_FLAG_NONE, e->id, code) != 0) {
+    if (e->id > 0 && !e->c->failed &&
+        nghttp2_submit_rst_stream(e->c->session, NGHTTP2_FLAG_NONE, e->id, code) != 0) {
         e->c->failed = 1;
     }
     h2_dirty(e->c);
@@ -77,6 +78,8 @@ static void part(struct h2_exchange *e, uint32_t code)
 {
     if (e->id > 0) {
         h2_reset(e, code);
+    }
+    if (e->id > 0 && !e->c->failed) {
         (void)nghttp2_session_set_stream_user_data(e->c->session, e->id, NULL);
     }
 }
@@ -227,7 +230,7 @@ static struct h2_exchange *of(struct et_exchange *x)
 
 static int over(const struct h2_exchange *e)
 {
-    return e->id == -1 || e->why != 0 || e->told_reset || e->c->sock_closing;
+    return e->id == -1 || e->why != 0 || e->told_reset || e->c->sock_closing || e->c->failed;
 }
 
 static int start_request(struct h2_exchange *e, const struct et_head *h)

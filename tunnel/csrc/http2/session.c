@@ -6,24 +6,73 @@
 
 static const char preface[] = NGHTTP2_CLIENT_MAGIC;
 
+/* The library's memory. Its blocks are kept in a list: after an allocation failed, its own clean-up may free
+ * some twice (seen in 1.52: an item that could not be attached to its stream), so that we then never call it
+ * again and give back what it held. */
+
+struct lib_block {
+    _Alignas(16) struct es_list link;
+};
+
+static void *lib_realloc(void *p, size_t n, void *user)
+{
+    struct h2_conn *c = user;
+    struct lib_block *b = p != NULL ? (struct lib_block *)p - 1 : NULL, *more = NULL;
+
+    if (b != NULL) {
+        es_list_remove(&b->link);
+    }
+    if (n <= SIZE_MAX - sizeof(*b)) {
+        more = es_realloc(b, sizeof(*b) + n);
+    }
+    if (more == NULL) {
+        c->failed = 1;
+        if (b != NULL) {
+            es_list_push(&c->blocks, &b->link);
+        }
+        return NULL;
+    }
+    es_list_init(&more->link);
+    es_list_push(&c->blocks, &more->link);
+    return more + 1;
+}
+
 static void *lib_malloc(size_t n, void *user)
 {
-    return es_malloc(n);
+    return lib_realloc(NULL, n, user);
 }
 
 static void lib_free(void *p, void *user)
 {
-    es_free(p);
+    if (p != NULL) {
+        struct lib_block *b = (struct lib_block *)p - 1;
+
+        es_list_remove(&b->link);
+        es_free(b);
+    }
 }
 
 static void *lib_calloc(size_t n, size_t m, void *user)
 {
-    return es_calloc(n, m);
+    void *p = m == 0 || n <= SIZE_MAX / m ? lib_realloc(NULL, n * m, user) : NULL;
+
+    if (p != NULL) {
+        memset(p, 0, n * m);
+    }
+    return p;
 }
 
-static void *lib_realloc(void *p, size_t n, void *user)
+static void session_end(struct h2_conn *c)
 {
-    return es_realloc(p, n);
+    if (!c->failed) {
+        nghttp2_session_del(c->session);
+    }
+    while (!es_list_empty(&c->blocks)) {
+        struct es_list *l = c->blocks.next;
+
+        es_list_remove(l);
+        es_free(es_container_of(l, struct lib_block, link));
+    }
 }
 
 void h2_dirty(struct h2_conn *c)
@@ -44,7 +93,7 @@ void h2_because(struct h2_conn *c, int err, const char *text)
 void h2_terminate(struct h2_conn *c, uint32_t code, const char *text)
 {
     h2_because(c, code == NGHTTP2_NO_ERROR ? ES_OK : ES_ERR_PROTOCOL, text);
-    if (nghttp2_session_terminate_session(c->session, code) != 0) {
+    if (!c->failed && nghttp2_session_terminate_session(c->session, code) != 0) {
         c->failed = 1;
     }
     h2_close_soon(c);
@@ -101,6 +150,9 @@ void h2_over(struct h2_exchange *e, enum et_reset why, const char *text)
     c->n_exchanges--;
     if (c->n_exchanges == 0) {
         c->idle_since = c->now;
+        if (c->limits.idle_timeout != 0) {
+            h2_arm(c, c->now + c->limits.idle_timeout);
+        }
     }
     c->ready = 1;
     es_list_remove(&e->starting);
@@ -212,6 +264,7 @@ static void flush(void *user)
         h2_terminate(c, NGHTTP2_NO_ERROR, c->closing ? "closed here" : "drained");
     }
     rc = c->failed ? ES_ERR_NOMEM : write_frames(c);
+    rc = c->failed ? ES_ERR_NOMEM : rc;
     if (rc != ES_OK) {
         h2_kill(c, rc, rc == ES_ERR_NOMEM ? "out of memory" : "the HTTP/2 library failed", 0);
         return;
@@ -241,12 +294,16 @@ static void feed(struct h2_conn *c, const uint8_t *p, size_t n)
     c->depth++;
     rv = h2_mem_recv(c->session, p, n);
     c->depth--;
+    if (c->failed) {
+        h2_kill(c, ES_ERR_NOMEM, "out of memory", 0);
+        return;
+    }
     if (rv < 0) {
         const char *text =
             rv == NGHTTP2_ERR_FLOODED ? "too many frames that want an answer" : nghttp2_strerror((int)rv);
 
         h2_refused(c, 400, text);
-        h2_kill(c, rv == NGHTTP2_ERR_NOMEM ? ES_ERR_NOMEM : ES_ERR_PROTOCOL, text, 0);
+        h2_kill(c, ES_ERR_PROTOCOL, text, 0);
         return;
     }
     if (nghttp2_session_get_outbound_queue_size(c->session) > H2_MAX_QUEUED) {
@@ -287,7 +344,7 @@ static void on_timer(void *user)
 {
     struct h2_conn *c = user;
 
-    if (!c->sock_closing) {
+    if (!c->sock_closing && !c->failed) {
         c->now = es_clock_coarse();
         h2_timer(c);
         h2_sweep(c);
@@ -309,7 +366,7 @@ static void on_closed(void *user, int err, const char *text)
     }
     h2_sweep(c);
     c->h.events->closed(c->h.user, c->err, c->why);
-    nghttp2_session_del(c->session);
+    session_end(c);
     es_free(c);
 }
 
@@ -376,7 +433,7 @@ static int op_begin(struct et_http *h, const struct et_exchange_events *ev, void
 
 void h2_drain(struct h2_conn *c)
 {
-    if (c->draining || c->closing || c->sock_closing) {
+    if (c->draining || c->closing || c->sock_closing || c->failed) {
         return;
     }
     c->draining = 1;
@@ -459,7 +516,7 @@ static int submit_settings(struct h2_conn *c)
 
 static int session_start(struct h2_conn *c)
 {
-    nghttp2_mem mem = {NULL, lib_malloc, lib_free, lib_calloc, lib_realloc};
+    nghttp2_mem mem = {c, lib_malloc, lib_free, lib_calloc, lib_realloc};
     nghttp2_session_callbacks *callbacks = NULL;
     nghttp2_option *option = NULL;
     int rc = ES_ERR_NOMEM;
@@ -530,10 +587,11 @@ int et_http2_new(struct et_sock *s, enum et_http_role role, const char *scheme,
     es_list_init(&c->exchanges);
     es_list_init(&c->over);
     es_list_init(&c->waiting);
+    es_list_init(&c->blocks);
     c->now = c->started = c->last_in = c->idle_since = es_clock_coarse();
     es_glitch_init(&c->glitch, ES_GLITCH_BUDGET, c->now);
     if (session_start(c) != ES_OK) {
-        nghttp2_session_del(c->session);
+        session_end(c);
         es_free(c);
         return ES_ERR_NOMEM;
     }

@@ -93,6 +93,7 @@ struct h2_conn {
     const char *scheme; /* "http" or "https" */
     struct et_http_limits limits;
     struct es_list exchanges, over, waiting;
+    struct es_list blocks; /* the library's memory */
     unsigned n_exchanges;
     unsigned depth; /* calls into the library under way */
     uint64_t requests;

@@ -42,7 +42,7 @@ struct end {
 
 static struct end visitor, backend; /* "visitor": our side towards one (a server); "backend": towards one */
 
-static int head_is(const struct et_head *h, enum et_head_part part, const char *want)
+__attribute__((unused)) static int head_is(const struct et_head *h, enum et_head_part part, const char *want)
 {
     struct et_text t = et_head_part(h, part);
 

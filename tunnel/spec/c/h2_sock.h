@@ -24,6 +24,7 @@ struct et_sock {
     int dead;    /* closed() was told */
     size_t cut;  /* bytes a data() has at most; 0: any number */
     uint64_t received, sent;
+    uint64_t guard_at; /* when a graceful close is over at the latest */
 };
 
 static uint64_t test_now = UINT64_C(1000000000);
@@ -105,6 +106,7 @@ void et_sock_close(struct et_sock *s, int graceful)
 {
     if (!s->closing || !graceful) {
         s->closing = graceful ? 2 : 1;
+        s->guard_at = test_now + 10 * ES_SECOND;
     }
 }
 
@@ -150,6 +152,9 @@ static int sock_step(struct et_sock *s)
         if (s->ev != NULL && s->ev->flush != NULL) {
             s->ev->flush(s->user);
         }
+    }
+    if (s->closing == 2 && test_now >= s->guard_at) {
+        s->closing = 1;
     }
     if (s->closing == 1 || (s->closing == 2 && s->out.n == 0 && s->kernel.n == 0)) {
         struct et_sock *peer = s->peer;
