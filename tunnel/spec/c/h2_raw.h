@@ -124,7 +124,7 @@ static void raw_frame(int type, int flags, uint32_t id, const void *p, size_t n)
     raw_put(p, n);
 }
 
-static void raw_frame_32(int type, uint32_t id, uint32_t value)
+__attribute__((unused)) static void raw_frame_32(int type, uint32_t id, uint32_t value)
 {
     uint8_t p[4] = {(uint8_t)(value >> 24), (uint8_t)(value >> 16), (uint8_t)(value >> 8), (uint8_t)value};
 
