@@ -11,7 +11,7 @@ local M = {}
 -- env: of net.only("sim", …). → world: server, client, agent, engine, session (the server's side), heartbeats, registrations
 function M.new(env, opts)
   opts = opts or {}
-  local world = { heartbeats = {}, registrations = {}, engine = fake_engine.new(), drained = {}, unregistered = 0 }
+  local world = { heartbeats = {}, registrations = {}, engine = opts.real and {} or fake_engine.new(), drained = {}, unregistered = 0 }
   world.server = env.server({}, function(server)
     server:add_rpc("tunnel.challenge", function() return { nonce = ("n"):rep(32) } end)
     server:add_rpc("tunnel.register", function(session, given)
@@ -31,7 +31,7 @@ function M.new(env, opts)
     server:add_event("tunnel.heartbeat", function(_, given) table.insert(world.heartbeats, given) end)
   end)
   local agents = require "echostream.tunnel.agent"
-  world.agent = agents.new(opts.agent or { backend = "http://10.9.9.9:80" }, world.engine)
+  world.agent = agents.new(opts.agent or { backend = "http://10.9.9.9:80" }, not opts.real and world.engine or nil)
   world.client = env.client(world.server, opts.client)
   world.client:plugin(world.agent)
   if opts.connect ~= false then
