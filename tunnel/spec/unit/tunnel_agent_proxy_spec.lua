@@ -284,6 +284,32 @@ net.only("sim", function(env)
       assert.matches('is of kind tcp', world.words((world.collect(world.request(w, world.head { { "x-echostream-service", "db" } })))))
     end)
 
+    env.it("goes where the agent's own rules say, who may answer themselves", function()
+      local w = opened { agent = {
+        services = { a = "http://10.9.9.1:80", default = "http://10.9.9.2:80" },
+        rules = {
+          { path = "/a/*", service = "a", group = "a", rewrite = { prefix = "/" }, response_headers = { set = { ["x-by"] = "rule" } } },
+          { path = "/no", respond = { status = 403, body = "not here" } },
+          { path = "/bad", header = { ["x-fail"] = "1" }, group = "nobody" },
+        },
+      } }
+      local stream = world.request(w, world.head { path = "/a/b?c" })
+      local x = world.exchange(world.dial(w).connection)
+      assert.equal("10.9.9.1", w.engine.dials[1].options.ip)
+      assert.equal("/b?c", x.request.path)
+      x:respond(world.response(200), true)
+      local list = world.collect(stream)
+      assert.equal("rule", list[2][2]:get "x-by")
+      list = world.collect(world.request(w, world.head { path = "/no" }))
+      assert.matches("^head:403 body:not here", world.words(list))
+      world.request(w, world.head { path = "/other" })
+      assert.equal("10.9.9.2", world.dial(w, 2).options.ip)
+      list = world.collect(world.request(w, world.head { path = "/bad", { "x-fail", "1" } }))
+      assert.matches("^head:503 body:this agent has no service \"nobody\"", world.words(list))
+      list = world.collect(world.request(w, world.head { authority = "a b" }))
+      assert.matches("^head:400 ", world.words(list))
+    end)
+
     env.it("ends when the session does", function()
       local w = opened()
       world.request(w, world.head())

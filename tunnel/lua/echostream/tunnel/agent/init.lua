@@ -7,6 +7,7 @@ local backends = require "echostream.tunnel.agent.backends"
 local echo_errors = require "echostream.errors"
 local health = require "echostream.tunnel.agent.health"
 local log = require "echostream.log"
+local local_rules = require "echostream.tunnel.agent.local_rules"
 local loop = require "echostream.loop"
 local options = require "echostream.options"
 local proxy = require "echostream.tunnel.agent.proxy"
@@ -27,6 +28,7 @@ local ENGINE <const> = "echostream.tunnel.engine"
 ---@field weight? integer  its part of the group's requests, from 1 (default: 1)
 ---@field services? table<string, string|string[]|echostream.tunnel.options.service>  what it serves, by name
 ---@field backend? string|string[]  the same as `services = { default = … }`
+---@field rules? (echostream.tunnel.options.rule|function)[]|string  own rules, or a file of them (watched): they choose among services, rewrite, answer
 ---@field remote? boolean  the server may say which services there are (default: only when neither `services` nor `backend` is given)
 ---@field state? string  a file that keeps the server's last good configuration; it is used until the server says something else
 ---@field drain_grace? number  seconds that what is under way has at the end (default: 30)
@@ -42,6 +44,7 @@ local schema = {
   weight = { type = "integer", min = 1, max = 1000, default = 1 },
   services = { type = "table" },
   backend = { type = { "string", "strings" } },
+  rules = { type = { "table", "string" } },
   remote = { type = "boolean" },
   state = { type = "string" },
   drain_grace = { type = "seconds", default = 30 },
@@ -79,13 +82,20 @@ local function checked(where, given)
     error((tostring(result):gsub("^[^\n:]*:%d+: ", "")), options.users_level(3))
   end
   opts.services, opts.backend = result, nil
+  local set, why
+  if opts.rules then
+    set, why = local_rules.new(opts.rules)
+    if not set then
+      error(("%s: %s"):format(where, why), options.users_level(3))
+    end
+  end
   for name, value in pairs(opts.labels) do
     if type(name) ~= "string" or type(value) ~= "string" then
       error(where .. ': option "labels" wants strings by name', options.users_level(3))
     end
   end
   opts.client_id = opts.client_id or ("agent-%012x"):format(math.floor(loop.random() * (1 << 47)))
-  return opts
+  return opts, set
 end
 
 --- Makes the plugin of an agent. It may be installed on several clients, one for each server; their sessions share backends and figures.
@@ -93,7 +103,7 @@ end
 ---@param engine? table  whose connections are used (default: the loop's engine)
 ---@return echostream.tunnel.agent
 function M.new(given, engine)
-  local opts = checked("tunnel.agent", given)
+  local opts, set = checked("tunnel.agent", given)
   local self = setmetatable({
     name = "tunnel.agent",
     options = opts,
@@ -103,6 +113,7 @@ function M.new(given, engine)
     config_error = nil,
     _links = {}, -- session → link
     _hosts = 0,
+    _rules = set,
     _health = nil,
     _engine = engine,
     _idle_waiters = {},
@@ -238,7 +249,7 @@ function Agent:install(host)
     begin(self)
   end
   self._hosts = self._hosts + 1
-  local flow = { backends = self.backends, stats = self.stats, on_idle = function()
+  local flow = { backends = self.backends, stats = self.stats, rules = self._rules, on_idle = function()
     self:_idle()
   end }
   host:add_stream("tunnel.http", proxy.handler(flow))
@@ -284,6 +295,9 @@ function Agent:uninstall()
     end
   end
   self._links = {}
+  if self._rules then
+    self._rules:stop_watching()
+  end
   self._health:close()
   self.backends:close()
 end

@@ -2,6 +2,8 @@
 
 local codec = require "echostream.codec"
 local core = require "echostream.tunnel.core"
+local errors = require "echostream.tunnel.errors"
+local local_rules = require "echostream.tunnel.agent.local_rules"
 local log = require "echostream.log"
 local loop = require "echostream.loop"
 local relay = require "echostream.tunnel.agent.relay"
@@ -79,8 +81,9 @@ end
 
 -- Finds a backend that takes the request, and waits for the head of its response.
 -- → head, fin, attempt's facts; or nil and what to answer: status, reason; or nil, nil, why: the server is gone
-local function begin(self, moving, service, head, kind)
+local function begin(self, moving, service, head, kind, timeout)
   local options = service.options
+  local patience = timeout and timeout.headers or options.headers_timeout
   local method = head.method
   local careful = not idempotent[method]
   local tried, problem
@@ -94,7 +97,7 @@ local function begin(self, moving, service, head, kind)
     end
     local began = loop.now()
     local x, about = backend:pool(kind):request(head, moving.fin, moving.notify,
-      { timeout = options.connect_timeout, careful = careful })
+      { timeout = timeout and timeout.connect or options.connect_timeout, careful = careful })
     if not x then
       if about.code == "cancelled" then
         return nil, nil, about
@@ -110,8 +113,7 @@ local function begin(self, moving, service, head, kind)
       backend.in_flight = backend.in_flight + 1
       moving.backend = backend
       moving:attach(x)
-      local response, fin, what = moving:head(kind == "tunnel" and math.min(options.headers_timeout, options.websocket_timeout)
-        or options.headers_timeout)
+      local response, fin, what = moving:head(patience)
       if response then
         backend:responded(loop.now() - began)
         return response, fin, { backend = backend, about = about, attempt = attempt }
@@ -134,13 +136,13 @@ local function begin(self, moving, service, head, kind)
 end
 
 -- The response was begun: the rest of it.
-local function finish(self, moving, head, fin, facts, kind)
+local function finish(self, moving, head, fin, facts, kind, idle)
   local options = facts.backend.service.options
   local accepted = kind == "tunnel" and (head.status == 101 or head.status >= 200 and head.status < 300)
   if head.status == 101 then
     head.status = 200
   end
-  local timeout = accepted and options.websocket_timeout or options.idle_timeout
+  local timeout = accepted and options.websocket_timeout or idle or options.idle_timeout
   local first = note_of(facts.backend, facts.about, facts.attempt) .. head:part(fin)
   local ok, err, what
   if fin then
@@ -196,41 +198,68 @@ local settled = { __close = function(guard)
   settle(guard[1])
 end }
 
-local function serve(self, moving, head)
-  local stats = self.stats
-  local name = head:get "x-echostream-service"
+-- Which service a request is for, as the server says, or the rules here. → service, decision, request; or nil, status, reason
+local function route(self, moving, head, session)
+  local name, decision, request = head:get "x-echostream-service", nil, nil
   if name then
     head:remove "x-echostream-service"
   end
+  if self.rules then
+    decision, request = local_rules.judge(self.rules, head, session)
+    if decision and decision.answer then
+      local answered, body = decision.answer(request)
+      moving.own = answered:part(body == "") .. (body ~= "" and core.part("body", body) .. END or "")
+      return nil
+    elseif decision then
+      name = decision.service or decision.group or name
+    elseif request then
+      return nil, errors.status(request), request.message
+    end
+  end
   local service, why = self.backends:find(name, "http")
+  if not service then
+    return nil, 503, why
+  end
+  return service, decision, request
+end
+
+local function serve(self, moving, head, session)
+  local service, decision, request = route(self, moving, head, session)
   local kind = kind_of(head)
   local response, fin, facts
-  if not service then
-    fin, facts = 503, why
-  else
+  if service then
+    local timeout = decision and decision.timeout
     if service.options.host then
       head.authority = service.options.host
     end
-    response, fin, facts = begin(self, moving, service, head, kind)
-  end
-  if response then
-    return finish(self, moving, response, fin, facts, kind)
-  end
-  stats.errors = stats.errors + 1
-  if not fin then -- nobody is there any more
+    response, fin, facts = begin(self, moving, service, head, kind, timeout)
+    if response then
+      if decision and decision.response then
+        decision.response(request, response)
+      end
+      return finish(self, moving, response, fin, facts, kind, timeout and timeout.idle)
+    end
+  elseif moving.own then
     moving:close "cancel"
+    moving.stream:send(moving.own)
+    return
+  else
+    fin, facts = decision, request
+  end
+  self.stats.errors = self.stats.errors + 1
+  moving:close "cancel"
+  if not fin then -- nobody is there any more
     moving.stream:reset(M.resets.cancel)
     return
   end
-  moving:close "cancel"
   moving.stream:send(answer(fin, facts, head.method == "HEAD", fin == 503 and 1 or nil))
 end
 
 --- Makes the handler of "tunnel.http".
----@param self { backends: echostream.tunnel.agent.backends, stats: table, on_idle: function? }
+---@param self { backends: echostream.tunnel.agent.backends, stats: table, rules: echostream.tunnel.rules?, on_idle: function? }
 ---@return fun(session: echostream.session, stream: echostream.stream)
 function M.handler(self)
-  return function(_, stream)
+  return function(session, stream)
     local frame, err = stream:recv(FIRST)
     if not frame then
       if err then
@@ -248,7 +277,7 @@ function M.handler(self)
     local moving = relay.new(stream, rest)
     moving.owner = self
     local _ <close> = setmetatable({ moving }, settled)
-    serve(self, moving, head)
+    serve(self, moving, head, session)
   end
 end
 
