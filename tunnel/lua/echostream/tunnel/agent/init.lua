@@ -28,7 +28,7 @@ local ENGINE <const> = "echostream.tunnel.engine"
 ---@field weight? integer  its part of the group's requests, from 1 (default: 1)
 ---@field services? table<string, string|string[]|echostream.tunnel.options.service>  what it serves, by name
 ---@field backend? string|string[]  the same as `services = { default = … }`
----@field rules? (echostream.tunnel.options.rule|function)[]|string  own rules, or a file of them (watched): they choose among services, rewrite, answer
+---@field rules? (echostream.tunnel.options.rule|function)[]|string  own rules, or a file of them (watched): they choose a service, rewrite, answer
 ---@field remote? boolean  the server may say which services there are (default: only when neither `services` nor `backend` is given)
 ---@field state? string  a file that keeps the server's last good configuration; it is used until the server says something else
 ---@field drain_grace? number  seconds that what is under way has at the end (default: 30)
