@@ -66,7 +66,8 @@ struct et_exchange_events {
     /* It ended early, by the peer, the connection or the codec. Nothing else comes but gone(). `text`: for
      * logs. */
     void (*reset)(void *user, enum et_reset why, const char *text);
-    /* Both directions are over and everything is with the kernel, or it was reset. Last word. */
+    /* Both directions are over and everything is with the kernel, or it was reset. Last word: x is over
+     * for the user, who calls release() in it, the only call that is allowed then. */
     void (*gone)(void *user);
 };
 

@@ -565,6 +565,11 @@ void et_sock_set_user(struct et_sock *s, const struct et_sock_events *ev, void *
     s->user = user;
 }
 
+void *et_sock_user(const struct et_sock *s)
+{
+    return s->user;
+}
+
 void et_sock_timer_in(struct et_sock *s, uint64_t ns)
 {
     if (ns == 0 || s->state == ET_DEAD) {

@@ -63,6 +63,7 @@ void et_sock_finish(struct et_sock *s); /* our direction ends when the queue is 
  * step. */
 void et_sock_close(struct et_sock *s, int graceful);
 void et_sock_set_user(struct et_sock *s, const struct et_sock_events *ev, void *user);
+void *et_sock_user(const struct et_sock *s);
 void et_sock_timer_in(struct et_sock *s, uint64_t ns); /* one timer each; timer() then. 0: stops it */
 
 void et_sock_peer(const struct et_sock *s, char *buf, size_t n);  /* "127.0.0.1:5000", "[::1]:5000", "unix" */

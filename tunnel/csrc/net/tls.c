@@ -412,3 +412,8 @@ int et_tls_client_new(const char *ca_pem, const char *pin, int verify, const cha
     *out = t;
     return 0;
 }
+
+const char *et_tls_version(void)
+{
+    return gnutls_check_version(NULL);
+}

@@ -30,4 +30,6 @@ int et_tls_client_new(const char *ca_pem, const char *pin, int verify, const cha
                       size_t reason_n);
 void et_tls_client_unref(struct et_tls_client *t);
 
+const char *et_tls_version(void); /* of GnuTLS, that of run time */
+
 #endif
