@@ -185,7 +185,7 @@ static int set_rest(struct et_head *h, const struct et_scan *s, const uint8_t *b
     if (s->te_trailers && s->kind == ET_SCAN_REQUEST) {
         rc = et_head_add(h, "te", 2, "trailers", 8);
     }
-    if (rc != ES_OK || s->length < 0) {
+    if (rc != ES_OK || s->length < 0 || et_build_upgrades(s)) { /* 0, and then bytes of a tunnel */
         return rc;
     }
     do {
