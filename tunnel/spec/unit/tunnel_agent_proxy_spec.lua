@@ -155,6 +155,23 @@ net.only("sim", function(env)
       assert.equal("note head:200 reset:timeout", world.words((world.collect(stream))))
     end)
 
+    env.it("may be quiet for long when it is of a kind that is", function()
+      local w = opened({ agent = { services = { web = { backends = "http://10.9.9.9:80", headers_timeout = 1, idle_timeout = 1,
+        websocket_timeout = 50 } } } }, "h2", 10)
+      local stream = world.request(w, world.head())
+      local c = world.dial(w).connection
+      local x = world.exchange(c)
+      x:respond(world.response(200, { { "content-type", "text/event-stream; charset=utf-8" } }))
+      echo.sleep(40)
+      x:push(END, true)
+      assert.equal("note head:200 end", world.words((world.collect(stream))))
+      stream = world.request(w, world.head { method = "POST", { "content-type", "application/grpc+proto" } }, "")
+      x = world.exchange(world.dial(w, 2).connection) -- HTTP/2 for it
+      echo.sleep(40)
+      x:respond(world.response(200), true)
+      assert.equal("note head:200 end", world.words((world.collect(stream))))
+    end)
+
     env.it("is 502 when nobody can be reached, and 503 when too many wait or a backend is left alone", function()
       local w = world.new(env, { agent = { services = { web = { backends = "http://10.9.9.9:80", max_failures = 2, failure_pause = 5 } } } })
       w.engine.on_dial = function(dial)

@@ -42,7 +42,7 @@ local M = {}
 ---@field connect_timeout? number  seconds for a connection, with the wait for it (default: 10)
 ---@field headers_timeout? number  seconds without a byte in either direction until the response begins (default: 60)
 ---@field idle_timeout? number  the same from then on (default: 60)
----@field websocket_timeout? number  the same of WebSockets and other tunnels, and of TCP (default: 3600)
+---@field websocket_timeout? number  both of what is quiet by nature: WebSockets and other tunnels, TCP, gRPC, Server-Sent Events (default: 3600)
 ---@field max_connections? integer  to each backend (default: 1024)
 ---@field max_waiting? integer  requests for each backend that may wait for a connection (default: 1024)
 ---@field keepalive? integer  idle connections kept to each backend (default: 10)

@@ -83,7 +83,8 @@ end
 -- → head, fin, attempt's facts; or nil and what to answer: status, reason; or nil, nil, why: the server is gone
 local function begin(self, moving, service, head, kind, timeout)
   local options = service.options
-  local patience = timeout and timeout.headers or options.headers_timeout
+  -- Where both sides stream, a response may begin long after its request.
+  local patience = timeout and timeout.headers or kind == "grpc" and options.websocket_timeout or options.headers_timeout
   local method = head.method
   local careful = not idempotent[method]
   local tried, problem
@@ -135,6 +136,11 @@ local function begin(self, moving, service, head, kind, timeout)
   return nil, problem.status, problem.reason
 end
 
+local function is_events(head)
+  local content = head:get "content-type"
+  return content and content:find "^text/event%-stream"
+end
+
 -- The response was begun: the rest of it.
 local function finish(self, moving, head, fin, facts, kind, idle)
   local options = facts.backend.service.options
@@ -142,7 +148,8 @@ local function finish(self, moving, head, fin, facts, kind, idle)
   if head.status == 101 then
     head.status = 200
   end
-  local timeout = accepted and options.websocket_timeout or idle or options.idle_timeout
+  local quiet = accepted or kind == "grpc" or is_events(head)
+  local timeout = quiet and options.websocket_timeout or idle or options.idle_timeout
   local first = note_of(facts.backend, facts.about, facts.attempt) .. head:part(fin)
   local ok, err, what
   if fin then
