@@ -69,7 +69,7 @@ function M.words(list)
   for i, part in ipairs(list) do
     local kind, value = part[1], part[2]
     words[i] = (kind == "head" or kind == "informational") and ("%s:%d"):format(kind, value.status)
-      or kind == "body" and "body:" .. value or kind == "reset" and "reset:" .. value[1] or kind
+      or kind == "body" and "body:" .. value or kind == "reset" and "reset:" .. value.why or kind
   end
   return table.concat(words, " ")
 end

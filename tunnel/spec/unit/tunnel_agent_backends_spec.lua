@@ -137,7 +137,13 @@ describe("health checks", function()
     while backend.healthy do echo.sleep(0.1) end
     assert.equal("no answer in time", backend.reason)
     local n = #c.exchanges
+    all:stop()
+    echo.sleep(30)
+    assert.equal(n, #c.exchanges)
+    all:start(checks)
+    while #c.exchanges == n do echo.sleep(0.1) end
     all:apply {}
+    n = #c.exchanges
     echo.sleep(30)
     assert.equal(n, #c.exchanges)
     responder:cancel()

@@ -335,9 +335,12 @@ function Backends:apply(checked)
   end
 end
 
---- Begins to look after connections, and after the health of backends that are to be checked.
----@param health { watch: function, forget: function }
+--- Begins to look after connections, and after the health of backends that are to be checked. Nothing when it has begun.
+---@param health { watch: function, forget: function, close: function }
 function Backends:start(health)
+  if self._health then
+    return
+  end
   self._health = health
   for _, service in pairs(self.services) do
     health:watch(service)
@@ -361,12 +364,27 @@ function Backends:sweep(now)
   end
 end
 
---- Ends it: no more requests begin, connections end with theirs.
-function Backends:close()
-  if self._sweeper then
-    self._sweeper:cancel()
-    self._sweeper = nil
+--- Ends that; connections that have nothing to do end as well. Requests may be begun all the same.
+function Backends:stop()
+  if not self._health then
+    return
   end
+  self._health:close()
+  self._health = nil
+  self._sweeper:cancel()
+  self._sweeper = nil
+  for _, service in pairs(self.services) do
+    for _, backend in ipairs(service.backends) do
+      for _, one in pairs(backend._pools) do
+        one:flush()
+      end
+    end
+  end
+end
+
+--- Ends it for good: no more requests begin, connections end with theirs.
+function Backends:close()
+  self:stop()
   self:apply {}
 end
 

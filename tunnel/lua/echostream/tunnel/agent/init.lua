@@ -114,7 +114,7 @@ function M.new(given, engine)
     _links = {}, -- session → link
     _hosts = 0,
     _rules = set,
-    _health = nil,
+    _up = {}, -- clients that are connected
     _engine = engine,
     _idle_waiters = {},
     _listeners = {},
@@ -213,8 +213,16 @@ local function begin(self)
   self.backends = backends.new(engine)
   self.backends:apply(self.options.services)
   load_state(self)
-  self._health = health.new(engine)
-  self.backends:start(self._health)
+end
+
+-- A client is connected, or is over: what goes on by itself does so while one is.
+local function connected(self, host, is_up)
+  self._up[host] = is_up or nil
+  if next(self._up) then
+    self.backends:start(health.new(self._engine))
+  else
+    self.backends:stop()
+  end
 end
 
 local function registered(self, session)
@@ -280,12 +288,20 @@ function Agent:install(host)
   host:on_disconnect(function(session, err)
     lost(self, session, err)
   end)
+  host:on_start(function()
+    connected(self, host, true)
+  end)
+  host:on_stop(function()
+    connected(self, host, false)
+  end)
 end
 
 ---@package
 --- Called by `client:remove_plugin`: the servers are told, what is under way goes on.
-function Agent:uninstall()
+---@param host echostream.plugin.host
+function Agent:uninstall(host)
   self._hosts = self._hosts - 1
+  connected(self, host, false)
   if self._hosts > 0 then
     return
   end
@@ -298,7 +314,6 @@ function Agent:uninstall()
   if self._rules then
     self._rules:stop_watching()
   end
-  self._health:close()
   self.backends:close()
 end
 

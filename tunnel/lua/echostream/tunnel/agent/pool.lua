@@ -340,6 +340,24 @@ function Pool:sweep(now)
   end
 end
 
+--- Ends the connections that have nothing to do. The pool goes on.
+function Pool:flush()
+  local all = {}
+  for c in pairs(self._records) do
+    all[#all + 1] = c
+  end
+  for _, c in ipairs(all) do
+    if c:count() == 0 then
+      local record = self._records[c]
+      if record and record.idle_since then
+        forget_idle(self, record)
+        record.idle_since = nil
+      end
+      c:close()
+    end
+  end
+end
+
 --- What there is.
 ---@return { open: integer, idle: integer, dialing: integer, waiting: integer, protocol: string? }
 function Pool:stats()

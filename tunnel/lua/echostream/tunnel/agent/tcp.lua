@@ -156,7 +156,7 @@ end }
 
 local function refuse(self, stream, why, err)
   self.stats.errors = self.stats.errors + 1
-  stream:send(core.part("reset", { why, err.message }))
+  stream:send(core.part("reset", { why = why, text = err.message }))
 end
 
 local function serve(self, state, opening)
