@@ -259,6 +259,7 @@ static void check_sent(struct et_h1 *c)
     }
     if (et_sock_queued(c->http.sock) > 0) {
         et_sock_marks(c->http.sock, 0, 0);
+        et_sock_wrote(c->http.sock); /* which looks at the marks */
     } else {
         next(c);
     }

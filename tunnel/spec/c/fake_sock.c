@@ -51,7 +51,6 @@ void fake_step(struct fake *f)
             s->dirty = 0;
             s->ev->flush(s->user);
         }
-        s->full |= s->out.n > s->high;
         n = s->out.n < f->room ? s->out.n : f->room;
         if (s->closing && !f->graceful) {
             tell_closed(f, 0);
@@ -170,7 +169,6 @@ void et_sock_marks(struct et_sock *s, size_t high, size_t low)
 {
     s->high = high;
     s->low = low;
-    s->full |= s->out.n > high;
 }
 
 void et_sock_dirty(struct et_sock *s)
