@@ -265,7 +265,7 @@ Backends.__index = Backends
 Backends.__name = "echostream.tunnel.agent.backends"
 
 -- Seconds between looks at connections that may have been idle for too long.
-local SWEEP = 5
+local SWEEP = 1
 
 --- Makes an empty set.
 ---@param engine table  of the tunnel's module

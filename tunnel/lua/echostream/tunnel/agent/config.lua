@@ -45,7 +45,7 @@ local M = {}
 ---@field websocket_timeout? number  both of what is quiet by nature: WebSockets and other tunnels, TCP, gRPC, Server-Sent Events (default: 3600)
 ---@field max_connections? integer  to each backend (default: 1024)
 ---@field max_waiting? integer  requests for each backend that may wait for a connection (default: 1024)
----@field keepalive? integer  idle connections kept to each backend (default: 10)
+---@field keepalive? integer  idle connections kept to each backend for long; more only for two seconds (default: 10)
 ---@field keepalive_timeout? number  seconds that they are kept (default: 90)
 ---@field max_failures? integer  connections in a row that fail before a backend is left alone; 0: never (default: 5)
 ---@field failure_pause? number  seconds that it is left alone then (default: 2)

@@ -35,6 +35,9 @@ local MANY = 100
 -- connections up after some seconds, the common ones after five and more; a request that crosses such an end is lost.
 M.CAREFUL_IDLE = 4
 
+-- Seconds that more idle connections are kept than `max_idle`: where many requests are under way at a time, the next come at once.
+M.SURPLUS = 2
+
 --- Makes an empty pool.
 ---@param engine table  with `dial`
 ---@param options echostream.tunnel.pool_options  complete
@@ -145,7 +148,7 @@ local function serve(self, record)
   end
   if record.protocol == "h2" or record.idle_since or record.c:room() == 0 then
     return
-  elseif self._closed or #self._idle >= self._options.max_idle then
+  elseif self._closed then
     record.c:close()
   else
     record.idle_since = loop.now()
@@ -319,11 +322,11 @@ end
 
 -- Life ----------------------------------------------------------------------------------------------------------
 
---- Ends connections that were idle for too long.
+--- Ends connections that were idle for too long, and those that are too many.
 ---@param now number
 function Pool:sweep(now)
-  local idle, timeout = self._idle, self._options.idle_timeout
-  while idle[1] and now - idle[1].idle_since >= timeout do
+  local idle, timeout, most = self._idle, self._options.idle_timeout, self._options.max_idle
+  while idle[1] and now - idle[1].idle_since >= (#idle > most and M.SURPLUS or timeout) do
     local record = table.remove(idle, 1)
     record.idle_since = nil
     record.c:close()
