@@ -52,10 +52,13 @@ TEST(a_wrong_preface_ends_the_connection)
 
 /* Malformed requests: none is opened. */
 
+enum { EITHER = 1 };
+
 struct row {
     const char *what;
     const char *field[16]; /* names and values; NULL: the default of a pseudo field is not replaced */
-    int status;            /* that it is answered with; 0: RST_STREAM PROTOCOL_ERROR */
+    int status; /* that it is answered with; 0: RST_STREAM PROTOCOL_ERROR; EITHER: depends on the library's
+                   version */
 };
 
 static const struct row rows[] = {
@@ -83,7 +86,7 @@ static const struct row rows[] = {
      0},
     {"a method that is no token", {":method", "G T", ":scheme", "https", ":authority", "a", ":path", "/"}, 0},
     {"another scheme", {":method", "GET", ":scheme", "ftp", ":authority", "a", ":path", "/"}, 400},
-    {"userinfo", {":method", "GET", ":scheme", "https", ":authority", "u@a", ":path", "/"}, 400},
+    {"userinfo", {":method", "GET", ":scheme", "https", ":authority", "u@a", ":path", "/"}, EITHER},
     {"a space in the authority",
      {":method", "GET", ":scheme", "https", ":authority", "a b", ":path", "/"},
      0},
@@ -160,7 +163,9 @@ TEST(malformed_requests_are_refused_and_the_connection_goes_on)
         raw_pump();
         CHECK_INT(visitor.n, ==, 0);
         CHECK_INT(visitor.refused, ==, 1);
-        if (r->status != 0) {
+        if (r->status == EITHER) {
+            CHECK(raw.status == 400 || raw.rst_code == PROTOCOL);
+        } else if (r->status != 0) {
             CHECK_INT(raw.status, ==, r->status);
         } else {
             CHECK_INT(raw.rst, ==, 1);
