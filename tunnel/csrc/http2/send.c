@@ -403,7 +403,7 @@ static int op_body(struct et_exchange *x, const void *p, size_t n, int fin)
             h2_arm(c, c->now + c->limits.body_timeout);
         }
         e->left -= e->left >= 0 ? (int64_t)n : 0;
-        e->full |= waiting(e) > ET_QUEUE_HIGH;
+        e->full |= waiting(e) >= ET_QUEUE_HIGH;
     }
     e->fin_out = fin != 0;
     if (n > 0 || fin) {
