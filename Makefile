@@ -160,6 +160,9 @@ campaign-overload: all deps-test  ## three times as many calls as a server can s
 campaign-fleet: all  ## SEEDS=300 simulated runs of a fleet and a client that reconnects, while servers stop and start and networks go
 	@SEEDS=$(if $(filter command environment,$(origin SEEDS)),$(SEEDS),300) .ci/env $(LUA) spec/campaigns/fleet.lua
 
+campaign-tunnel-restart: all deps-test  ## AGENTS=200 of a server that is killed: all back within 30 s, at most 20 handshakes in any 100 ms
+	@AGENTS=$(or $(AGENTS),200) DOWN=$(or $(DOWN),0.5) .ci/env $(LUA) tunnel/spec/campaigns/restart.lua
+
 campaign-cancel: all deps-test  ## CANCELS=100000 calls cancelled at every stage of their life
 	@CANCELS=$(or $(CANCELS),100000) .ci/env $(LUA) .ci/busted.lua spec/integration/cancel_spec.lua
 

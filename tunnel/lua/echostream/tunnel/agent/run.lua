@@ -22,8 +22,9 @@ local M = {}
 -- Streams of one session: WebSockets stay for long, so there are many.
 local STREAMS = 10000
 
---- The pauses between attempts: full jitter, half a second to a minute, short again after half a minute that went well.
-M.PAUSES = { first = 0.5, factor = 2, cap = 60, jitter = 1, stable = 30 }
+--- The pauses between attempts: full jitter, the first at most two seconds, later ones up to a minute, short again after half a minute
+--- that went well. Two seconds spread 200 agents that lose one server at one moment so that it has about 10 handshakes in 100 ms.
+M.PAUSES = { first = 2, factor = 2, cap = 60, jitter = 1, stable = 30 }
 
 ---@class echostream.tunnel.running_agent
 ---@field agent echostream.tunnel.agent

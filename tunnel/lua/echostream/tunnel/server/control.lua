@@ -180,15 +180,21 @@ local function beat(self, session, given)
   self._changed(member, "heartbeat")
 end
 
+--- A member gets nothing new.
+---@param member echostream.tunnel.member
+function Control:drain_one(member)
+  if member.state == "up" then
+    member.state = "draining"
+    self._changed(member, "draining")
+  end
+end
+
 local function drain_member(self, session)
   local member = self._members[session]
   if not member then
     return nobody()
   end
-  if member.state == "up" then
-    member.state = "draining"
-    self._changed(member, "draining")
-  end
+  self:drain_one(member)
   return true
 end
 
