@@ -6,15 +6,16 @@ return {
   folders = "*", -- all of them
   prefixes = {
     ["rules/init.Rules"] = "rules", Explanation = "explanation", Gate = "gate", Slot = "slot", ["limits/addresses.Addresses"] = "addresses",
-    ["limits/addresses.Policy"] = "policy",
+    ["limits/addresses.Policy"] = "policy", Groups = "groups", Forwarded = "forwarded",
   },
   modules = {
     init = "tunnel", ["rules/init"] = "tunnel.rules", ["rules/request"] = "tunnel.rules.request", ["limits/init"] = "tunnel.limits",
     ["limits/passwords"] = "tunnel.limits.passwords", ["limits/addresses"] = "tunnel.limits.addresses", errors = "tunnel.errors",
+    ["groups/init"] = "tunnel.groups", forwarded = "tunnel.forwarded", ids = "tunnel.ids", priority = "tunnel.priority",
   },
   only = {
     init = true, ["rules/init"] = true, ["rules/request"] = true, ["rules/explain"] = true, ["limits/init"] = true, ["limits/passwords"] = true,
-    ["limits/addresses"] = true, errors = true,
+    ["limits/addresses"] = true, errors = true, ["groups/init"] = true, forwarded = true, ids = true, priority = true,
   },
   schemas = {},
   chapters = {},

@@ -75,11 +75,11 @@ function M.head(kind, fields)
   return self
 end
 
--- A GET from a browser on the loopback, with what is given instead.
+-- A GET, with what is given instead: a head of the C module where there is one.
 function M.request(with)
   local fields = { method = "GET", scheme = "https", authority = "example.org", path = "/" }
   for name, value in pairs(with or {}) do fields[name] = value end
-  return M.head("request", fields)
+  return assert((package.loaded["echostream.tunnel.core"] or M).head("request", fields))
 end
 
 -- Lets modules find this in the C module's place, when there is none.

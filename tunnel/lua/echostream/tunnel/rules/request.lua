@@ -26,6 +26,8 @@ local M = {}
 ---@field trace_id string?
 ---@field received number?   seconds, as of loop.now()
 ---@field user string?       who auth found
+---@field trusted boolean?   who is connected is a proxy on our list (forwarded.lua)
+---@field forwarded_host string?  what it says that the visitor asked for
 ---@field shadowed echostream.tunnel.shadow_verdict[]?  what shadow rules would have done
 
 ---@class echostream.tunnel.request_info
