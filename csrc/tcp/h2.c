@@ -99,7 +99,9 @@ static int on_frame_send(nghttp2_session *h2, const nghttp2_frame *frame, void *
     struct tcp_stream *s;
 
     (void)h2;
-    if (frame->hd.type == NGHTTP2_HEADERS && (s = find(c, frame->hd.stream_id)) != NULL) {
+    if (frame->hd.type == NGHTTP2_GOAWAY) { /* not ours, which write.c makes: nghttp2 has given the peer up */
+        tcp_fail(c, c->liberr != 0 ? nghttp2_strerror(c->liberr) : "what came is no HTTP/2");
+    } else if (frame->hd.type == NGHTTP2_HEADERS && (s = find(c, frame->hd.stream_id)) != NULL) {
         s->headed = 1;
         if (s->want_reset || s->want_stop || s->credit > 0) {
             tcp_stream_op(s);
@@ -239,7 +241,7 @@ static void on_goaway(struct tcp_conn *c, const nghttp2_goaway *g)
     enum es_close_cause cause = c->established ? ES_CLOSE_PEER : ES_CLOSE_HANDSHAKE;
     char text[256] = "";
 
-    if (g->opaque_data_len < 9) {
+    if (g->opaque_data_len < 9 || g->opaque_data[0] > 1) {
         tcp_end(c, cause, ES_ERR_CLOSED, 0, g->error_code, "");
         return;
     }
@@ -545,7 +547,5 @@ void tcp_h2_read(struct tcp_conn *c, const uint8_t *p, size_t n)
         tcp_end(c, ES_CLOSE_ERROR, ES_ERR_NOMEM, 1, ES_APP_INTERNAL, "out of memory");
     } else if (rv < 0) {
         tcp_fail(c, nghttp2_strerror((int)rv));
-    } else if (!nghttp2_session_want_read(c->h2)) { /* it has given up, for a reason of its own */
-        tcp_fail(c, c->liberr != 0 ? nghttp2_strerror(c->liberr) : "not HTTP/2");
     }
 }

@@ -134,11 +134,14 @@ static struct es_app *chosen(struct tcp_conn *c)
 
 void tcp_tls_shake(struct tcp_conn *c)
 {
+    size_t before;
     int rv;
 
     do {
+        before = c->in_n;
         rv = gnutls_handshake(c->tls);
-    } while (rv == GNUTLS_E_INTERRUPTED || rv == GNUTLS_E_WARNING_ALERT_RECEIVED);
+    } while (rv == GNUTLS_E_INTERRUPTED || rv == GNUTLS_E_WARNING_ALERT_RECEIVED ||
+             (rv == GNUTLS_E_AGAIN && c->in_n > 0 && c->in_n < before));
     if (rv == GNUTLS_E_AGAIN) {
         c->no_room = gnutls_record_get_direction(c->tls) == 1;
         tcp_watch(c);
@@ -170,6 +173,7 @@ static void read_records(struct tcp_conn *c)
     uint8_t plain[RECORD];
 
     while (c->state == TCP_GREETING || c->state == TCP_OPEN) {
+        size_t before = c->in_n;
         ssize_t n = gnutls_record_recv(c->tls, plain, sizeof plain);
 
         if (n > 0) {
@@ -177,7 +181,9 @@ static void read_records(struct tcp_conn *c)
         } else if (n == 0) {
             tcp_end(c, ES_CLOSE_ERROR, ES_ERR_CLOSED, 0, 0, "the peer ended the connection without a word");
         } else if (n == GNUTLS_E_AGAIN) {
-            return;
+            if (c->in_n == 0 || c->in_n == before) {
+                return;
+            } /* else that was a message of TLS's own, a KeyUpdate perhaps, and there is more */
         } else if (n != GNUTLS_E_INTERRUPTED) {
             fail(c, (int)n);
         }

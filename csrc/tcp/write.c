@@ -56,6 +56,9 @@ static int pump_one(struct tcp_conn *c)
     const uint8_t *p;
     ssize_t n = nghttp2_session_mem_send(c->h2, &p);
 
+    if (c->close_asked) { /* meanwhile: there is only one thing left to say, and fill() says it */
+        return 0;
+    }
     if (n > 0 && es_buf_put(&c->out, p, (size_t)n) == 0) {
         return 1;
     }
@@ -346,7 +349,11 @@ static void flush_open(struct tcp_conn *c)
 
     c->flushing = 1;
     for (i = 0; i < TCP_WRITES && alive(c); i++) {
+        int closing = c->close_asked;
         fill(c);
+        if (c->close_asked && !closing) {
+            fill(c);
+        }
         if (waiting(c) == 0 || c->no_room) {
             break;
         }

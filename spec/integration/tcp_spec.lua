@@ -2,6 +2,7 @@
 
 local echo = require "echostream"
 local certs = require "spec.support.certs"
+local doctor_checks = require("echostream.doctor.server").checks
 local net = require "spec.support.net"
 local udp_gate = require "spec.support.udp_gate"
 
@@ -154,6 +155,32 @@ net.only("quic", function(env)
     assert.matches("neither QUIC nor TCP gets there", err.message)
     assert.matches("Connection refused", err.details.tcp.message)
     assert.is_string(err.details.quic.code)
+  end)
+
+  env.it("is what the doctor recommends where UDP is swallowed", function()
+    local function ask(address, blocked)
+      local case = { name = "127.0.0.1", addresses = { "127.0.0.1" }, port = tonumber(address:match ":(%d+)$"), timeout = PATIENCE }
+      case.answered, case.unreachable = not blocked and "127.0.0.1" or nil, blocked
+      for _, check in ipairs(doctor_checks) do
+        if check[1] == "tcp" then
+          return check[2](case)[1]
+        end
+      end
+    end
+    local server = door_server(env)
+    local finding = ask(server.address, true)
+    assert.are.equal("warn", finding.status)
+    assert.matches("QUIC does not get to .*, and TCP does", finding.detail)
+    assert.matches('transport = "auto"', finding.fix)
+    finding = ask(server.address, false)
+    assert.are.equal("ok", finding.status)
+    assert.matches("over TCP too", finding.detail)
+    server:stop { grace = 0 }
+    for _, blocked in ipairs { true, false } do
+      finding = ask(server.address, blocked)
+      assert.are.equal("skipped", finding.status)
+      assert.matches("Connection refused", finding.detail)
+    end
   end)
 
   env.it("takes QUIC when it is there", function()

@@ -350,6 +350,33 @@ local function session(case)
   return found
 end
 
+-- Whether sessions are accepted over TCP, at the same port number: where UDP is blocked, that is the way.
+local function tcp(case)
+  if not case.addresses then
+    return one("skipped", "there is no address to connect to")
+  end
+  local place = address.join(case.answered or case.addresses[1], case.port)
+  local client, err = require("echostream.client").new({
+    skip_verification = true, timeout = case.timeout, cert = case.cert, key = case.key,
+    server_name = case.server_name or case.name, transport = "tcp",
+  }):connect(place)
+  if client then
+    client:close()
+  end
+  -- A server that wants to know who comes answers, too.
+  local there = client or err.code == "unauthenticated" or err.code == "permission_denied"
+  local blocked = not case.answered and case.unreachable
+  if there and blocked then
+    return one("warn", ("QUIC does not get to %s, and TCP does: the server takes sessions over TCP"):format(place),
+      'have UDP let through; until then clients with transport = "auto" go over TCP by themselves')
+  elseif there then
+    return one("ok", "the server takes sessions over TCP too, for clients whose network blocks UDP")
+  elseif blocked then
+    return one("skipped", ("nor are sessions accepted over TCP: %s"):format(err.message))
+  end
+  return one("skipped", ("no sessions over TCP (%s): clients whose network blocks UDP cannot come"):format(err.message))
+end
+
 ---@type table[]
 M.checks = {
   { "name", name },
@@ -360,6 +387,7 @@ M.checks = {
   { "certificate", check_certificate },
   { "trust", trust },
   { "session", session },
+  { "tcp", tcp },
 }
 
 return M
