@@ -236,11 +236,15 @@ int et_lua_new_engine(lua_State *L);
 
 int et_lua_new_engine(lua_State *L)
 {
-    struct et_engine **to = lua_newuserdatauv(L, sizeof *to, 1), *e;
+    struct et_engine **to = lua_newuserdatauv(L, sizeof *to, 2), *e;
     int rv;
 
     *to = NULL;
     luaL_setmetatable(L, ET_LUA_ENGINE);
+    if (lua_isfunction(L, 1)) {
+        lua_pushvalue(L, 1);
+        lua_setiuservalue(L, -2, 2);
+    }
     lua_newtable(L);
     lua_setiuservalue(L, -2, 1);
     e = es_calloc(1, sizeof *e);
@@ -265,16 +269,40 @@ static int engine_fd(lua_State *L)
 
 /* ---- a step ---- */
 
-static const char problem_key = 0; /* registry: the first error of this step */
+static const char problem_key =
+    0; /* registry: the first error of this step, when nobody is there to take it */
+
+/* In tell_all: 1 is the engine's userdata, 2 its anchors, 3 this. */
+static int traceback(lua_State *L)
+{
+    if (lua_type(L, 1) == LUA_TSTRING) {
+        luaL_traceback(L, L, lua_tostring(L, 1), 1);
+    }
+    return 1;
+}
+
+static void keep_problem(lua_State *L)
+{
+    int top = lua_gettop(L);
+
+    if (lua_getiuservalue(L, 1, 2) == LUA_TFUNCTION) {
+        lua_pushvalue(L, top);
+        if (lua_pcall(L, 1, 0, 0) == LUA_OK) {
+            lua_settop(L, top - 1);
+            return;
+        }
+    }
+    if (lua_rawgetp(L, LUA_REGISTRYINDEX, &problem_key) == LUA_TNIL) {
+        lua_pushvalue(L, top);
+        lua_rawsetp(L, LUA_REGISTRYINDEX, &problem_key);
+    }
+    lua_settop(L, top - 1);
+}
 
 void et_lua_tell(lua_State *L, int args)
 {
-    if (lua_pcall(L, args, 0, 0) != LUA_OK) {
-        if (lua_rawgetp(L, LUA_REGISTRYINDEX, &problem_key) == LUA_TNIL) {
-            lua_pushvalue(L, -2);
-            lua_rawsetp(L, LUA_REGISTRYINDEX, &problem_key);
-        }
-        lua_pop(L, 2);
+    if (lua_pcall(L, args, 0, 3) != LUA_OK) {
+        keep_problem(L);
     }
 }
 
@@ -297,6 +325,8 @@ int et_lua_push_callback(lua_State *L, int idx, const char *name)
 static int tell_all(lua_State *L)
 {
     struct et_engine *e = *(struct et_engine **)lua_touserdata(L, 1);
+
+    lua_pushcfunction(L, traceback);
 
     while (!es_list_empty(&e->pending) && !e->close_asked) {
         struct et_obj *o = es_container_of(e->pending.next, struct et_obj, pending);
@@ -322,7 +352,7 @@ static int tell_all(lua_State *L)
             lua_pushnil(L);
             lua_rawsetp(L, 2, o);
         }
-        lua_settop(L, 2);
+        lua_settop(L, 3);
         et_obj_unref(o);
     }
     return 0;
@@ -334,7 +364,9 @@ static void tell(lua_State *L, struct et_engine *e)
     lua_pushcfunction(L, tell_all);
     lua_pushvalue(L, 1);
     lua_getiuservalue(L, 1, 1);
-    et_lua_tell(L, 2);
+    if (lua_pcall(L, 2, 0, 0) != LUA_OK) {
+        keep_problem(L);
+    }
     et_poller_leave(e->p);
 }
 
@@ -380,6 +412,14 @@ static int engine_step(lua_State *L)
     return 1;
 }
 
+static int engine_alive(lua_State *L)
+{
+    const struct et_net_stats *s = et_poller_stats(et_lua_engine(L, 1)->p);
+
+    lua_pushboolean(L, s->sockets + s->listeners != 0);
+    return 1;
+}
+
 static int engine_stats(lua_State *L)
 {
     struct et_engine *e = et_lua_engine(L, 1);
@@ -415,13 +455,9 @@ static int engine_stats(lua_State *L)
 
 void et_lua_open_engine(lua_State *L)
 {
-    static const luaL_Reg methods[] = {{"fd", engine_fd},
-                                       {"step", engine_step},
-                                       {"stats", engine_stats},
-                                       {"close", engine_close},
-                                       {"listen", et_lua_listen},
-                                       {"dial", et_lua_dial},
-                                       {NULL, NULL}};
+    static const luaL_Reg methods[] = {
+        {"fd", engine_fd},         {"step", engine_step}, {"stats", engine_stats}, {"close", engine_close},
+        {"listen", et_lua_listen}, {"dial", et_lua_dial}, {"alive", engine_alive}, {NULL, NULL}};
     static const luaL_Reg meta[] = {{"__gc", gc_engine}, {NULL, NULL}};
 
     et_lua_class(L, ET_LUA_ENGINE, methods, meta);

@@ -389,7 +389,7 @@ static int failed(lua_State *L, const struct exchange *t, int rv)
 
 static int has_room(const struct exchange *t)
 {
-    return t->x == NULL || t->x->ops->queued(t->x) < ET_QUEUE_HIGH;
+    return t->x == NULL || t->x->ops->queued(t->x) <= ET_QUEUE_HIGH;
 }
 
 static int send_head(lua_State *L)
@@ -533,6 +533,12 @@ static int queued(lua_State *L)
     return 1;
 }
 
+static int room(lua_State *L)
+{
+    lua_pushboolean(L, has_room(check(L)));
+    return 1;
+}
+
 static int reset(lua_State *L)
 {
     struct exchange *t = check(L);
@@ -568,19 +574,11 @@ static int info(lua_State *L)
 
 void et_lua_open_exchange(lua_State *L)
 {
-    static const luaL_Reg methods[] = {{"notify", set_notify},
-                                       {"head", take_head},
-                                       {"take", take},
-                                       {"read", read_bytes},
-                                       {"send_head", send_head},
-                                       {"put", put},
-                                       {"write", write_bytes},
-                                       {"finish", finish},
-                                       {"queued", queued},
-                                       {"reset", reset},
-                                       {"failure", failure},
-                                       {"info", info},
-                                       {NULL, NULL}};
+    static const luaL_Reg methods[] = {
+        {"notify", set_notify},   {"head", take_head}, {"take", take},         {"read", read_bytes},
+        {"send_head", send_head}, {"put", put},        {"write", write_bytes}, {"finish", finish},
+        {"queued", queued},       {"room", room},      {"reset", reset},       {"failure", failure},
+        {"info", info},           {NULL, NULL}};
     static const luaL_Reg meta[] = {{"__gc", et_obj_gc}, {NULL, NULL}};
 
     et_lua_class(L, ET_LUA_EXCHANGE, methods, meta);

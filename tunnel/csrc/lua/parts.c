@@ -69,8 +69,12 @@ static int put_reset(lua_State *L, struct es_buf *b)
     unsigned number;
 
     if (lua_type(L, 2) == LUA_TTABLE) {
-        lua_getfield(L, 2, "why");
-        lua_getfield(L, 2, "text");
+        if (lua_rawgeti(L, 2, 1) == LUA_TNIL) {
+            lua_getfield(L, 2, "why");
+            lua_getfield(L, 2, "text");
+        } else {
+            lua_rawgeti(L, 2, 2);
+        }
         why = luaL_optstring(L, -2, why);
         text = luaL_optlstring(L, -1, text, &n);
     } else {
@@ -141,11 +145,11 @@ static int push_part(lua_State *L, const struct et_part *part)
             return rv;
         }
         lua_pushstring(L, kinds[part->type]);
-        lua_createtable(L, 0, 2);
+        lua_createtable(L, 2, 0);
         lua_pushstring(L, et_reset_name(why < 256 ? (unsigned)why : 0));
-        lua_setfield(L, -2, "why");
+        lua_rawseti(L, -2, 1);
         lua_pushlstring(L, text.p, text.n);
-        lua_setfield(L, -2, "text");
+        lua_rawseti(L, -2, 2);
         return 0;
     case ET_PART_END:
         lua_pushstring(L, kinds[part->type]);
@@ -199,14 +203,17 @@ int et_lua_parts(lua_State *L)
 
 int et_lua_split(lua_State *L)
 {
-    size_t n;
-    const uint8_t *p = (const uint8_t *)luaL_checklstring(L, 1, &n);
+    size_t n, notes = 0;
+    const uint8_t *p = (const uint8_t *)luaL_checklstring(L, 1, &n), *note = NULL;
     struct et_part part;
     struct et_head *h;
     int rv = et_part_check(p, n);
 
+    while (rv == 0 && et_part_next(&p, &n, &part) > 0 && part.type == ET_PART_NOTE) {
+        note = part.p;
+        notes = part.n;
+    }
     if (rv == 0) {
-        (void)et_part_next(&p, &n, &part);
         rv = part.type == ET_PART_HEAD ? et_part_head(&part, &h) : ES_ERR_PROTOCOL;
     }
     if (rv != 0) {
@@ -214,5 +221,9 @@ int et_lua_split(lua_State *L)
     }
     et_lua_push_head(L, h);
     lua_pushlstring(L, (const char *)p, n);
-    return 2;
+    if (note == NULL) {
+        return 2;
+    }
+    lua_pushlstring(L, (const char *)note, notes);
+    return 3;
 }

@@ -267,7 +267,15 @@ static int write_bytes(lua_State *L)
     if (rv != 0) {
         return et_lua_fail(L, rv, NULL);
     }
-    lua_pushboolean(L, et_sock_queued(t->s) < ET_QUEUE_HIGH);
+    lua_pushboolean(L, et_sock_queued(t->s) <= ET_QUEUE_HIGH);
+    return 1;
+}
+
+static int room(lua_State *L)
+{
+    struct sock *t = check(L);
+
+    lua_pushboolean(L, t->s == NULL || et_sock_queued(t->s) <= ET_QUEUE_HIGH);
     return 1;
 }
 
@@ -330,10 +338,17 @@ static int failure(lua_State *L)
 
 void et_lua_open_socket(lua_State *L)
 {
-    static const luaL_Reg methods[] = {
-        {"notify", set_notify},  {"read", read_bytes}, {"write", write_bytes},   {"finish", finish},
-        {"close", close_socket}, {"info", info},       {"start_tls", start_tls}, {"take_raw", take_raw},
-        {"failure", failure},    {NULL, NULL}};
+    static const luaL_Reg methods[] = {{"notify", set_notify},
+                                       {"read", read_bytes},
+                                       {"write", write_bytes},
+                                       {"finish", finish},
+                                       {"room", room},
+                                       {"close", close_socket},
+                                       {"info", info},
+                                       {"start_tls", start_tls},
+                                       {"take_raw", take_raw},
+                                       {"failure", failure},
+                                       {NULL, NULL}};
     static const luaL_Reg meta[] = {{"__gc", et_obj_gc}, {NULL, NULL}};
 
     et_lua_class(L, ET_LUA_SOCKET, methods, meta);

@@ -7,8 +7,9 @@ local core = {}
 
 core.version = "" ---@type string  with the versions of llhttp, nghttp2 and GnuTLS
 
+---@param on_problem? fun(text: string)  takes what a function raised that a step called; without it the step raises it at its end
 ---@return echostream.tunnel.engine  sockets, listeners and their timers, on one pollable descriptor
-function core.engine() end
+function core.engine(on_problem) end
 
 ---@class echostream.tunnel.engine
 local engine = {}
@@ -20,6 +21,8 @@ function engine:step(budget) end
 --- Bytes, sockets, exchanges that there are now and were.
 ---@return table<string, integer>
 function engine:stats() end
+---@return boolean  there is a socket or a listener
+function engine:alive() end
 function engine:close() end
 
 ---@class echostream.tunnel.listen
@@ -118,6 +121,8 @@ function x:write(bytes, fin) end
 function x:finish(trailers) end
 ---@return integer  bytes not yet with the kernel
 function x:queued() end
+---@return boolean  as write and put say it
+function x:room() end
 --- "cancel", "refused", "protocol", "truncated", "timeout", "internal", "enhance_calm", "no_error"
 ---@param why? string
 function x:reset(why) end
@@ -138,6 +143,8 @@ function socket:read(max) end
 ---@return boolean? room, echostream.error?
 function socket:write(bytes) end
 function socket:finish() end
+---@return boolean  as write says it
+function socket:room() end
 ---@param graceful? boolean
 function socket:close(graceful) end
 ---@return table  as of x:info()
@@ -206,7 +213,7 @@ function head:part(fin) end
 function core.head(kind, fields) end
 
 --- The parts of a message in order: for kind, value in core.parts(message): kind "head"|"informational"|"trailers" with a head,
---- "body" with bytes, "end", "reset" with { why, text }, "note" with bytes. Nothing of a malformed message is given: nil, err.
+--- "body" with bytes, "end" with true, "reset" with { why, text } (a list), "note" with bytes. Nothing of a malformed message is given: nil, err.
 ---@param message string
 ---@return fun(): string?, any|nil, echostream.error?
 function core.parts(message) end
