@@ -519,6 +519,7 @@ void et_sock_marks(struct et_sock *s, size_t high, size_t low)
 {
     s->high = high;
     s->low = low;
+    s->above |= et_sock_queued(s) > high;
 }
 
 void et_sock_dirty(struct et_sock *s)

@@ -49,7 +49,8 @@ int et_sock_write(struct et_sock *s, const void *p, size_t n);
 struct es_buf *et_sock_out(struct et_sock *s);
 void et_sock_wrote(struct et_sock *s);
 size_t et_sock_queued(const struct et_sock *s);                 /* bytes the kernel has not taken */
-void et_sock_marks(struct et_sock *s, size_t high, size_t low); /* 256 KiB and half of it by default */
+void et_sock_marks(struct et_sock *s, size_t high, size_t low); /* 256 KiB and half of it by default; for what
+                                                                 is queued already, too */
 void et_sock_dirty(struct et_sock *s);                          /* asks for flush() */
 
 void et_sock_pause(struct et_sock *s); /* reads no more (data that is here already may still be told once) */
