@@ -49,18 +49,24 @@ function M.python_websockets()
   return start("/usr/bin/python3", { process.root .. "/tunnel/spec/support/websocket_server.py" })
 end
 
+--- tcp_server.py.
+---@param path? string  of a unix socket
+function M.tcp(path)
+  return start("/usr/bin/python3", { process.root .. "/tunnel/spec/support/tcp_server.py", path })
+end
+
 local NGINX = [[
 daemon off; master_process off; worker_processes 1; pid %s/pid; error_log %s/error.log;
 events { worker_connections 1024; }
 http {
   access_log off; client_body_temp_path %s/body; proxy_temp_path %s/proxy; fastcgi_temp_path %s/f; uwsgi_temp_path %s/u; scgi_temp_path %s/s;
   keepalive_requests 1000000; sendfile on; tcp_nopush off; tcp_nodelay on; root %s/www; default_type text/plain;
-  server { listen 127.0.0.1:%d; %s }
+  server { listen 127.0.0.1:%d %s; %s }
 }
 ]]
 
---- nginx with files: `files` by name, `server` more of its configuration.
----@param opts? { files?: table<string, string>, server?: string }
+--- nginx with files: `files` by name, `server` more of its configuration, `listen` words such as "ssl http2", `tls` { cert, key }.
+---@param opts? { files?: table<string, string>, server?: string, listen?: string, tls?: table }
 function M.nginx(opts)
   opts = opts or {}
   local dir = process.directory()
@@ -69,8 +75,14 @@ function M.nginx(opts)
     process.write(dir .. "/www/" .. name, text)
   end
   local port = process.free_port()
+  local more = opts.server or ""
+  if opts.tls then
+    process.write(dir .. "/cert.pem", opts.tls.cert)
+    process.write(dir .. "/key.pem", opts.tls.key)
+    more = ("ssl_certificate %s/cert.pem; ssl_certificate_key %s/key.pem; %s"):format(dir, dir, more)
+  end
   local d = dir
-  process.write(dir .. "/nginx.conf", NGINX:format(d, d, d, d, d, d, d, d, port, opts.server or ""))
+  process.write(dir .. "/nginx.conf", NGINX:format(d, d, d, d, d, d, d, d, port, opts.listen or "", more))
   local running = child.start("env", { "LD_PRELOAD=", found "nginx" and "nginx" or "/usr/sbin/nginx", "-p", dir, "-c", dir .. "/nginx.conf" })
   wait_for(running, port)
   return { port = port, child = running, dir = dir, kill = function()
@@ -78,5 +90,19 @@ function M.nginx(opts)
     process.remove(dir)
   end }
 end
+
+--- nghttpd: HTTP/2 without TLS, by prior knowledge. `files` by name.
+function M.nghttpd(files)
+  local dir = process.directory()
+  for name, text in pairs(files) do process.write(dir .. "/" .. name, text) end
+  local port = process.free_port()
+  local running = child.start("env", { "LD_PRELOAD=", "nghttpd", "--no-tls", "-a", "127.0.0.1", "-d", dir, tostring(port) })
+  wait_for(running, port)
+  return { port = port, child = running, kill = function()
+    running:kill()
+    process.remove(dir)
+  end }
+end
+M.has_nghttpd = found "nghttpd"
 
 return M

@@ -112,6 +112,8 @@ local function downstream(state, timeout)
       end
       state.moved = loop.now()
       state.bytes_out = state.bytes_out + #bytes
+    elseif eof and socket:failure() then
+      return nil, socket:failure()
     elseif eof then
       down_over = true
       stream:finish()
