@@ -59,7 +59,7 @@ int et_build_field(struct et_head *h, const struct et_scan *s, struct et_text na
         return ES_OK;
     }
     if (s->kind == ET_SCAN_REQUEST) {
-        if (IS("sec-websocket-key") && et_build_upgrades(s)) {
+        if ((IS("sec-websocket-key") || IS("sec-websocket-accept")) && et_build_upgrades(s)) {
             return ES_OK;
         }
         if (IS("expect") && s->minor == 0) { /* RFC 9110 10.1.1 */
