@@ -404,7 +404,11 @@ void et_h1_take(struct et_h1 *c, const uint8_t *p, size_t n)
         return;
     }
     if (c->x != NULL && c->x->tunnel) {
-        et_h1_body_in(c, p, n);
+        if (c->in.n > 0) {
+            hold(c, p, n); /* behind what came before the tunnel was granted */
+        } else {
+            et_h1_body_in(c, p, n);
+        }
         return;
     }
     if (c->x == NULL && c->role == ET_HTTP_BACKEND) {
@@ -438,7 +442,7 @@ static void on_eof(void *user)
     }
     c->eof = 1;
     if (c->x != NULL && c->x->tunnel) {
-        if (!c->x->in_over) {
+        if (!c->x->in_over && c->in.n == 0) { /* else flush() tells it, behind what waits */
             et_h1_end_in(c, NULL);
         }
     } else if (c->x == NULL) {

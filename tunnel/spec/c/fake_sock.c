@@ -11,7 +11,7 @@ struct et_sock {
     struct es_buf out;
     size_t high, low;
     uint64_t received, sent, now, timer; /* 0: no timer */
-    int dirty, full, closing, finishing;
+    int dirty, full, closing, finishing, eof;
 };
 
 void fake_open(struct fake *f)
@@ -93,7 +93,7 @@ void fake_free(struct fake *f)
 
 void fake_data(struct fake *f, const void *p, size_t n)
 {
-    if (f->s != NULL && !f->s->closing) {
+    if (f->s != NULL && !f->s->closing && !f->s->eof) {
         uint8_t *copy =
             malloc(n == 0 ? 1 : n); /* of its very size, so that a sanitizer sees reads beyond it */
 
@@ -110,7 +110,8 @@ void fake_data(struct fake *f, const void *p, size_t n)
 
 void fake_eof(struct fake *f)
 {
-    if (f->s != NULL && !f->s->closing) {
+    if (f->s != NULL && !f->s->closing && !f->s->eof) {
+        f->s->eof = 1;
         f->s->ev->eof(f->s->user);
     }
     fake_step(f);
