@@ -1,4 +1,5 @@
 #include "emit.h"
+#include <assert.h>
 #include <stdio.h>
 #include "../../../csrc/base/err.h"
 #include "chars.h"
@@ -7,7 +8,8 @@
 
 static void put(struct es_buf *out, const char *p, size_t n)
 {
-    if (n > 0) { /* the room was asked for before */
+    assert(out->cap - out->n >= n); /* room() was asked before */
+    if (n > 0) {
         memcpy(out->p + out->n, p, n);
         out->n += n;
     }
@@ -162,7 +164,7 @@ int et_emit_request(const struct et_head *h, const struct et_emit *how, struct e
         (host.n > 0 && !et_chars_authority((const uint8_t *)host.p, host.n))) {
         return ES_ERR_INVAL;
     }
-    if (room(out, h, how->upgrade.n) != ES_OK) {
+    if (room(out, h, how->upgrade.n + host.n) != ES_OK) { /* of a CONNECT it is the target too */
         return ES_ERR_NOMEM;
     }
     if (upgrade && is(method, LIT("CONNECT"))) { /* RFC 8441's form of it */

@@ -453,6 +453,23 @@ TEST(connect_and_other_protocols)
     play_end(&p);
 }
 
+/* The authority is written twice. */
+TEST(a_connect_to_a_very_long_name)
+{
+    char name[5000];
+    struct et_head *h = et_head_new(ET_HEAD_REQUEST);
+    struct play p;
+
+    memset(name, 'a', sizeof(name));
+    memcpy(name + sizeof(name) - 4, ":443", 4);
+    (void)et_head_set_part(h, ET_METHOD, "CONNECT", 7);
+    REQUIRE(et_head_set_part(h, ET_AUTHORITY, name, sizeof(name)) == ES_OK);
+    play_start(&p, ET_HTTP_BACKEND, NULL);
+    CHECK(play_ask(&p, h, 0) != NULL);
+    CHECK_INT(p.f.wire.n, ==, 2 * sizeof(name) + 29);
+    play_end(&p);
+}
+
 TEST(a_response_that_stalls_is_given_up_and_one_that_is_not_begun_is_not)
 {
     struct play p;
