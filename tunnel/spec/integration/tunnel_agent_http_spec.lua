@@ -33,7 +33,7 @@ local function head_of(list)
 end
 
 net.only("quic", function(env)
-  if not pcall(require, "echostream.tunnel.engine") or not backends.has_node or not backends.has_nginx then
+  if not backends.has_node or not backends.has_nginx then
     pending "nodejs with ws, and nginx are wanted"
     return
   end

@@ -1,6 +1,5 @@
 -- Agents with clients of their own. The sockets are real, the tunnel servers only as much as is asked for here.
 
-require("tunnel.spec.support.fake_core").install()
 local echo = require "echostream"
 local fake_engine = require "tunnel.spec.support.fake_engine"
 local net = require "spec.support.net"

@@ -22,11 +22,6 @@ local function rest(stream)
 end
 
 net.only("quic", function(env)
-  if not pcall(require, "echostream.tunnel.engine") then
-    pending "the tunnel's engine is wanted"
-    return
-  end
-
   local function settled(w)
     while w.agent.stats.in_flight > 0 do echo.sleep(0.01) end
   end

@@ -17,7 +17,7 @@ local function response(stream)
 end
 
 net.only("quic", function(env)
-  if not pcall(require, "echostream.tunnel.engine") or not backends.has_nginx or not backends.has_nghttpd then
+  if not backends.has_nginx or not backends.has_nghttpd then
     pending "nginx and nghttpd are wanted"
     return
   end

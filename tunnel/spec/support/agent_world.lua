@@ -1,6 +1,5 @@
 -- An agent in the simulator, with a server that is only as much of a tunnel server as the spec makes it, and backends that are fakes.
 
-require("tunnel.spec.support.fake_core").install()
 local codec = require "echostream.codec"
 local core = require "echostream.tunnel.core"
 local echo = require "echostream"
@@ -69,7 +68,7 @@ function M.words(list)
   for i, part in ipairs(list) do
     local kind, value = part[1], part[2]
     words[i] = (kind == "head" or kind == "informational") and ("%s:%d"):format(kind, value.status)
-      or kind == "body" and "body:" .. value or kind == "reset" and "reset:" .. value.why or kind
+      or kind == "body" and "body:" .. value or kind == "reset" and "reset:" .. value[1] or kind
   end
   return table.concat(words, " ")
 end

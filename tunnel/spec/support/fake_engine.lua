@@ -128,11 +128,15 @@ function Socket:push(bytes)
   table.insert(self.inbox, bytes)
   self.fn(self, "data")
 end
+function Socket:failure() return self.problem end
 function Socket:half_close()
   self.eof = true
   self.fn(self, "eof")
 end
-function Socket:gone(err) self.dial.options.on_closed(self, err) end
+function Socket:gone(err)
+  self.problem = err
+  self.dial.options.on_closed(self, err)
+end
 
 local Engine = {}
 Engine.__index = Engine

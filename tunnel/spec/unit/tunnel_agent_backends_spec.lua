@@ -1,6 +1,5 @@
 -- Services, their backends, and the checks of their health. Simulated: time is virtual, connections are fakes.
 
-require("tunnel.spec.support.fake_core").install()
 local backends = require "echostream.tunnel.agent.backends"
 local config = require "echostream.tunnel.agent.config"
 local core = require "echostream.tunnel.core"

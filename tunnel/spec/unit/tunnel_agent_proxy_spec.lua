@@ -138,7 +138,7 @@ net.only("sim", function(env)
       x:fail("truncated", "the connection ended")
       list = world.collect(stream)
       assert.equal("note head:200 body:half reset:truncated", world.words(list))
-      assert.equal("the connection ended", list[4][2].text)
+      assert.equal("the connection ended", list[4][2][2])
       assert.equal(4, w.agent.stats.errors)
     end)
 

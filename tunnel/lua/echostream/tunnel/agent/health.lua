@@ -5,7 +5,7 @@ local dial = require "echostream.tunnel.agent.dial"
 local core = require "echostream.tunnel.core"
 local log = require "echostream.log"
 local loop = require "echostream.loop"
-local signal = require "echostream.tunnel.agent.signal"
+local waiter = require "echostream.tunnel.waiter"
 local task = require "echostream.task"
 
 local M = {}
@@ -51,9 +51,9 @@ local function check_http(backend, options)
     path = options.path,
     { "user-agent", "echostream-tunnel health check" },
   }))
-  local woken, ends = signal.new(), loop.now() + options.timeout
+  local woken, ends = waiter.new(), loop.now() + options.timeout
   local x, err = backend:pool("http"):request(head, true, function()
-    woken:raise()
+    woken:wake()
   end, { timeout = options.timeout })
   if not x then
     return false, err.message

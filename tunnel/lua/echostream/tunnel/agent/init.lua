@@ -5,6 +5,7 @@ local config = require "echostream.tunnel.agent.config"
 local control = require "echostream.tunnel.agent.control"
 local backends = require "echostream.tunnel.agent.backends"
 local echo_errors = require "echostream.errors"
+local engines = require "echostream.tunnel.engine"
 local health = require "echostream.tunnel.agent.health"
 local log = require "echostream.log"
 local local_rules = require "echostream.tunnel.agent.local_rules"
@@ -15,10 +16,6 @@ local task = require "echostream.task"
 local tcp = require "echostream.tunnel.agent.tcp"
 
 local M = {}
-
--- Loaded when an agent begins: who only checks options needs none.
-local ENGINE <const> = "echostream.tunnel.engine"
-
 ---@class echostream.tunnel.options.agent
 ---@field client_id? string  who this agent is; a second one of the same id takes its place (default: "agent-" and a number, new with every start)
 ---@field group? string  whose requests it serves (default: "default")
@@ -208,7 +205,7 @@ end
 -- Beginning and end ---------------------------------------------------------------------------------------------
 
 local function begin(self)
-  local engine = self._engine or require(ENGINE).current()
+  local engine = self._engine or engines.current()
   self._engine = engine
   self.backends = backends.new(engine)
   self.backends:apply(self.options.services)

@@ -179,7 +179,7 @@ local function finish(self, moving, head, fin, facts, kind, idle)
     local why = what == "timeout" and "timeout" or err.details and err.details.reset or "truncated"
     moving:close(what == "timeout" and "timeout" or "cancel")
     self.stats.errors = self.stats.errors + 1
-    moving.stream:send(core.part("reset", { why = why, text = err.message }))
+    moving.stream:send(core.part("reset", { why, err.message }))
   end
 end
 

@@ -6,7 +6,7 @@
 local core = require "echostream.tunnel.core"
 local errors = require "echostream.errors"
 local loop = require "echostream.loop"
-local signal = require "echostream.tunnel.agent.signal"
+local waiter = require "echostream.tunnel.waiter"
 local task = require "echostream.task"
 
 local M = {}
@@ -41,7 +41,7 @@ function M.new(stream, rest)
     bytes_in = #rest, bytes_out = 0,
     _queue = {}, _next = 1, _kept = 0, _replayable = true, -- messages of the body
     _pump = nil,
-    _woken = signal.new(), -- for the handler's task
+    _woken = waiter.new(), -- for the handler's task
     _body_woken = nil, -- for the other
   }, Relay)
   if rest ~= "" and not self.fin then
@@ -52,9 +52,9 @@ function M.new(stream, rest)
     if x ~= self.x and self.x ~= nil then
       return -- one that was given up
     end
-    woken:raise()
+    woken:wake()
     if self._body_woken and (what == "room" or what == "reset" or what == "gone") then
-      self._body_woken:raise()
+      self._body_woken:wake()
     end
   end
   return self
@@ -114,7 +114,7 @@ local function pump(self)
       return
     elseif not frame then
       self.aborted = err or errors.new("cancelled", "the request was cut")
-      self._woken:raise()
+      self._woken:wake()
       return
     end
     self.moved = loop.now()
@@ -131,12 +131,12 @@ function Relay:attach(x)
   if self.fin then
     return
   elseif self._pump then
-    self._body_woken:raise()
+    self._body_woken:wake()
     return
   end
   flush(self)
   if not self.request_over then
-    self._body_woken = signal.new()
+    self._body_woken = waiter.new()
     self._pump = task.spawn(pump, self)
   end
 end
@@ -258,7 +258,7 @@ function Relay:finish_request(timeout)
       return true
     end
     self._pump:on_end(function()
-      self._woken:raise()
+      self._woken:wake()
     end)
     local ok, err = wait(self, timeout)
     if not ok then

@@ -8,7 +8,7 @@ local errors = require "echostream.errors"
 local log = require "echostream.log"
 local loop = require "echostream.loop"
 local proxy = require "echostream.tunnel.agent.proxy"
-local signal = require "echostream.tunnel.agent.signal"
+local waiter = require "echostream.tunnel.waiter"
 local task = require "echostream.task"
 
 local M = {}
@@ -73,7 +73,7 @@ local function upstream(state)
         socket:finish()
       end
       state.up_over = true
-      state.woken:raise()
+      state.woken:wake()
       return
     end
     state.moved = loop.now()
@@ -87,7 +87,7 @@ local function upstream(state)
     end
     if room == nil then
       state.failed, state.up_over = problem, true
-      state.woken:raise()
+      state.woken:wake()
       return
     end
   end
@@ -158,7 +158,7 @@ end }
 
 local function refuse(self, stream, why, err)
   self.stats.errors = self.stats.errors + 1
-  stream:send(core.part("reset", { why = why, text = err.message }))
+  stream:send(core.part("reset", { why, err.message }))
 end
 
 local function serve(self, state, opening)
@@ -177,8 +177,8 @@ local function serve(self, state, opening)
   state.socket, state.pipe, state.backend = socket, pipe, backend
   backend.in_flight = backend.in_flight + 1
   local function wake()
-    state.woken:raise()
-    state.up_woken:raise()
+    state.woken:wake()
+    state.up_woken:wake()
   end
   pipe.wake = wake
   socket:notify(wake)
@@ -213,7 +213,7 @@ function M.handler(self)
     end
     self.stats.in_flight = self.stats.in_flight + 1
     local state = { stream = stream, socket = nil, pipe = nil, backend = nil, pump = nil, over = false, up_over = false,
-      failed = nil, graceful = false, moved = loop.now(), bytes_in = 0, bytes_out = 0, woken = signal.new(), up_woken = signal.new() }
+      failed = nil, graceful = false, moved = loop.now(), bytes_in = 0, bytes_out = 0, woken = waiter.new(), up_woken = waiter.new() }
     local _ <close> = setmetatable({ self, state }, settled)
     serve(self, state, opening)
   end
