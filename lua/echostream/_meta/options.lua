@@ -317,6 +317,8 @@
 ---@field max_body? integer  bytes; a longer body of a request is answered with 413 when it is read. Routes may say otherwise (default: 8 MiB)
 ---@field max_header_bytes? integer  of the fields of a request, each with its name, its value and 32 (RFC 9114, section 4.2.2); more are answered with 431, without a handler (default: 64 KiB)
 ---@field max_header_fields? integer  the same of their number (default: 100)
+---@field connect? boolean  clients may send an extended CONNECT (RFC 9220), such as one of a WebSocket: handlers see `request.protocol`, and after a
+--- status of 2xx `read` and `write` are the bytes of the tunnel (default: false)
 ---@field max_target_bytes? integer  of path and query; more are answered with 414 (default: 16 KiB)
 ---@field head_timeout? number  seconds that a request's head may take; 0: as long as it likes (default: 10)
 ---@field body_timeout? number  seconds that a body may stand still while somebody waits for it: one that a handler reads ends with `timeout` (408), an answer that the client does not take is reset. All waiting for a request's body together may last that long and a second more for every 64 bytes that came; of an answer as many have to be taken a second; 0: as long as they like (default: 30)

@@ -21,10 +21,20 @@ M.fields = {
   body_timeout = { type = "seconds", default = 30 },
   timeout = { type = "seconds", default = 30 },
   alt_svc = { type = "string" },
+  connect = { type = "boolean", default = false },
   compress = { type = { "boolean", "table" }, default = false, fields = {
     threshold = { type = "integer", min = 0, default = 1024 },
     level = { type = "integer", min = 1, max = 9, default = 3 },
   } },
+}
+
+---@package
+--- What a handler may say of its requests.
+---@type table<string, echostream.options.field>
+M.route_fields = {
+  max_body = { type = "integer", min = 0 },
+  timeout = { type = "seconds" },
+  body_timeout = { type = "seconds" },
 }
 
 --- Checks the option.
@@ -46,7 +56,7 @@ end
 -- What is registered ------------------------------------------------------------------------------------------
 
 local function registry()
-  return { fn = nil, routes = {}, middleware = {}, ends = {}, router = nil, chain = nil, tally = require("echostream.http.tally").new() }
+  return { fn = nil, fn_limits = nil, routes = {}, middleware = {}, ends = {}, router = nil, chain = nil, tally = require("echostream.http.tally").new() }
 end
 
 local function registry_of(self)
@@ -85,11 +95,28 @@ local function refuse(response, status, allow)
   return nil, err
 end
 
+-- What `server:http` or a route says of its requests.
+local function limit(request, o)
+  request._max_body = o.max_body or request._max_body
+  if o.timeout or o.body_timeout then
+    local limits = request._host.limits
+    request._x:timeouts(o.timeout or limits.timeout, o.body_timeout or limits.body_timeout)
+  end
+end
+
+-- What no route takes.
+local function fall_back(reg, request, response)
+  if reg.fn_limits then
+    limit(request, reg.fn_limits)
+  end
+  return reg.fn(request, response)
+end
+
 local function dispatch(reg, request, response)
   local router, fn = reg.router, reg.fn
   if not router or not request.path then
     if fn then
-      return fn(request, response)
+      return fall_back(reg, request, response)
     end
     return refuse(response, request.path and 404 or 405)
   end
@@ -107,7 +134,7 @@ local function dispatch(reg, request, response)
     response.headers:set("allow", allow)
     return
   elseif status == 404 and fn then
-    return fn(request, response)
+    return fall_back(reg, request, response)
   end
   return refuse(response, status, allow)
 end
@@ -162,10 +189,13 @@ end
 --- Serves HTTP/3 on the same port: `fn` runs in a task for each request that no route takes. What it returns as a string is the body;
 --- `nil, err` and what it raises is answered as `echo.http.errors` says. Before `start`.
 ---@param fn echostream.http.handler
+---@param opts? echostream.options.route
 ---@return echostream.server self
-function methods:http(fn)
+function methods:http(fn, opts)
   options.argument("server:http", "fn", fn, "function")
-  mine("server:http", self).fn = fn
+  local o = options.check("server:http", opts, M.route_fields)
+  local reg = mine("server:http", self)
+  reg.fn, reg.fn_limits = fn, next(o) ~= nil and o or nil
   return self
 end
 
@@ -174,22 +204,12 @@ end
 ---@field timeout? number  seconds in which it has to begin its answer, once it was called; 0: as long as it likes (default: the server's)
 ---@field body_timeout? number  seconds that bodies may stand still; 0: as long as they like, for what is quiet at times (default: the server's)
 
-local route_fields = {
-  max_body = { type = "integer", min = 0 },
-  timeout = { type = "seconds" },
-  body_timeout = { type = "seconds" },
-}
-
 local function limited(fn, o)
   if next(o) == nil then
     return fn
   end
   return function(request, response)
-    request._max_body = o.max_body or request._max_body
-    if o.timeout or o.body_timeout then
-      local limits = request._host.limits
-      request._x:timeouts(o.timeout or limits.timeout, o.body_timeout or limits.body_timeout)
-    end
+    limit(request, o)
     return fn(request, response)
   end
 end
@@ -203,7 +223,7 @@ end
 ---@return echostream.server self
 function methods:route(method, pattern, fn, opts)
   options.argument("server:route", "fn", fn, "function")
-  local o = options.check("server:route", opts, route_fields)
+  local o = options.check("server:route", opts, M.route_fields)
   local reg = mine("server:route", self)
   local route = { method = method, pattern = pattern, handler = limited(fn, o), fn = fn }
   local router = reg.router or require("echostream.http.router").new()
@@ -322,7 +342,7 @@ end
 function M.remove_fallback(server, fn)
   local reg = rawget(server, "_http")
   if reg and reg.fn == fn then
-    reg.fn = nil
+    reg.fn, reg.fn_limits = nil, nil
   end
 end
 
@@ -349,9 +369,9 @@ local function exchanged(server, before, after)
   reg.routes = replaced(now.routes, before.routes, after.routes)
   reg.middleware = replaced(now.middleware, before.middleware, after.middleware)
   reg.ends = replaced(now.ends, before.ends, after.ends)
-  reg.fn = now.fn
+  reg.fn, reg.fn_limits = now.fn, now.fn_limits
   if after.fn or now.fn == before.fn then
-    reg.fn = after.fn
+    reg.fn, reg.fn_limits = after.fn, after.fn_limits
   end
   rebuild(reg)
   return reg
@@ -380,6 +400,7 @@ function M.exchange(server, before, after)
   local reg = exchanged(server, before, after)
   local now = rawget(server, "_http")
   if now then
+    now.fn_limits = reg.fn_limits
     now.fn, now.routes, now.middleware, now.router, now.ends = reg.fn, reg.routes, reg.middleware, reg.router, reg.ends
   else
     now = reg

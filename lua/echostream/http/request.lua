@@ -5,6 +5,8 @@ local content = require "echostream.http.content"
 local cookies = require "echostream.http.cookies"
 local errors = require "echostream.errors"
 local fields = require "echostream.http.fields"
+local loop = require "echostream.loop"
+local options = require "echostream.options"
 local query = require "echostream.http.query"
 local tls = require "echostream.tls"
 
@@ -39,6 +41,25 @@ end
 
 -- Waiting -----------------------------------------------------------------------------------------------------
 
+-- Hears what the core says of the exchange.
+local function listen(request)
+  local waiters = connections.waiters()
+  request._waiters = waiters
+  request._x:notify(function(what)
+    if what ~= "aborted" then
+      waiters:wake(what)
+      return
+    end
+    waiters:wake_all()
+    local fns = rawget(request, "_on_cancel")
+    request._on_cancel = nil
+    for _, fn in ipairs(fns or {}) do
+      loop.guard("request:on_cancel", fn)()
+    end
+  end)
+  return waiters
+end
+
 --- Repeats `try(x, …)`, a call of the core's exchange, until it gives something else than nil, "again", and waits for `kind` between.
 ---@param request echostream.http.request
 ---@param where string
@@ -50,15 +71,7 @@ end
 function M.wait(request, where, kind, timeout, try, ...)
   local waiters = rawget(request, "_waiters")
   if not waiters then
-    waiters = connections.waiters()
-    request._waiters = waiters
-    request._x:notify(function(what)
-      if what == "aborted" then
-        waiters:wake_all()
-      else
-        waiters:wake(what)
-      end
-    end)
+    waiters = listen(request)
   end
   return connections.either(where, timeout, nil, function(seconds, ...)
     return connections.repeat_until(waiters, kind, seconds, request._host.now, try, ...)
@@ -256,6 +269,22 @@ end
 ---@return boolean
 function Request:cancelled()
   return self._x:error() ~= nil
+end
+
+--- `fn()` is called once, as soon as the client has given up or is gone, until the handler has returned; at once when that is so already. Not in
+--- a task: it must not wait.
+---@param fn fun()
+function Request:on_cancel(fn)
+  options.argument("request:on_cancel", "fn", fn, "function")
+  if self._x:error() ~= nil then
+    fn()
+    return
+  elseif not rawget(self, "_waiters") then
+    listen(self)
+  end
+  local fns = rawget(self, "_on_cancel") or {}
+  self._on_cancel = fns
+  fns[#fns + 1] = fn
 end
 
 ---@package

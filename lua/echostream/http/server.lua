@@ -204,7 +204,7 @@ function M.new(rec, registry, opts, sessions)
     end
   end, {
     max_header_bytes = opts.max_header_bytes, max_header_fields = opts.max_header_fields, max_target_bytes = opts.max_target_bytes,
-    head_timeout = opts.head_timeout, body_timeout = opts.body_timeout, timeout = opts.timeout,
+    head_timeout = opts.head_timeout, body_timeout = opts.body_timeout, timeout = opts.timeout, connect = opts.connect,
   }, sessions)
   return self
 end
