@@ -49,9 +49,7 @@ end
 local Exchange = {}
 Exchange.__index = Exchange
 
--- Begins a request; `open` true: a body follows.
-function Conn:begin(method, path, fields, open)
-  local x, err = self.conn:request({ method = method, scheme = "https", authority = "127.0.0.1", path = path }, fields or {}, not open)
+local function started(x, err)
   if not x then
     return nil, err
   end
@@ -63,6 +61,17 @@ function Conn:begin(method, path, fields, open)
     end
   end)
   return setmetatable({ x = x, waiters = waiters }, Exchange)
+end
+
+-- Begins a request; `open` true: a body follows.
+function Conn:begin(method, path, fields, open)
+  return started(self.conn:request({ method = method, scheme = "https", authority = "127.0.0.1", path = path }, fields or {}, not open))
+end
+
+-- Begins an extended CONNECT (RFC 9220).
+function Conn:connect(path, protocol, fields)
+  return started(self.conn:request({ method = "CONNECT", scheme = "https", authority = "127.0.0.1", path = path, protocol = protocol },
+    fields or {}, false))
 end
 
 function Exchange:write(piece)

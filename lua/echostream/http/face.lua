@@ -56,7 +56,8 @@ end
 -- What is registered ------------------------------------------------------------------------------------------
 
 local function registry()
-  return { fn = nil, fn_limits = nil, routes = {}, middleware = {}, ends = {}, router = nil, chain = nil, tally = require("echostream.http.tally").new() }
+  return { fn = nil, fn_limits = nil, routes = {}, middleware = {}, ends = {}, router = nil, chain = nil,
+    tally = require("echostream.http.tally").new() }
 end
 
 local function registry_of(self)
