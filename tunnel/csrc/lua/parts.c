@@ -207,19 +207,24 @@ int et_lua_split(lua_State *L)
     const uint8_t *p = (const uint8_t *)luaL_checklstring(L, 1, &n), *note = NULL;
     struct et_part part;
     struct et_head *h;
-    int rv = et_part_check(p, n);
+    int rv = et_part_check(p, n), more = 0;
 
-    while (rv == 0 && et_part_next(&p, &n, &part) > 0 && part.type == ET_PART_NOTE) {
+    while (rv == 0 && (more = et_part_next(&p, &n, &part)) > 0 && part.type == ET_PART_NOTE) {
         note = part.p;
         notes = part.n;
     }
-    if (rv == 0) {
-        rv = part.type == ET_PART_HEAD ? et_part_head(&part, &h) : ES_ERR_PROTOCOL;
+    if (rv == 0 && more > 0) {
+        rv = part.type == ET_PART_HEAD || part.type == ET_PART_INFORMATIONAL ? et_part_head(&part, &h)
+                                                                             : ES_ERR_PROTOCOL;
     }
     if (rv != 0) {
         return malformed(L, rv);
     }
-    et_lua_push_head(L, h);
+    if (more > 0) {
+        et_lua_push_head(L, h);
+    } else {
+        lua_pushnil(L); /* NOTEs alone */
+    }
     lua_pushlstring(L, (const char *)p, n);
     if (note == NULL) {
         return 2;

@@ -217,7 +217,8 @@ function core.head(kind, fields) end
 ---@param message string
 ---@return fun(): string?, any|nil, echostream.error?
 function core.parts(message) end
---- The first part when it is a head, and the rest of the message. NOTEs before it are left out; the payload of the last one is told.
+--- The first part when it is a head, also an informational one, and the rest of the message. NOTEs before it are left out; the payload of the last
+--- one is told. Of NOTEs alone: nil, "", note.
 ---@param message string
 ---@return echostream.tunnel.head?, string|echostream.error rest, string? note
 function core.split(message) end
