@@ -46,10 +46,11 @@ enum et_flag { /* what an object has to tell */
                ET_F_CLOSED = 1024 /* or gone: the last one */
 };
 
-struct et_engine {          /* counted */
-    struct et_poller *p;    /* owned; NULL: closed */
-    struct es_list pending; /* objects with flags, each counted */
-    struct es_buf spare;    /* a queue that nobody needs now */
+struct et_engine {            /* counted */
+    struct et_poller *p;      /* owned; NULL: closed */
+    struct es_list pending;   /* objects with flags, each counted */
+    struct es_list listeners; /* those that are open */
+    struct es_buf spare;      /* a queue that nobody needs now */
     unsigned refs;
     int stepping, close_asked;
     uint64_t exchanges, connections;          /* now */
@@ -100,6 +101,7 @@ void et_connection_tell(lua_State *L, struct et_obj *o, unsigned flags);
 void et_socket_tell(lua_State *L, struct et_obj *o, unsigned flags);
 void et_exchange_tell(lua_State *L, struct et_obj *o, unsigned flags);
 void et_listener_free(struct et_obj *o);
+void et_lua_close_listeners(struct et_engine *e);
 void et_connection_free(struct et_obj *o);
 void et_socket_free(struct et_obj *o);
 void et_exchange_free(struct et_obj *o);

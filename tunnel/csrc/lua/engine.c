@@ -197,6 +197,7 @@ static void close_engine(struct et_engine *e)
     if (e->p == NULL) {
         return;
     }
+    et_lua_close_listeners(e);
     et_poller_del(e->p);
     e->p = NULL;
     while (!es_list_empty(&e->pending)) {
@@ -253,6 +254,7 @@ int et_lua_new_engine(lua_State *L)
     }
     e->refs = 1;
     es_list_init(&e->pending);
+    es_list_init(&e->listeners);
     *to = e;
     rv = et_poller_new(&e->p);
     if (rv != 0) {

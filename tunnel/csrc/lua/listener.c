@@ -11,6 +11,7 @@ enum kind { HTTP, RAW, TLS_NAME };
 
 struct listener {
     struct et_obj o;       /* first */
+    struct es_list node;   /* of the engine's, while it is open */
     struct et_listener *l; /* owned; NULL: closed */
     enum kind kind;
     struct et_http_limits limits;
@@ -283,6 +284,7 @@ int et_lua_listen(lua_State *L)
         return luaL_error(L, "out of memory");
     }
     et_obj_init(&l->o, e, ET_OBJ_LISTENER);
+    es_list_init(&l->node);
     es_list_init(&l->visits);
     es_list_init(&l->refusals);
     lua_getiuservalue(L, 1, 1);
@@ -301,6 +303,7 @@ int et_lua_listen(lua_State *L)
         return et_lua_fail(L, rv, reason);
     }
     l->over = 0;
+    es_list_push(&e->listeners, &l->node);
     et_listener_local(l->l, l->address, sizeof l->address);
     lua_settop(L, 6);
     return 1;
@@ -318,8 +321,17 @@ static void stop_accepting(struct listener *l)
 
     if (was != NULL && l->o.e->p != NULL) {
         l->l = NULL;
+        es_list_remove(&l->node);
         et_listener_close(was);
         check_over(l);
+    }
+}
+
+void et_lua_close_listeners(struct et_engine *e)
+{
+    es_list_foreach(it, &e->listeners)
+    {
+        stop_accepting(es_container_of(it, struct listener, node));
     }
 }
 
