@@ -187,7 +187,9 @@ function M.read(path)
   options.argument("tunnel.config.read", "path", path, "string")
   local text, err = read(path)
   if not text then
-    return nil, errors.new("io", err)
+    local failed = errors.new("io", err)
+    failed.reading = true -- beside `io` of what is opened because the file says so
+    return nil, failed
   end
   local used = {}
   local values, problem = evaluate(path, text, helpers(path, used))

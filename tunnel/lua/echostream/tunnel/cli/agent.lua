@@ -43,7 +43,7 @@ function M.run(options, words)
   end
   if not role then
     cli.complain("%s", err.message)
-    return err.code == "io" and cli.USAGE or err.code == "invalid_argument" and cli.USAGE or cli.FAILED
+    return (err.code == "invalid_argument" or err.reading) and cli.USAGE or cli.FAILED
   elseif options.check then
     print(words[1] .. ": ok")
     return cli.OK

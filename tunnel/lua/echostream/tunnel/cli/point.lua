@@ -25,9 +25,10 @@ end
 
 local MARK <const> = "echostream.tunnel "
 
---- Answers one question, in the process that is asked: prints a line of JSON.
+--- Answers one question, in the process that is asked.
 ---@param name string
 ---@param argument string  JSON
+---@return string line  with JSON
 ---@package
 function M.answer(name, argument)
   local out
@@ -35,7 +36,7 @@ function M.answer(name, argument)
   if not fn then
     out = { error = "no tunnel that can do that runs in this process" }
   else
-    local ok, value, err = pcall(fn, core.codec.json.unpack(argument))
+    local ok, value, err = pcall(fn, (core.codec.json.unpack(argument)))
     if not ok then
       out = { error = errors.from(value).message }
     elseif value == nil then
@@ -44,7 +45,7 @@ function M.answer(name, argument)
       out = { value = value }
     end
   end
-  print(MARK .. core.codec.json.pack(out))
+  return MARK .. core.codec.json.pack(out)
 end
 
 local function ask(word, name, argument, timeout)
@@ -53,7 +54,7 @@ local function ask(word, name, argument, timeout)
     return nil, err
   end
   local text
-  text, err = point:run(("require('echostream.tunnel.cli.point').answer(%q, %q)"):format(name, core.codec.json.pack(argument or core.map {})), timeout)
+  text, err = point:run(("print(require('echostream.tunnel.cli.point').answer(%q, %q))"):format(name, core.codec.json.pack(argument or core.map {})), timeout)
   point:close()
   if not text then
     return nil, err
