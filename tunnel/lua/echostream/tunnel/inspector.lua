@@ -64,8 +64,9 @@ end
 --- Takes the record of an exchange. What goes wrong with it is logged and harms nobody.
 ---@param record table
 ---@param bodies? { request?: string, response?: string, request_whole?: boolean }  what was kept of them
-function Inspector:record(record, bodies)
-  local ok, entry = pcall(self._ring.add, self._ring, record, bodies)
+---@param head? echostream.tunnel.head  of the request as it came (default: the record's, which may have been rewritten)
+function Inspector:record(record, bodies, head)
+  local ok, entry = pcall(self._ring.add, self._ring, record, bodies, head)
   if not ok then
     return log.write("error", "tunnel.inspector: " .. tostring(entry))
   elseif next(self._watchers) then
@@ -165,6 +166,31 @@ local function handle(self, path, host, request, reply)
   end
   local problem, confirm = obstacle(self, entry, false)
   return 200, json(entries.detail(entry, self._ring.secrets, problem and not confirm and problem or nil)), JSON, HEADERS
+end
+
+--- Takes what passes through the plugin of a server: heads as they come, bodies as far as they are wanted, and what came of it.
+---@param plugin echostream.tunnel.server
+function Inspector:watch(plugin)
+  local tap = require "echostream.tunnel.inspector.tap"
+  local under_way = setmetatable({}, { __mode = "k" }) -- by record
+  plugin:tap(function(exchange, head, record, fin)
+    if not self._endpoint then
+      return nil
+    end
+    local kept, tapped = { head = head:copy() }, nil
+    if self.bodies > 0 then
+      tapped, kept.bodies = tap.exchange(exchange, self.bodies, fin)
+    end
+    under_way[record] = kept
+    return tapped
+  end)
+  plugin:on("exchange", function(record)
+    if self._endpoint then
+      local kept = under_way[record]
+      under_way[record] = nil
+      self:record(record, kept and kept.bodies and kept.bodies(), kept and kept.head)
+    end
+  end)
 end
 
 --- Serves the page no longer. Harmless twice.

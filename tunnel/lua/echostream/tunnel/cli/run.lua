@@ -30,6 +30,9 @@ local function operations(role, stop)
       say_reload(done, err)
       return done, err
     end,
+    explain = role.explain and function(asked)
+      return role:explain(asked)
+    end,
     drain = function(asked)
       if type(asked) == "table" and asked.agent then
         if not role.drain_agent then

@@ -59,9 +59,10 @@ Ring.__name = "echostream.tunnel.inspector.ring"
 --- Keeps a record; the oldest goes when there are too many.
 ---@param record table
 ---@param bodies? { request?: string, response?: string, request_whole?: boolean }
+---@param head? echostream.tunnel.head  nobody else's
 ---@return table entry
 ---@package
-function Ring:add(record, bodies)
+function Ring:add(record, bodies, head)
   local entry = { number = self._last + 1 }
   for name, most in pairs(SUMMARY) do
     local value = record[name]
@@ -77,8 +78,8 @@ function Ring:add(record, bodies)
     entry.backend = { backend = note.backend and text_of.utf8(note.backend, 256), connect_time = tonumber(note.connect_time),
       reused = note.reused == true, attempt = tonumber(note.attempt) }
   end
-  entry.head = record.request and record.request:copy() or nil
-  entry.request_fields = fields_of(record.request, self.secrets)
+  entry.head = head or record.request and record.request:copy() or nil
+  entry.request_fields = fields_of(entry.head, self.secrets)
   entry.response_fields = fields_of(record.response, self.secrets)
   if bodies and self._bodies > 0 then
     entry.bodies = { request = bodies.request and bodies.request:sub(1, self._bodies), response = bodies.response

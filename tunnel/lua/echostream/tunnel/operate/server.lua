@@ -160,12 +160,9 @@ local function open_watchers(self, checked)
     for _, watcher in pairs(watchers) do
       watcher:record(record)
     end
-    if self.inspector then
-      self.inspector:record(record, record.bodies)
-    end
   end)
-  if self.inspector and self.inspector.bodies > 0 then
-    self.plugin:keep_bodies(self.inspector.bodies)
+  if self.inspector then
+    self.inspector:watch(self.plugin)
   end
   return true
 end
