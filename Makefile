@@ -172,6 +172,9 @@ fuzz: deps-build deps-fuzz  ## each fuzz target for SECONDS=600
 bench: all deps-bench  ## the figures the README quotes, beside their peers
 	@if [ -f bench/run.sh ]; then bash bench/run.sh; else .ci/env $(LUA) bench/run.lua; fi
 
+bench-tunnel: all deps-interop  ## the tunnel beside nginx, nginx as a proxy and HAProxy; ROWS='small bulk rate idle'
+	@.ci/env $(LUA) bench/tunnel.lua $(ROWS)
+
 bench-seed: all  ## the table that the design set out with: set-up, streaming, codec, backpressure, retry, clean-up
 	@bash bench/run.sh --seed-table
 
@@ -190,4 +193,4 @@ help:  ## this list
 
 FORCE:
 -include $(OBJ:.o=.d) $(TUNNEL_OBJ:.o=.d)
-.PHONY: bench-seed all core tunnel docs demo test asan valgrind lint sim interop goodput hostile campaign-calls campaign-slow campaign-overload campaign-cancel campaign-clock campaign-ledger campaign-chaos campaign-fleet campaign-kill campaign-rolling campaign-reload campaign-streams fuzz bench install-rock check-debian13 clean help FORCE
+.PHONY: bench-tunnel bench-seed all core tunnel docs demo test asan valgrind lint sim interop goodput hostile campaign-calls campaign-slow campaign-overload campaign-cancel campaign-clock campaign-ledger campaign-chaos campaign-fleet campaign-kill campaign-rolling campaign-reload campaign-streams fuzz bench install-rock check-debian13 clean help FORCE
