@@ -54,7 +54,8 @@ local function ask(word, name, argument, timeout)
     return nil, err
   end
   local text
-  text, err = point:run(("print(require('echostream.tunnel.cli.point').answer(%q, %q))"):format(name, core.codec.json.pack(argument or core.map {})), timeout)
+  local json_in = core.codec.json.pack(argument or core.map {})
+  text, err = point:run(("print(require('echostream.tunnel.cli.point').answer(%q, %q))"):format(name, json_in))
   point:close()
   if not text then
     return nil, err
