@@ -137,7 +137,7 @@ describe("the documents", function()
 
   it("have links that lead somewhere", function()
     for _, path in ipairs { "README.md", "docs/API.md", "docs/GUIDE.md", "docs/PERFORMANCE.md", "docs/PLUGINS.md", "docs/PROTOCOL.md",
-      "docs/QUALITY.md", "docs/RELIABILITY.md" } do
+      "docs/QUALITY.md", "docs/RELIABILITY.md", "docs/TUNNEL.md" } do
       for target in process.read(path):gmatch "%]%(([^)]+)%)" do
         local file, anchor = target:match "^([^#]*)#?(.*)$"
         if not target:find "^https?:" then
