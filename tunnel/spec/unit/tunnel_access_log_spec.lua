@@ -8,7 +8,7 @@ local head = { get = function(_, name) return ({ ["user-agent"] = "curl/8 \255",
 local function record(more)
   local r = { id = "r1", trace_id = "t1", at = 1700000000.125, received = 5, kind = "http", protocol = "h2", listener = "web", port = 443,
     peer_ip = "10.0.0.1", client_ip = "10.0.0.1", host = "example.org", method = "GET", path = "/a", query = "b=1", rule = "app", group = "g",
-    agent = "a1", status = 200, bytes_in = 0, bytes_out = 12, to_headers = 0.0012345, duration = 0.5, attempts = 1,
+    agent = "a1", status = 200, bytes_in = 0, bytes_out = 12, to_headers = 0.0012361, duration = 0.5, attempts = 1,
     backend = { backend = "web", connect_time = 0.002, reused = false, attempt = 1 }, request = head }
   for key, value in pairs(more or {}) do r[key] = value end
   return r
@@ -42,7 +42,7 @@ describe("the tunnel's access log", function()
     local line = core.codec.json.unpack(lines[1])
     assert.is_nil(lines[1]:find "\n")
     for key, value in pairs { time = "2023-11-14T22:13:20.125Z", id = "r1", trace_id = "t1", host = "example.org", method = "GET", path = "/a",
-      query = "b=1", rule = "app", group = "g", agent = "a1", status = 200, bytes_out = 12, ms = 500.0, headers_ms = 1.235, backend = "web",
+      query = "b=1", rule = "app", group = "g", agent = "a1", status = 200, bytes_out = 12, ms = 500.0, headers_ms = 1.236, backend = "web",
       connect_ms = 2.0, reused = false, attempts = 1, peer_ip = "10.0.0.1", protocol = "h2", port = 443, listener = "web" } do
       assert.equal(value, line[key], key)
     end

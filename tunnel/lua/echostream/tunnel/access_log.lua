@@ -37,6 +37,10 @@ local FIELDS <const> = {
   { "attempts" },
 }
 
+for _, field in ipairs(FIELDS) do
+  field[3] = (',"%s":'):format(field[1])
+end
+
 local last_second, last_text -- many lines have the same
 
 local function stamp(at)
@@ -47,19 +51,19 @@ local function stamp(at)
   return ("%s.%03dZ"):format(last_text, math.floor(at % 1 * 1000))
 end
 
--- Milliseconds with three digits after the point: 1.234
-local function milliseconds(seconds)
-  return seconds and math.floor(seconds * 1e6 + 0.5) / 1e3
-end
+local find, format = string.find, string.format
 
--- Bytes that are plain in JSON as they stand need no look at their characters.
-local function short(text, most)
-  if type(text) ~= "string" then
-    return text
-  elseif #text <= most and not text:find "[\128-\255]" then
-    return text
+-- A value as JSON. Most texts are plain and stand as they are.
+local function quoted(value, most)
+  if type(value) == "string" then
+    if #value <= most and not find(value, "[%c\"\\\127-\255]") then
+      return '"' .. value .. '"'
+    end
+    return core.codec.json.pack(text_of.utf8(value, most))
+  elseif math.type(value) == "integer" then
+    return value
   end
-  return text_of.utf8(text, most)
+  return core.codec.json.pack(value)
 end
 
 local function headers_of(self, head)
@@ -67,10 +71,17 @@ local function headers_of(self, head)
   for _, name in ipairs(self._headers) do
     local value = head:get(name)
     if value then
-      out[name], any = short(value, 256), true
+      out[name], any = text_of.utf8(value, 256), true
     end
   end
-  return any and out or nil
+  return any and core.codec.json.pack(out) or nil
+end
+
+-- What the agent said of the backend.
+local function note_of(note)
+  return format('%s%s,"reused":%s%s', note.backend and ',"backend":' .. quoted(tostring(note.backend), 256) or "",
+    note.connect_time and format(',"connect_ms":%.3f', note.connect_time * 1e3) or "", note.reused and "true" or "false",
+    note.attempt and ',"agent_attempt":' .. quoted(note.attempt, 64) or "")
 end
 
 --- The line of a record, without the end of line. Times are in milliseconds.
@@ -78,21 +89,27 @@ end
 ---@return string
 ---@private
 function M.line(self, record)
-  local out = core.map { time = stamp(record.at or 0), ms = milliseconds(record.duration), headers_ms = milliseconds(record.to_headers) }
-  for _, field in ipairs(FIELDS) do
+  local out, n = { format('{"time":"%s","ms":%.3f', stamp(record.at or 0), (record.duration or 0) * 1e3) }, 1
+  if record.to_headers then
+    out[2], n = format(',"headers_ms":%.3f', record.to_headers * 1e3), 2
+  end
+  for i = 1, #FIELDS do
+    local field = FIELDS[i]
     local value = record[field[1]]
     if value ~= nil then
-      out[field[1]] = short(value, field[2])
+      out[n + 1], out[n + 2], n = field[3], quoted(value, field[2]), n + 2
     end
   end
-  local note = record.backend
-  if type(note) == "table" then
-    out.backend, out.connect_ms, out.reused, out.agent_attempt = short(note.backend, 256), milliseconds(note.connect_time), note.reused, note.attempt
+  if type(record.backend) == "table" then
+    n = n + 1
+    out[n] = note_of(record.backend)
   end
-  if self._headers and record.request then
-    out.headers = headers_of(self, record.request)
+  local headers = self._headers and record.request and headers_of(self, record.request)
+  if headers then
+    out[n + 1], out[n + 2], n = ',"headers":', headers, n + 2
   end
-  return core.codec.json.pack(out)
+  out[n + 1] = "}"
+  return table.concat(out, "", 1, n + 1)
 end
 
 ---@class echostream.tunnel.access_log

@@ -70,7 +70,7 @@ function Inspector:record(record, bodies, head)
   if not ok then
     return log.write("error", "tunnel.inspector: " .. tostring(entry))
   elseif next(self._watchers) then
-    local line = "data: " .. json(entries.summary(entry)) .. "\n\n"
+    local line = "data: " .. json(entries.summary(self._ring:get(entry.number))) .. "\n\n"
     for writer in pairs(self._watchers) do
       if not writer.send(line) then
         self._watchers[writer] = nil

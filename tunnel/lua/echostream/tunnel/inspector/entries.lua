@@ -56,14 +56,31 @@ local Ring = {}
 Ring.__index = Ring
 Ring.__name = "echostream.tunnel.inspector.ring"
 
---- Keeps a record; the oldest goes when there are too many.
+--- Keeps a record; the oldest goes when there are too many. What the page shows of it is made when somebody looks.
 ---@param record table
 ---@param bodies? { request?: string, response?: string, request_whole?: boolean }
 ---@param head? echostream.tunnel.head  nobody else's
 ---@return table entry
 ---@package
 function Ring:add(record, bodies, head)
-  local entry = { number = self._last + 1 }
+  local entry = { number = self._last + 1, head = head or record.request and record.request:copy() or nil, _record = record }
+  if bodies and self._bodies > 0 then
+    entry.bodies = { request = bodies.request and bodies.request:sub(1, self._bodies), response = bodies.response
+      and bodies.response:sub(1, self._bodies), request_whole = bodies.request_whole == true and #(bodies.request or "") <= self._bodies }
+  end
+  self._last = entry.number
+  self._by[entry.number] = entry
+  self._by[entry.number - self._keep] = nil
+  return entry
+end
+
+-- Makes what is shown of an entry, once.
+local function fill(self, entry)
+  local record = entry._record
+  if not record then
+    return entry
+  end
+  entry._record = nil
   for name, most in pairs(SUMMARY) do
     local value = record[name]
     if value ~= nil then
@@ -78,16 +95,8 @@ function Ring:add(record, bodies, head)
     entry.backend = { backend = note.backend and text_of.utf8(note.backend, 256), connect_time = tonumber(note.connect_time),
       reused = note.reused == true, attempt = tonumber(note.attempt) }
   end
-  entry.head = head or record.request and record.request:copy() or nil
   entry.request_fields = fields_of(entry.head, self.secrets)
   entry.response_fields = fields_of(record.response, self.secrets)
-  if bodies and self._bodies > 0 then
-    entry.bodies = { request = bodies.request and bodies.request:sub(1, self._bodies), response = bodies.response
-      and bodies.response:sub(1, self._bodies), request_whole = bodies.request_whole == true and #(bodies.request or "") <= self._bodies }
-  end
-  self._last = entry.number
-  self._by[entry.number] = entry
-  self._by[entry.number - self._keep] = nil
   return entry
 end
 
@@ -96,7 +105,8 @@ end
 ---@return table?
 ---@package
 function Ring:get(number)
-  return number and self._by[number] or nil
+  local entry = number and self._by[number]
+  return entry and fill(self, entry) or nil
 end
 
 --- All that are kept, the newest first.
@@ -106,7 +116,7 @@ function Ring:each()
   local number = self._last + 1
   return function()
     number = number - 1
-    return self._by[number]
+    return self:get(number)
   end
 end
 
