@@ -74,10 +74,10 @@ end
 
 -- Certificates and files --------------------------------------------------------------------------------------
 
-process.run(([[mkdir -p %s/www %s/run %s/state && chmod 700 %s/run && printf 'hello, tunnel\n' >%s/www/small
+process.run((([[mkdir -p %s/www %s/run %s/state && chmod 700 %s/run && printf 'hello, tunnel\n' >%s/www/small
   openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=localhost -addext subjectAltName=DNS:localhost \
     -keyout %s/key.pem -out %s/cert.pem 2>/dev/null; cat %s/cert.pem %s/key.pem >%s/both.pem]])
-  :gsub("%%s", dir))
+  :gsub("%%s", dir)))
 process.run(("head -c %dM /dev/zero | openssl enc -aes-128-ctr -K 00 -iv 00 2>/dev/null >%s/www/big"):format(knobs.MIB, dir), { seconds = 120 })
 
 local nginx_conf = [[

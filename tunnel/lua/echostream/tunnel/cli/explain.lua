@@ -125,7 +125,7 @@ local function print_report(given, report)
   if given.json then
     require("echostream.cli.connection").print_json(report)
   else
-    io.stdout:write((require("echostream.pretty").safe(report.text)))
+    io.stdout:write((require("echostream.pretty").safe(report.text, true)))
   end
   return report.rule and not report.refused and cli.OK or cli.FAILED
 end
