@@ -115,6 +115,37 @@ describe_example({ "plugin_access_log.lua" }, function()
   end)
 end)
 
+describe_example({ "tunnel_server.lua", "tunnel_agent.lua" }, function()
+  it("pass requests to a backend by rules that are functions, and close for maintenance", function()
+    if process.run("command -v curl && command -v python3").code ~= 0 then pending "curl and python3 are wanted" end
+    local dir, env = process.directory(), { TUNNEL_TOKEN = "a secret of the spec" }
+    finally(function() process.remove(dir) end)
+    process.write(dir .. "/page", "from inside\n")
+    local backend = process.start(([[python3 -u -c 'import http.server as h, functools as f
+s = h.ThreadingHTTPServer(("127.0.0.1", 0), f.partial(h.SimpleHTTPRequestHandler, directory="%s")); print("at", s.server_port, flush=True)
+s.serve_forever()']]):format(dir), { seconds = 60, env = { LD_PRELOAD = "" } })
+    local port = backend:expect "^at (%d+)"
+    local server = process.start(example("tunnel_server.lua", "127.0.0.1:0 127.0.0.1:0"), { seconds = 60, env = env })
+    local address, pin, web = server:expect "^listening on (%S+)", server:expect "^pin (%S+)", server:expect "^visitors on (%S+)"
+    local agent = process.start(example("tunnel_agent.lua", ("%s %s http://127.0.0.1:%s"):format(address, pin, port)), { seconds = 60, env = env })
+    agent:expect "^registered, serving"
+    local function get(path, more) return process.run(("curl -s --max-time 30 %s http://%s/%s"):format(more or "", web, path)).out end
+    assert.equal("from inside\n", get "page")
+    server:expect "GET .*/page %-> 200 by example%-web in [%d.]+ ms"
+    assert.equal("503", get("page", "-o /dev/null -w '%{http_code}' -H 'x-canary: 1'")) -- that group has no agent
+    local switch = ("%s %s "):format(address, pin)
+    assert.equal("visitors find it closed\n", process.run(example("tunnel_agent.lua", switch .. "close")).out)
+    assert.equal("back in a minute\n", get "page")
+    assert.equal("visitors find it open\n", process.run(example("tunnel_agent.lua", switch .. "open")).out)
+    assert.equal("from inside\n", get "page")
+    local code, rest = agent:stop()
+    assert.equal(0, code)
+    assert.matches("2 requests were served", rest)
+    assert.equal(0, (server:stop()))
+    backend:stop()
+  end)
+end)
+
 describe_example({ "sim_loss.lua" }, function()
   it("shows that loss costs time and nothing else", function()
     local result = process.run(example "sim_loss.lua", { seconds = 60 })

@@ -54,6 +54,9 @@ function Config:explain(raised, base, at)
   local message = tostring(errors.is_error(raised) and raised.message or raised)
   message = message:gsub("^[^%s:]+%.lua:%d+: ", "")
   local where, name, text = split(message)
+  if where and where == base and not name then -- "tunnel.server: agents[1]: token wants …"
+    where, name, text = split(text)
+  end
   local path = at or ""
   if where then
     local inner = base and where:sub(1, #base) == base and where:sub(#base + 1):gsub("^%.", "") or nil

@@ -34,6 +34,9 @@ local function judge(file)
   end
   local plugin, why = pcall(require("echostream.tunnel.agent").new, parts.without(rest, { servers = true, client = true }))
   if not plugin then
+    if rest.backend then -- it is the service "default"
+      why = tostring(why):gsub("tunnel%.agent%.services%.default", "tunnel.agent.backend")
+    end
     return nil, errors.new("invalid_argument", file:explain(why, "tunnel.agent"))
   end
   local client
@@ -122,7 +125,7 @@ function Operated:reload()
   if not parts.same(rest.services, self._file.values.services) or not parts.same(rest.backend, self._file.values.backend) then
     local ok, why = self.running.agent:set_services(rest.services or rest.backend and { default = rest.backend } or {})
     if not ok then
-      return nil, errors.new("invalid_argument", file:explain(why, "services", "services"))
+      return nil, errors.new("invalid_argument", file:explain(why, "services", rest.services and "services" or "backend"))
     end
   end
   local restart = parts.changed(self._file.values, file.values, LIVE)
