@@ -39,6 +39,17 @@ local function rules_problem(file, err)
     or file:place "rules" .. err.message)
 end
 
+---@class echostream.tunnel.operated_server
+---@field role "server"
+---@field server echostream.server
+---@field plugin echostream.tunnel.server
+---@field access_log? echostream.tunnel.access_log
+---@field metrics? echostream.metrics.endpoint
+---@field inspector? echostream.tunnel.inspector
+local Operated = { role = "server" }
+Operated.__index = Operated
+Operated.__name = "echostream.tunnel.operated_server"
+
 -- Checks everything and makes what makes no sockets: the options of both, checked, the server and the plugin; or nil and an error.
 local function judge(file)
   local mine = {}
@@ -57,7 +68,7 @@ local function judge(file)
     end
   end
   local plugin
-  ok, plugin = pcall(require("echostream.tunnel.server").new, rest)
+  ok, plugin = pcall(require("echostream.tunnel." .. Operated.role).new, rest)
   if not ok then
     return nil, said(file, plugin, "tunnel.server")
   end
@@ -89,17 +100,6 @@ function M.check(path)
   end
   return file
 end
-
----@class echostream.tunnel.operated_server
----@field role "server"
----@field server echostream.server
----@field plugin echostream.tunnel.server
----@field access_log? echostream.tunnel.access_log
----@field metrics? echostream.metrics.endpoint
----@field inspector? echostream.tunnel.inspector
-local Operated = { role = "server" }
-Operated.__index = Operated
-Operated.__name = "echostream.tunnel.operated_server"
 
 -- What the metrics show of now: by group.
 local function figures(plugin)
