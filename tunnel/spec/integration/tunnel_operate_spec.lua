@@ -47,8 +47,8 @@ describe("a tunnel from its files", function()
   -- A server, and where it is: agents, pin, web, metrics, inspector.
   local function serve(rules)
     server_file(rules or RULES:format "hello")
-    local at, one = {}, nil
-    one, at.agents = start("server server.lua", "^agents (%S+)")
+    local one, address = start("server server.lua", "^agents (%S+)")
+    local at = { agents = address }
     at.pin = one:expect "^pin (%S+)"
     at.web = one:expect "^visitors (%S+) %(web%)$"
     at.metrics = one:expect "^metrics (%S+)"
@@ -89,8 +89,8 @@ describe("a tunnel from its files", function()
 
     local seen = core.codec.json.unpack(curl(at.inspector .. "api/exchanges").out)
     assert.equal("hello", seen.exchanges[#seen.exchanges].rule)
-    local again = core.codec.json.unpack(curl(("-X POST -d '{}' -H 'content-type: application/json' -H 'x-echostream-inspector: 1' %sapi/exchanges/1/replay")
-      :format(at.inspector)).out)
+    local ask = "-X POST -d '{}' -H 'content-type: application/json' -H 'x-echostream-inspector: 1' %sapi/exchanges/1/replay"
+    local again = core.codec.json.unpack(curl(ask:format(at.inspector)).out)
     assert.same({ 200, "hello\n" }, { again.status, again.response_body.text })
 
     local status = core.codec.json.unpack(run("status tunnel-server --json").out)
@@ -147,7 +147,7 @@ describe("a tunnel from its files", function()
 
     assert.matches("nothing new", run("drain " .. name .. " --agent agent-7").out)
     assert.matches("draining", run("status " .. name).out)
-    assert.equal(1, run("drain " .. name .. " --agent nobody").code)
+    assert.equal(1, run("drain " .. name .. " --agent nobody").code) -- operate.server's :drain_agent
 
     assert.equal(0, run("drain tunnel-agent").code)
     assert.equal(0, (agent:wait()))

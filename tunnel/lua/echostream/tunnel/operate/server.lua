@@ -303,9 +303,10 @@ function Operated:explain(asked)
   return copy(explain.report(self.plugin.rules, request, { groups = self.plugin.groups, limits = self.plugin.limits }))
 end
 
---- One agent gets nothing new.
+--- One agent gets nothing new: `echostream tunnel drain --agent`.
 ---@param id string  its client id
 ---@return table|nil done, echostream.error? err
+---@package
 function Operated:drain_agent(id)
   local ok, err = self.plugin:drain_agent(tostring(id))
   if not ok then
