@@ -595,12 +595,16 @@ void channel_cancelled(struct es_channel *c, uint64_t code)
     given_up(c, code);
 }
 
-/* Nothing more of ours is wanted; what the peer sends goes on to its end. */
+/* Nothing more of ours is wanted; what the peer sends goes on to its end. A caller that has sent everything
+ * and does not want the answer has given up: its CANCEL may come later, or did not get through. */
 void channel_stopped(struct es_channel *c, uint64_t code)
 {
-    (void)code;
     if (c->send_over)
         return;
+    if (c->call && !c->ours && c->recv_over) {
+        given_up(c, code);
+        return;
+    }
     c->send_over = 1;
     (void)channel_tell_over(c);
 }

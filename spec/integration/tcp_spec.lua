@@ -260,4 +260,48 @@ net.only("quic", function(env)
     assert.are.same({ "quic", "native" }, { changes[2][1], changes[2][2] })
     assert.is_not_nil(env.logged "QUIC answers again")
   end)
+
+  env.it("comes back over TCP when the server was started anew and UDP is still swallowed", function()
+    local server = door_server(env)
+    local address, port = server.address, tonumber(server.address:match ":(%d+)$")
+    local gate <close> = setmetatable({ gate = udp_gate.new(address) }, { __close = function(self)
+      self.gate:close()
+    end })
+    local client = env.client(server, {
+      reconnect = { cap = 0.2 },
+      transport = { carrier = "auto", fallback_after = 0.2, retry_quic = 1000, tcp_port = port },
+    })
+    assert(client:connect(gate.gate.address))
+    local since = client.fallback.since
+    server:stop { grace = 0 }
+    wait_until(function()
+      return client.state == "reconnecting"
+    end, "the loss")
+    door_server(env, { bind = address })
+    assert.are.equal("tcp", client:with({ timeout = PATIENCE }):request "door")
+    assert.are.equal(since, client.fallback.since)
+    assert.are.equal(1, client.reconnects)
+  end)
+
+  env.it("ends in good order: what is under way is answered", function()
+    local server = door_server(env)
+    server:add_rpc("slow", function()
+      echo.sleep(0.2)
+      return "done"
+    end)
+    local client = env.connect(server, { transport = "tcp" })
+    local slow = echo.spawn(function()
+      return client:request "slow"
+    end)
+    wait_until(function()
+      return server:stats().calls_in_running == 1
+    end, "the call")
+    assert(server:stop { grace = PATIENCE })
+    assert.are.equal("done", (slow:wait()))
+    wait_until(function()
+      return not client.session
+    end, "the end of the session")
+    local _, err = client:request "door"
+    assert.are.equal("connection_closed", err.code)
+  end)
 end)
