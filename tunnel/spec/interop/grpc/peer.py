@@ -37,16 +37,11 @@ def fail(context, status):
     context.set_details(status["message"])
 
 
-def watch(context):
-    """Counts calls that end before their handler does."""
-    box = {"done": False}
-
-    def over():
-        if not box["done"]:
-            state["cancelled"] += 1
-
-    context.add_callback(over)
-    return box
+def hold(context):
+    """Until the call is cancelled, which is counted."""
+    while context.is_active():
+        time.sleep(0.01)
+    state["cancelled"] += 1
 
 
 def unary_call(request, context):
@@ -59,10 +54,13 @@ def unary_call(request, context):
 
 
 def streaming_input(requests, context):
-    box = watch(context)
+    n = 0
     state["begun"] += 1
-    n = sum(decode(m)[1] for m in requests)
-    box["done"] = True
+    for m in requests:
+        wish, payload = decode(m)
+        n += payload
+        if wish.get("hold"):
+            hold(context)
     echo(context)
     return str(n).encode()
 
@@ -74,7 +72,6 @@ def streaming_output(request, context):
 
 
 def full_duplex(requests, context):
-    box = watch(context)
     echo(context)
     for m in requests:
         wish, _ = decode(m)
@@ -83,7 +80,8 @@ def full_duplex(requests, context):
             break
         for size in wish.get("sizes", []):
             yield b"r" * size
-    box["done"] = True
+        if wish.get("hold"):
+            hold(context)
 
 
 def serve(gzip):
@@ -135,6 +133,7 @@ class Cases:
         end = time.monotonic() + 30
         while self.stat(name) <= before:
             assert time.monotonic() < end, "the server did not see it"
+            time.sleep(0.02)
 
     def case_empty_unary(self):
         assert self.unary("EmptyCall", b"")[0] == b""
@@ -219,7 +218,7 @@ class Cases:
         begun, before, hold = self.stat("begun"), self.stat("cancelled"), threading.Event()
 
         def requests():
-            yield encode({}, 10)
+            yield encode({"hold": True}, 10)
             hold.wait(60)
 
         call = self.channel.stream_unary("/echo.Test/StreamingInput").future(requests())
@@ -233,7 +232,7 @@ class Cases:
         before, hold = self.stat("cancelled"), threading.Event()
 
         def requests():
-            yield encode({"sizes": [31415]}, 27182)
+            yield encode({"sizes": [31415], "hold": True}, 27182)
             hold.wait(60)
 
         call = self.duplex(requests())
