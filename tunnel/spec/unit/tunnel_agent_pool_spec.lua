@@ -90,6 +90,13 @@ describe("a pool of connections", function()
     echo.sleep(2.5)
     assert.equal("timeout", a.about.code)
     assert.equal("no", a.about.processed)
+    local full, dials = new { max_connections = 1 }
+    ask(full)
+    dials.dials[1]:open "http/1.1"
+    local late = ask(full, { timeout = 2 })
+    echo.sleep(2.5)
+    assert.equal("resource_exhausted", late.about.code)
+    assert.matches("1 connections are busy, and none became free within 2 s", late.about.message)
     local b = ask(one)
     b.task:cancel()
     echo.sleep(0)

@@ -43,7 +43,7 @@ local M = {}
 ---@field headers_timeout? number  seconds without a byte in either direction until the response begins (default: 60)
 ---@field idle_timeout? number  the same from then on (default: 60)
 ---@field websocket_timeout? number  both of what is quiet by nature: WebSockets and other tunnels, TCP, gRPC, Server-Sent Events (default: 3600)
----@field max_connections? integer  to each backend (default: 1024)
+---@field max_connections? integer  to each backend; each WebSocket is one (default: 10,000)
 ---@field max_waiting? integer  requests for each backend that may wait for a connection (default: 1024)
 ---@field keepalive? integer  idle connections kept to each backend for long; more only for two seconds (default: 10)
 ---@field keepalive_timeout? number  seconds that they are kept (default: 90)
@@ -90,7 +90,7 @@ local service_schema = {
   headers_timeout = { type = "seconds", min = 0.001, default = 60 },
   idle_timeout = { type = "seconds", min = 0.001, default = 60 },
   websocket_timeout = { type = "seconds", min = 0.001, default = 3600 },
-  max_connections = { type = "integer", min = 1, default = 1024 },
+  max_connections = { type = "integer", min = 1, default = 10000 },
   max_waiting = { type = "integer", min = 0, default = 1024 },
   keepalive = { type = "integer", min = 0, default = 10 },
   keepalive_timeout = { type = "seconds", default = 90 },

@@ -292,7 +292,12 @@ local function wait(self, job, timeout)
   elseif ok then
     return nil, errors.new("unavailable", where(self) .. ": no connection")
   elseif err.code == "timeout" then
-    err = errors.new("timeout", ("%s: no connection within %g s"):format(where(self), timeout))
+    if self._dialing > 0 then
+      err = errors.new("timeout", ("%s: no connection within %g s"):format(where(self), timeout))
+    else -- the backend is well; there are too many requests for it
+      err = errors.new("resource_exhausted", ("%s: %d connections are busy, and none became free within %g s"):format(where(self), self._open,
+        timeout))
+    end
     err.processed = "no"
   end
   return nil, err
