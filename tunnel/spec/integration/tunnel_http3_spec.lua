@@ -70,13 +70,16 @@ net.each(function(env)
     end)
 
     env.it("that has no body is told so at once", function()
-      local first
-      local conn = pair(function(x)
+      local told, first = {}, nil
+      local conn = pair(function(x, head, _, fin)
+        told[head.path] = fin
         first = { x:try_take() }
         x:send_head(response(204), true)
       end)
       assert.equal(204, conn:fetch("GET", "/").status)
-      assert.same({ "end", true }, { shown(first[1]), first[2] })
+      assert.same({ nil, true }, first)
+      assert.equal(204, conn:fetch("POST", "/body", {}, "text").status)
+      assert.same({ ["/"] = true, ["/body"] = false }, told)
     end)
 
     env.it("may send as much as it likes, as fast as it is taken", function()

@@ -44,10 +44,19 @@ local function taken(self, piece, err)
   return last_parts(self._request), true
 end
 
+-- What `is_bare` saw of the body.
+local function seen(self)
+  local message, over = self._seen, self._seen_over
+  self._seen = nil
+  return message, over
+end
+
 --- Waits for more of the request, as parts.
 ---@return string? message, boolean|echostream.error over_or_err
 function Exchange:take()
-  if self._gone or self._all_taken then
+  if self._seen then
+    return seen(self)
+  elseif self._gone or self._all_taken then
     return gone(self)
   end
   return taken(self, self._request:read())
@@ -57,7 +66,9 @@ end
 ---@return string? message  nil: nothing now
 ---@return boolean over
 function Exchange:try_take()
-  if self._gone or self._all_taken then
+  if self._seen then
+    return seen(self)
+  elseif self._gone or self._all_taken then
     return nil, self._all_taken
   end
   local piece, err = self._request:read(0)
@@ -259,13 +270,26 @@ local function head_of(request)
   return head
 end
 
----@alias echostream.tunnel.serve fun(exchange: echostream.tunnel.http3_exchange, head: echostream.tunnel.head, info: echostream.tunnel.request_info)
+-- Whether a request is known to have no body. One that waits for leave to send it has one, and is not asked for it yet.
+local function is_bare(self, head)
+  if self._request.headers:has "expect" or head.method == "CONNECT" then
+    return false
+  end
+  local message, over = self:try_take()
+  if over and message == core.part "end" then
+    return true
+  end
+  self._seen, self._seen_over = message, over
+  return false
+end
+
+---@alias echostream.tunnel.serve fun(exchange: table, head: echostream.tunnel.head, info: echostream.tunnel.request_info, fin: boolean)
 
 -- Runs `serve` in a task of its own, for the handler's is cancelled when the visitor goes; until it is over, or gave the exchange up.
 local function wait_for(self, serve, head, info)
-  local over = false
+  local over, fin = false, is_bare(self, head)
   task.spawn(function()
-    local ok, err = pcall(serve, self, head, info)
+    local ok, err = pcall(serve, self, head, info, fin)
     over = true
     self._wake(true)
     if not ok then
@@ -283,7 +307,7 @@ end
 
 --- A handler for `server:http` that makes an exchange of each request, and runs `serve` with it in a task; what `serve` leaves open is reset.
 ---@param serve echostream.tunnel.serve
----@param about { port: integer, listener: string?, local_address: string? }
+---@param about { port: integer?, listener: string?, local_address: string? }
 ---@return echostream.http.handler
 function M.handler(serve, about)
   return function(request, response)
@@ -308,7 +332,7 @@ end
 --- Serves all requests of a host that no route takes: bodies of any length, for as long as they like.
 ---@param host echostream.server  before `start`
 ---@param serve echostream.tunnel.serve
----@param about { port: integer, listener: string?, local_address: string? }
+---@param about { port: integer?, listener: string?, local_address: string? }
 function M.attach(host, serve, about)
   host:http(M.handler(serve, about), { max_body = math.maxinteger, timeout = 0, body_timeout = 0 })
 end

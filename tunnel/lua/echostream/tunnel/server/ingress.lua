@@ -27,7 +27,7 @@ function M.new(opts, with)
   local self = setmetatable({
     rules = with.rules, groups = with.groups, limits = with.limits, draining = false, retries = opts.retries,
     _options = opts, _done = with.done, _listen = listeners.check("tunnel.server", opts.listen), _open = {},
-    _forwarded = with.forwarded,
+    _forwarded = with.forwarded, _alt_svc = type(opts.http3) == "table" and opts.http3.alt_svc or nil,
     watch = watch.new(function(run, now)
       run.check(run, now)
     end),
@@ -141,6 +141,9 @@ local function pass_on(self, exchange, fin, request, decision, slot, record)
     on_response = function(response, info)
       if decision.response then
         decision.response(request, response)
+      end
+      if self._alt_svc and record.protocol ~= "h3" then
+        response:set("alt-svc", self._alt_svc)
       end
       if info.cookie then
         response:add("set-cookie", info.cookie)

@@ -6,6 +6,7 @@ local core = require "echostream.core"
 local errors = require "echostream.errors"
 local forwarded = require "echostream.tunnel.forwarded"
 local groups = require "echostream.tunnel.groups"
+local http3 = require "echostream.tunnel.server.http3"
 local ingress = require "echostream.tunnel.server.ingress"
 local limits = require "echostream.tunnel.limits"
 local log = require "echostream.log"
@@ -21,6 +22,9 @@ local M = {}
 ---@class echostream.tunnel.options.server
 ---@field agents echostream.tunnel.options.agent_entry[]  who may register
 ---@field listen? echostream.tunnel.options.listen[]      where visitors come
+---@field http3? boolean|{ name: string?, alt_svc: string? }  the host's own port takes visitors of HTTP/3, too: `name` of the listener, in rules
+--- and logs ("h3"); `alt_svc`: the field Alt-Svc of the answers to others, such as `h3=":443"; ma=86400`. WebSockets want the host's option
+--- `http = { connect = true }` (default: false)
 ---@field rules? table[]|string      the list of rules, or the path of a file with them (default: none, so that everything is 404)
 ---@field shadow? table[]            a second list, which is only compared
 ---@field groups? table              options of groups: how members are chosen
@@ -48,6 +52,7 @@ local seconds_of = {
 local schema = {
   agents = { type = "table", required = true },
   listen = { type = "table" },
+  http3 = { type = { "boolean", "table" }, fields = { name = { type = "string", default = "h3" }, alt_svc = { type = "string" } } },
   rules = { type = { "table", "string" } },
   shadow = { type = "table" },
   groups = { type = "table" },
@@ -173,8 +178,20 @@ end
 
 -- The plugin ---------------------------------------------------------------------------------------------------
 
+-- Visitors of HTTP/3 come to the host's port.
+local function take_http3(self, host, opts)
+  local listener = { name = opts.name or "h3", port = nil }
+  http3.attach(host, function(exchange, head, _, fin)
+    listener.port = listener.port or tonumber(host.address:match ":(%d+)$")
+    self._ingress:serve(listener, exchange, head, fin)
+  end, {})
+end
+
 function Server:install(host)
   self._control:install(host)
+  if self._options.http3 then
+    take_http3(self, host, self._options.http3 == true and {} or self._options.http3)
+  end
   host:on_start(function() return self:_open() end)
   host:on_stopping(function(_, grace) self:drain { grace = grace } end)
   host:on_stop(function() self:_close() end)
