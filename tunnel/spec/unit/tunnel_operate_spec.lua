@@ -42,3 +42,13 @@ describe("the file of an agent", function()
     assert.equal("http://127.0.0.1:1", file.values.backend)
   end)
 end)
+
+describe("require \"echostream.tunnel\"", function()
+  it("gives its parts when they are asked for", function()
+    local tunnel = require "echostream.tunnel"
+    for _, name in ipairs { "rules", "groups", "limits", "errors", "forwarded", "ids", "priority", "config", "access_log", "metrics", "inspector" } do
+      assert.equal(require("echostream.tunnel." .. name), tunnel[name])
+    end
+    assert.is_nil(tunnel.nothing)
+  end)
+end)

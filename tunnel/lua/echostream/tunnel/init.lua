@@ -35,4 +35,18 @@ function M.run_agent(options)
   return running
 end
 
-return M
+-- Parts that are of use by themselves, loaded when they are asked for.
+local parts = {
+  rules = true, groups = true, limits = true, errors = true, forwarded = true, ids = true, priority = true, config = true,
+  access_log = true, metrics = true, inspector = true,
+}
+
+return setmetatable(M, {
+  __index = function(t, name)
+    if parts[name] then
+      local part = require("echostream.tunnel." .. name)
+      rawset(t, name, part)
+      return part
+    end
+  end,
+})

@@ -68,7 +68,7 @@ local function judge(file)
     end
   end
   local plugin
-  ok, plugin = pcall(require("echostream.tunnel." .. Operated.role).new, rest)
+  ok, plugin = pcall(require("echostream.tunnel.server").new, rest)
   if not ok then
     return nil, said(file, plugin, "tunnel.server")
   end

@@ -57,7 +57,7 @@ M.split_info = split_info
 ---@return table
 function M.record(listener, info)
   return {
-    at = os.time(), received = loop.now(), listener = listener.name, port = listener.port, protocol = info.protocol, sni = info.sni,
+    at = loop.current().core:wall(), received = loop.now(), listener = listener.name, port = listener.port, protocol = info.protocol, sni = info.sni,
     peer_ip = info.peer_ip, bytes_in = 0, bytes_out = 0, attempts = 0,
   }
 end
@@ -226,6 +226,15 @@ function Ingress:leave(thing, record)
   end
 end
 
+-- What looks at exchanges harms none.
+local function tapped(self, exchange, head, record, fin)
+  local ok, other = pcall(self.tap, exchange, head, record, fin)
+  if not ok then
+    M.report(other)
+  end
+  return ok and other or exchange
+end
+
 --- Serves one exchange, until it is over. In a task of its own.
 ---@param listener { name: string, port: integer }
 ---@param exchange table   tunnel/DESIGN.md
@@ -234,6 +243,9 @@ end
 function Ingress:serve(listener, exchange, head, fin)
   local info = split_info(exchange:info())
   local record, kept = M.record(listener, info), {}
+  if self.tap then
+    exchange = tapped(self, exchange, head, record, fin)
+  end
   self:enter(exchange, record)
   local ok, err = xpcall(handle, traced, self, exchange, head, fin, info, record, kept)
   if not ok then
@@ -263,7 +275,8 @@ local function on_refused(self, listener, peer, status, why)
   self._malformed = self._malformed + 1
   local ip = peer and (peer:match "^%[(.*)%]:%d+$" or peer:match "^(.*):%d+$") or peer
   self._done {
-    at = os.time(), received = loop.now(), listener = listener.name, port = listener.port, peer_ip = ip, status = status, cause = "malformed",
+    at = loop.current().core:wall(), received = loop.now(), listener = listener.name, port = listener.port, peer_ip = ip,
+    status = status, cause = "malformed",
     reason = why, bytes_in = 0, bytes_out = 0, attempts = 0, duration = 0, to_headers = 0,
   }
 end

@@ -242,6 +242,24 @@ function Server:on(what, fn)
   return self
 end
 
+--- Lets `fn(exchange, head, record, fin)` look at every exchange when it comes, before any rule: it may copy the head, which rules rewrite
+--- later, and give another exchange that passes everything on. It must not wait.
+---@param fn? fun(exchange: table, head: echostream.tunnel.head, record: table, fin: boolean): table?  nil: no longer
+---@return self
+function Server:tap(fn)
+  self._ingress.tap = fn
+  return self
+end
+
+--- Serves an exchange that did not come by a listener: through rules, limits, a group and an agent. Waits until it is over.
+---@param listener { name: string, port: integer }  what rules and logs see
+---@param exchange table  as forward sees it (tunnel/DESIGN.md)
+---@param head echostream.tunnel.head
+---@param fin boolean  there is no body
+function Server:serve(listener, exchange, head, fin)
+  self._ingress:serve(listener, exchange, head, fin)
+end
+
 --- The agents: plain tables, sorted by id.
 ---@return table[]
 function Server:agents()
