@@ -36,7 +36,7 @@ net.only("quic", function(env)
   end
 
   describe("a tunnel before a real backend", function()
-    env.it("serves curl: files, chunked uploads, 100-continue, hints, trailers", before("node", function(w, _, url)
+    env.it("serves curl: files, chunked uploads, 100-continue, hints, trailers", before("node", function(_, _, url)
       assert.equal("hello", curl(url .. "/hello"))
       assert.equal("100000 200", curl("-w", " %{http_code}", "-d", ("x"):rep(100000), url .. "/count"))
       assert.equal("3000", curl("-H", "Transfer-Encoding: chunked", "-d", ("y"):rep(3000), url .. "/count"))
