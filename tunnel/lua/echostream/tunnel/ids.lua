@@ -4,10 +4,26 @@ local core = require "echostream.core"
 
 local M = {}
 
+-- Chance comes from the kernel in pieces that are enough for some hundred names: each is used once.
+local POOL <const> = 4096
+local pool, at = "", 1
+
+-- 8 bytes of it, as a number.
+local function chance()
+  if at + 7 > #pool then
+    pool, at = core.random(POOL), 1
+  end
+  local number
+  number, at = ("i8"):unpack(pool, at)
+  return number
+end
+
+-- 8 or 16 bytes as hexadecimal digits.
 local function hex(n)
-  return (core.random(n):gsub(".", function(c)
-    return ("%02x"):format(c:byte())
-  end))
+  if n == 8 then
+    return ("%016x"):format(chance())
+  end
+  return ("%016x%016x"):format(chance(), chance())
 end
 
 --- The trace that the field `traceparent` continues.

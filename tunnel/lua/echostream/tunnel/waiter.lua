@@ -13,7 +13,11 @@ Waiter.__name = "echostream.tunnel.waiter"
 --- Makes one.
 ---@return echostream.tunnel.waiter
 function M.new()
-  local self = setmetatable({ _woken = false, _resume = nil, _start = nil }, Waiter)
+  return setmetatable({ _woken = false, _resume = nil, _start = nil }, Waiter)
+end
+
+-- Most never wait: what is needed for it is made by the first that does.
+local function prepare(self)
   local function undo()
     self._resume = nil
   end
@@ -21,7 +25,7 @@ function M.new()
     self._resume = resume
     return undo
   end
-  return self
+  return self._start
 end
 
 --- Ends the wait, or the next one. From anywhere; never waits.
@@ -43,7 +47,7 @@ function Waiter:wait(timeout)
     self._woken = false
     return true
   end
-  return task.await(self._start, timeout)
+  return task.await(self._start or prepare(self), timeout)
 end
 
 return M

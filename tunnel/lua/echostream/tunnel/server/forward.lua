@@ -15,7 +15,8 @@ local CANCEL <const>, TIMEOUT <const>, INTERNAL <const> = 1, 5, 6 -- enum et_res
 -- RFC 9110 9.2.2.
 local idempotent = { GET = true, HEAD = true, OPTIONS = true, TRACE = true, PUT = true, DELETE = true }
 
----@class echostream.tunnel.job  what is to be forwarded
+---@class echostream.tunnel.job  what is to be forwarded; it belongs to `run` from then on, which keeps its own in it: answered, aborted, timed_out,
+--- refused, is_tunnel, more_sent, upload_over, down_over, last, check, member, info, stream, first, note_bytes
 ---@field exchange table                        see tunnel/DESIGN.md
 ---@field head echostream.tunnel.head           as it goes to the agent
 ---@field fin boolean                           there is no body
@@ -399,14 +400,8 @@ end
 ---@param job echostream.tunnel.job
 ---@return echostream.error? err  the visitor has been told nothing yet: answer with this
 function M.run(job)
-  local run = {
-    exchange = job.exchange, head = job.head, fin = job.fin, request = job.request, record = job.record, timeouts = job.timeouts,
-    watch = job.watch, urgency = job.urgency, max_body = job.max_body, on_response = job.on_response, slot = job.slot,
-    member = nil, info = nil, stream = nil, first = nil, note_bytes = nil,
-    check = check, answered = false, aborted = nil, timed_out = false, refused = nil, is_tunnel = false, more_sent = false,
-    upload_over = job.fin, down_over = false, last = job.watch.now,
-  }
-  local record = run.record
+  local run, record = job, job.record -- one table for each exchange is enough
+  run.check, run.upload_over, run.last = check, job.fin, job.watch.now
   run.exchange:on_abort(function(why, text)
     run.aborted = why or "cancel"
     note(run, "visitor", text or why)

@@ -59,6 +59,9 @@ function M.record(listener, info)
   return {
     at = loop.current().core:wall(), received = loop.now(), listener = listener.name, port = listener.port, protocol = info.protocol, sni = info.sni,
     peer_ip = info.peer_ip, bytes_in = 0, bytes_out = 0, attempts = 0,
+    -- What comes later, named so that the table has its size at once.
+    id = nil, trace_id = nil, kind = nil, client_ip = nil, host = nil, method = nil, path = nil, query = nil, user = nil, rule = nil, group = nil,
+    service = nil, agent = nil, status = nil, cause = nil, request = nil, response = nil, to_headers = nil, duration = nil, backend = nil,
   }
 end
 
@@ -136,8 +139,10 @@ local function pass_on(self, exchange, fin, request, decision, slot, record)
   return forward.run {
     exchange = exchange, head = head, fin = fin, request = request, record = record, groups = self.groups, group = decision.group,
     service = decision.service, timeouts = self:timeouts(decision), watch = self.watch, max_body = max_body, retries = self.retries,
-    slot = slot,
-    urgency = wanted and priority.parse(wanted) or nil,
+    slot = slot, urgency = wanted and priority.parse(wanted) or nil,
+    -- Named so that the table has its size at once.
+    answered = false, aborted = nil, timed_out = false, refused = nil, is_tunnel = false, more_sent = false, upload_over = fin, down_over = false,
+    last = 0, check = nil, member = nil, info = nil, stream = nil, first = nil, note_bytes = nil,
     on_response = function(response, info)
       if decision.response then
         decision.response(request, response)
