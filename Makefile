@@ -160,6 +160,9 @@ campaign-overload: all deps-test  ## three times as many calls as a server can s
 campaign-fleet: all  ## SEEDS=300 simulated runs of a fleet and a client that reconnects, while servers stop and start and networks go
 	@SEEDS=$(if $(filter command environment,$(origin SEEDS)),$(SEEDS),300) .ci/env $(LUA) spec/campaigns/fleet.lua
 
+campaign-tunnel-streams: all deps-test  ## MIB=1024 through a tunnel with flat memory, SOCKETS=1000 idle WebSockets, the time added to a first byte; MIB=10240 for 10 GB
+	@MIB=$(or $(MIB),1024) SOCKETS=$(or $(SOCKETS),1000) EVENTS=$(or $(EVENTS),200) .ci/env $(LUA) tunnel/spec/campaigns/streams.lua
+
 campaign-tunnel-restart: all deps-test  ## AGENTS=200 of a server that is killed: all back within 30 s, at most 20 handshakes in any 100 ms
 	@AGENTS=$(or $(AGENTS),200) DOWN=$(or $(DOWN),0.5) .ci/env $(LUA) tunnel/spec/campaigns/restart.lua
 
