@@ -241,15 +241,23 @@ static int listen_tcp(lua_State *L, struct es_lendpoint *le, const struct es_end
 int es_lendpoint_dial(struct es_lendpoint *le, int tcp, const struct es_connect_config *cc,
                       struct es_link **out, char *err, size_t n)
 {
+    struct es_connect_config from = *cc;
     struct es_tcp_config tc;
+    union es_addr local;
     int rc = 0;
     if (!tcp)
         return es_endpoint_connect(le->ep, cc, out, err, n);
+    es_endpoint_address(le->ep, &local); /* the port is UDP's affair */
+    if (local.sa.sa_family == AF_INET6)
+        local.in6.sin6_port = 0;
+    else
+        local.in4.sin_port = 0;
+    from.local = &local;
     if (!le->tcp) {
         es_tcp_config_default(&tc);
         rc = es_tcp_new(le->loop->poller, &tc, &le->tcp, err, n);
     }
-    return rc == 0 ? es_tcp_connect(le->tcp, cc, out, err, n) : rc;
+    return rc == 0 ? es_tcp_connect(le->tcp, &from, out, err, n) : rc;
 }
 
 static int core_endpoint(lua_State *L)

@@ -239,11 +239,17 @@ void es_tcp_stats_get(const struct es_tcp *t, struct es_tcp_stats *out)
 
 /* ---- dialling ---- */
 
-static int open_socket(const union es_addr *remote, char *err, size_t n, int *out)
+static int open_socket(const union es_addr *local, const union es_addr *remote, char *err, size_t n, int *out)
 {
     char to[64];
     int fd = socket(remote->sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, IPPROTO_TCP);
 
+    if (fd >= 0 && local != NULL && local->sa.sa_family == remote->sa.sa_family &&
+        bind(fd, &local->sa, es_addr_len(local)) != 0) {
+        snprintf(err, n, "bind %s (TCP): %s", es_addr_format(local, to, sizeof to), strerror(errno));
+        close(fd);
+        return ES_ERR_IO;
+    }
     if (fd < 0 || (connect(fd, &remote->sa, es_addr_len(remote)) != 0 && errno != EINPROGRESS)) {
         snprintf(err, n, "TCP connection to %s: %s", es_addr_format(remote, to, sizeof to), strerror(errno));
         if (fd >= 0) {
@@ -271,7 +277,7 @@ int es_tcp_connect(struct es_tcp *t, const struct es_connect_config *cc, struct 
         return ES_ERR_UNSUPPORTED;
     }
     es_poller_now(t->p);
-    rv = open_socket(cc->remote, err_text, n, &fd);
+    rv = open_socket(cc->local, cc->remote, err_text, n, &fd);
     if (rv != 0) {
         return rv;
     }

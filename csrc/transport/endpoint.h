@@ -86,9 +86,11 @@ struct es_endpoint_config {
 
 struct es_connect_config {
     const union es_addr *remote;
-    struct es_tls *tls; /* referenced */
-    struct es_app *app; /* exactly one ALPN is offered */
-    void *app_arg;      /* handed to app->attach */
+    const union es_addr *local; /* over TCP: where to come from, port 0: any; NULL: the kernel's choice. An
+                                   endpoint has its own */
+    struct es_tls *tls;         /* referenced */
+    struct es_app *app;         /* exactly one ALPN is offered */
+    void *app_arg;              /* handed to app->attach */
     /* A ticket that on_ticket was given for the same server, protocol and trust; borrowed, NULL: none. What
      * cannot be used is ignored. */
     const uint8_t *ticket;

@@ -22,6 +22,9 @@ local LAST, JITTER = 300, 0.2
 -- When UDP was blocked the last time, TCP follows soon.
 local HEAD_START = 0.3
 
+-- Seconds between attempts to reach one that is awaited.
+local PAUSE = 0.1
+
 -- Whoever answered has decided: another way leads to the same server.
 local final = { unauthenticated = true, permission_denied = true }
 
@@ -121,7 +124,13 @@ function M.dial(self, go, timeout)
   if not way then
     return go("quic", timeout)
   elseif way.carrier == "tcp" then
-    return go("tcp", timeout)
+    local ends = loop.now() + timeout
+    local ud, endpoint, peer
+    repeat -- with `wait_for_ready` a server that does not listen yet is waited for
+      ud, endpoint, peer = go("tcp", math.max(ends - loop.now(), 0.001))
+    until ud or not (self._transport.wait_for_ready and endpoint.code == "unavailable") or loop.now() + PAUSE > ends
+      or not task.sleep(PAUSE)
+    return ud, endpoint, peer
   end
   local after = math.min(self.fallback and HEAD_START or way.fallback_after, timeout / 2)
   local ud, endpoint, peer, carrier, why = race(go, function(late)

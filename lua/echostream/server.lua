@@ -321,7 +321,8 @@ end
 --- `calls_out`, `calls_out_running`, `calls_timed_out`, `calls_cancelled`; `events_in`, `events_out`, `events_unhandled`;
 --- `streams_in`, `streams_out`; `bad_frames`, `checksum_errors`, `compressed_in`, `compressed_out`, `compression_saved` (bytes).
 --- `endpoint` has the socket's, and what became of newcomers: `accepted`, `refused`, `half_open`, `retries`, `retrying`,
---- `tokens_accepted`, `tokens_rejected`, `version_negotiations`, `resets_sent`, `forgotten`. `dedupe`, with that option, has `entries`,
+--- `tokens_accepted`, `tokens_rejected`, `version_negotiations`, `resets_sent`, `forgotten`; with the option `tcp`, `endpoint.tcp` has
+--- `connections`, `accepted`, `refused`, `half_open`, `bytes_in`, `bytes_out` of TCP. `dedupe`, with that option, has `entries`,
 --- `bytes`, `recorded`, `replayed`, `joined`, `kept`, `abandoned`, `evicted`: see [deduplication](#deduplication).
 ---@return table
 function Server:stats()

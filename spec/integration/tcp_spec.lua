@@ -183,6 +183,21 @@ net.only("quic", function(env)
     end
   end)
 
+  env.it("waits for a server that does not listen yet, and comes from the address it is told to", function()
+    local first = door_server(env)
+    local address = first.address
+    first:stop { grace = 0 }
+    local client = env.client(first, { transport = { carrier = "tcp", wait_for_ready = true }, bind = "127.0.0.2:0" })
+    local connecting = echo.spawn(function()
+      return client:connect(address)
+    end)
+    echo.sleep(0.15)
+    local server = door_server(env, { bind = address })
+    assert.are.equal(client, connecting:wait())
+    assert.are.equal("tcp", client:request "door")
+    assert.are.equal("127.0.0.2", (server:sessions()[1].peer_addr:match "^(.*):"))
+  end)
+
   env.it("takes QUIC when it is there", function()
     local server = door_server(env)
     local client = env.connect(server, { transport = "auto" })

@@ -253,7 +253,9 @@
 ---@field held integer  bytes that are held for this connection now
 ---@field streams_bidi_left integer  two-way streams that may still be opened now
 ---@field streams_uni_left integer  one-way ones
----@field quic_version integer  1 or 2
+---@field quic_version integer  1 or 2; 0 over TCP
+---@field carrier "quic"|"tcp"  sessions: what they go over. Over TCP round trips are those of PINGs, packets are reads and writes, and what is lost, under way and allowed is what the kernel says
+---@field fallback? echostream.fallback  clients: why they go over TCP, with `transport = "auto"`; nil: they do not
 ---@field queued integer  sessions: bytes that wait to be sent, on all streams
 ---@field send_waits integer  sessions: times that a queue was full for a sender of streams or events
 ---@field send_waited number  sessions: seconds of that, together
