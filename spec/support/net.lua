@@ -131,12 +131,12 @@ local function make_env(kind, door)
     end
   end
 
-  local function run_quic(fn)
+  local function run_quic(fn, options)
     local outcome
     local task = echo.spawn(function()
       outcome = table.pack(pcall(body, fn, nil))
     end)
-    local ended, err = task:wait(M.LIMIT)
+    local ended, err = task:wait(options and options.limit or M.LIMIT)
     if not ended then
       error(("the spec did not end: %s"):format(tostring(err)), 0)
     elseif not outcome[1] then
@@ -163,7 +163,7 @@ local function make_env(kind, door)
     end)
   end
 
-  -- Declares one spec. `options`: of the simulation.
+  -- Declares one spec. `options`: of the simulation; over sockets, `limit` in seconds for what starts many processes.
   function env.it(name, fn, options)
     busted.it(name, function()
       env.logs, env.opened = {}, {}
