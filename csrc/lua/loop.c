@@ -286,6 +286,23 @@ static int loop_flush(lua_State *L)
     return finish_step(L, lp, run_ready(L, lp));
 }
 
+/* loop:run(fn, ...): a step whose news are what fn brings. */
+static int loop_run(lua_State *L)
+{
+    luaL_checktype(L, 2, LUA_TFUNCTION);
+    struct es_lloop *lp = enter(L);
+    es_poller_now(lp->poller);
+    es_poller_enter(lp->poller);
+    int rc = lua_pcall(L, lua_gettop(L) - 2, 0, 0);
+    es_poller_leave(lp->poller);
+    finish_step(L, lp, run_ready(L, lp));
+    lua_pop(L, 1);
+    if (rc != LUA_OK)
+        return lua_error(L);
+    lua_pushboolean(L, is_alive(lp));
+    return 1;
+}
+
 static int loop_next(lua_State *L)
 {
     struct es_lloop *lp = es_lua_check_loop(L, 1);
@@ -396,11 +413,12 @@ size_t es_lua_run_fired(lua_State *L, struct es_lloop *lp)
 
 void es_lua_open_loop(lua_State *L, int core)
 {
-    static const luaL_Reg methods[] = {
-        {"fd", loop_fd},       {"now", loop_now},     {"wall", loop_wall},
-        {"step", loop_step},   {"flush", loop_flush}, {"next", loop_next},
-        {"alive", loop_alive}, {"timer", loop_timer}, {"close", loop_close_method},
-        {"turn", loop_turn},   {NULL, NULL}};
+    static const luaL_Reg methods[] = {{"fd", loop_fd},       {"now", loop_now},
+                                       {"wall", loop_wall},   {"step", loop_step},
+                                       {"flush", loop_flush}, {"run", loop_run},
+                                       {"next", loop_next},   {"alive", loop_alive},
+                                       {"timer", loop_timer}, {"close", loop_close_method},
+                                       {"turn", loop_turn},   {NULL, NULL}};
     luaL_newmetatable(L, LOOP_MT);
     luaL_newlib(L, methods);
     es_lua_open_sim(L, core, lua_gettop(L));

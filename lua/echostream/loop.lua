@@ -53,7 +53,7 @@ end
 local uv            -- luv, loaded with the first real loop
 local real          -- the record of the real loop
 local core_loop     -- its core
-local core_step, core_alive -- methods of it, looked up once: they run at every wake-up
+local core_step, core_alive, core_run -- methods of it, looked up once: they run at every wake-up
 local current       -- the record that new objects belong to; nil: the real one
 local poll
 local signal_int, signal_term
@@ -85,11 +85,29 @@ local function settle(alive)
   end
 end
 
+local around -- nil, or a list of { before, after }: see M.around_steps
+
+local function call_around(which)
+  for _, functions in ipairs(around) do
+    local ok, problem = pcall(functions[which])
+    if not ok then
+      log.write("error", "what goes with the loop's steps failed: " .. tostring(problem))
+    end
+  end
+end
+
 -- One step of the core. Errors leave as they are: the callers decide who may see them.
 local function step(rec, budget)
+  local with = around and rec == real
   rec.stepping = true
+  if with then
+    call_around(1)
+  end
   local ok, n = pcall(rec.core.step, rec.core, budget)
   rec.stepping = false
+  if with and around then
+    call_around(2)
+  end
   if not ok then
     error(n, 0)
   end
@@ -102,8 +120,15 @@ local function on_readable()
     return -- somebody runs luv inside a handler; the step that is on the stack goes on afterwards
   end
   real.stepping = true
+  if around then
+    call_around(1)
+  end
   local ok, done, alive = pcall(core_step, core_loop)
   real.stepping = false
+  if around then
+    call_around(2)
+    alive = nil -- it may be otherwise now
+  end
   if not ok then
     log.write("error", "the loop's step failed: " .. tostring(done))
   end
@@ -126,11 +151,11 @@ local function make_real()
   if kept then
     real, poll = kept.real, kept.poll
     core_loop = real.core
-    core_step, core_alive = core_loop.step, core_loop.alive
+    core_step, core_alive, core_run = core_loop.step, core_loop.alive, core_loop.run
     return real
   end
   core_loop = core.loop()
-  core_step, core_alive = core_loop.step, core_loop.alive
+  core_step, core_alive, core_run = core_loop.step, core_loop.alive, core_loop.run
   real = record(core_loop, false)
   poll = assert(uv.new_poll(real.core:fd()))
   poll:unref()
@@ -220,6 +245,45 @@ function M.close_endpoint(rec, endpoint)
   rec.endpoints[endpoint] = nil
   endpoint:close()
   M.note(rec)
+end
+
+--- Calls `before()` and `after()` around each step of the real loop: for who has a descriptor and a queue of his own, and wants to
+--- send at once, and together, what tasks wrote in a step. They must not raise (it is logged) nor wait; `after` may use `inside`. Returns
+--- what ends it.
+---@param before fun()
+---@param after fun()
+---@return fun() remove
+function M.around_steps(before, after)
+  local functions = { before, after }
+  around = table.move(around or {}, 1, around and #around or 0, 1, {}) -- a step may be under way
+  around[#around + 1] = functions
+  return function()
+    local left = {}
+    for _, other in ipairs(around or {}) do
+      if other ~= functions then
+        left[#left + 1] = other
+      end
+    end
+    around = #left > 0 and left or nil
+  end
+end
+
+--- Runs `fn(...)` as a part of a step of the real loop: for callbacks of other descriptors that make tasks ready. Those run when it
+--- returned, at once and without a turn of luv's loop. What it raises is raised. Inside of a step it is just called.
+---@param fn function
+function M.inside(fn, ...)
+  local rec = real or make_real()
+  if rec.stepping then
+    fn(...)
+    return
+  end
+  rec.stepping = true
+  local ok, alive = pcall(core_run, core_loop, fn, ...)
+  rec.stepping = false
+  settle(ok and alive or nil)
+  if not ok then
+    error(alive, 0)
+  end
 end
 
 --- Call after something was started from outside a step: luv learns whether to stay.

@@ -85,6 +85,11 @@ function loop:wall() end
 function loop:step(budget) end
 --- Sends what is queued and runs ready tasks' writes; cheap when nothing is.
 function loop:flush() end
+--- Calls `fn(...)` as a part of a step without the network: the tasks that it makes ready run when it returned, and what they write is
+--- sent, without the descriptor's being touched. Raises what `fn` raises, afterwards.
+---@param fn function
+---@return boolean alive as alive()
+function loop:run(fn, ...) end
 ---@return integer turn another number each time that a task was resumed: who reads the same one twice has not waited between
 function loop:turn() end
 ---@return number|nil seconds until step has something to do by the clock; nil: only network input can wake it. 0: now (tasks are ready)

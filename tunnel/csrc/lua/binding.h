@@ -52,7 +52,8 @@ struct et_engine {            /* counted */
     struct es_list listeners; /* those that are open */
     struct es_buf spare;      /* a queue that nobody needs now */
     unsigned refs;
-    int stepping, close_asked;
+    int stepping, close_asked;                /* functions of Lua's are called; one of them closed it */
+    int held;                                 /* between receive or hold, and flush */
     uint64_t exchanges, connections;          /* now */
     uint64_t exchanges_done, resets, refused; /* in all */
 };

@@ -372,44 +372,145 @@ static void tell(lua_State *L, struct et_engine *e)
     et_poller_leave(e->p);
 }
 
-static int engine_step(lua_State *L)
+static void hold(struct et_engine *e)
 {
-    struct et_engine *e = et_lua_engine(L, 1);
-    lua_Integer budget = luaL_optinteger(L, 2, 64);
-    int more;
+    if (!e->held) {
+        (void)et_poller_now(e->p); /* for timers that are started meanwhile */
+        et_poller_enter(e->p);
+        e->held = 1;
+    }
+}
 
-    if (e->stepping) {
-        return luaL_error(L, "engine:step inside of a step");
+static void let_go(struct et_engine *e)
+{
+    if (e->held) {
+        et_poller_leave(e->p);
+        e->held = 0;
     }
-    lua_settop(L, 1);
-    e->stepping = 1;
-    more = et_poller_receive(e->p, budget > 0 && budget < 10000 ? (unsigned)budget : 64);
-    for (int round = 0; round < ROUNDS; round++) {
-        if (!es_list_empty(&e->pending)) {
-            tell(L, e);
-        }
-        if (e->close_asked) {
-            break;
-        }
-        more |= et_poller_flush(e->p);
-        if (es_list_empty(&e->pending)) {
-            break;
-        }
-    }
+}
+
+/* What was told may have closed it, or raised: said when everything is in order again. */
+static void end_telling(lua_State *L, struct et_engine *e)
+{
     e->stepping = 0;
     if (e->close_asked) {
         close_engine(e);
         lua_newtable(L);
         lua_setiuservalue(L, 1, 1);
-    } else if (!es_list_empty(&e->pending)) {
-        et_poller_kick(e->p);
-        more = 1;
     }
     if (lua_rawgetp(L, LUA_REGISTRYINDEX, &problem_key) != LUA_TNIL) {
         lua_pushnil(L);
         lua_rawsetp(L, LUA_REGISTRYINDEX, &problem_key);
-        return lua_error(L);
+        lua_error(L);
     }
+    lua_pop(L, 1);
+}
+
+static int receive(lua_State *L, struct et_engine *e, lua_Integer budget)
+{
+    int more;
+
+    let_go(e);
+    more = et_poller_receive(e->p, budget > 0 && budget < 10000 ? (unsigned)budget : 64);
+    hold(e);
+    if (!es_list_empty(&e->pending)) {
+        tell(L, e);
+    }
+    return more;
+}
+
+/* Sends, tells what comes of that, sends again. */
+static int flush(lua_State *L, struct et_engine *e)
+{
+    int more = 0;
+
+    for (int round = 0; round < ROUNDS; round++) {
+        let_go(e);
+        more |= et_poller_flush(e->p);
+        if (es_list_empty(&e->pending)) {
+            return more;
+        }
+        hold(e);
+        tell(L, e);
+        if (e->close_asked) {
+            return 0;
+        }
+    }
+    let_go(e);
+    et_poller_kick(e->p);
+    return 1;
+}
+
+static struct et_engine *begin(lua_State *L)
+{
+    struct et_engine *e = et_lua_engine(L, 1);
+
+    if (e->stepping) {
+        luaL_error(L, "a step of the engine inside of its own");
+    }
+    e->stepping = 1;
+    return e;
+}
+
+static int engine_receive(lua_State *L)
+{
+    struct et_engine *e = begin(L);
+    lua_Integer budget = luaL_optinteger(L, 2, 64);
+    int more;
+
+    lua_settop(L, 1);
+    more = receive(L, e, budget);
+    end_telling(L, e);
+    lua_pushboolean(L, more);
+    return 1;
+}
+
+static int engine_hold(lua_State *L)
+{
+    hold(et_lua_engine(L, 1));
+    return 0;
+}
+
+static int engine_tell(lua_State *L)
+{
+    struct et_engine *e = begin(L);
+
+    lua_settop(L, 1);
+    hold(e);
+    tell(L, e);
+    end_telling(L, e);
+    return 0;
+}
+
+static int engine_flush(lua_State *L)
+{
+    struct et_engine *e = begin(L);
+    int last = lua_toboolean(L, 2), more;
+
+    lua_settop(L, 1);
+    let_go(e);
+    (void)et_poller_flush(e->p);
+    more = !es_list_empty(&e->pending);
+    if (more && last) {
+        et_poller_kick(e->p);
+    }
+    end_telling(L, e);
+    lua_pushboolean(L, more);
+    return 1;
+}
+
+static int engine_step(lua_State *L)
+{
+    struct et_engine *e = begin(L);
+    lua_Integer budget = luaL_optinteger(L, 2, 64);
+    int more;
+
+    lua_settop(L, 1);
+    more = receive(L, e, budget);
+    if (!e->close_asked) {
+        more |= flush(L, e);
+    }
+    end_telling(L, e);
     lua_pushboolean(L, more);
     return 1;
 }
@@ -458,8 +559,10 @@ static int engine_stats(lua_State *L)
 void et_lua_open_engine(lua_State *L)
 {
     static const luaL_Reg methods[] = {
-        {"fd", engine_fd},         {"step", engine_step}, {"stats", engine_stats}, {"close", engine_close},
-        {"listen", et_lua_listen}, {"dial", et_lua_dial}, {"alive", engine_alive}, {NULL, NULL}};
+        {"fd", engine_fd},       {"step", engine_step},       {"stats", engine_stats},
+        {"close", engine_close}, {"listen", et_lua_listen},   {"dial", et_lua_dial},
+        {"alive", engine_alive}, {"receive", engine_receive}, {"hold", engine_hold},
+        {"flush", engine_flush}, {"tell", engine_tell},       {NULL, NULL}};
     static const luaL_Reg meta[] = {{"__gc", gc_engine}, {NULL, NULL}};
 
     et_lua_class(L, ET_LUA_ENGINE, methods, meta);

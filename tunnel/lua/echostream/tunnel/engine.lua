@@ -12,6 +12,9 @@ local M = {}
 -- Sockets in one step; then the others of the loop have their turn.
 local BUDGET <const> = 64
 
+-- How often one step sends, tells what comes of that, and sends again.
+local ROUNDS <const> = 8
+
 ---@class echostream.tunnel.loop_engine
 local Engine = {}
 Engine.__index = Engine
@@ -41,14 +44,39 @@ function M.new()
   if loop.current().sim then
     error("the tunnel needs sockets, which the simulation does not have", 2)
   end
-  local self = setmetatable({ _core = core.engine(on_problem), _referenced = false, _watch = nil, _stepping = false }, Engine)
+  local self = setmetatable({ _core = core.engine(on_problem), _referenced = false, _watch = nil, _stepping = false,
+    _leave = nil }, Engine)
   local ud = self._core
-  local function step()
-    if self._stepping then
-      return -- somebody runs the loop inside of a step
+  -- Tasks that a step makes ready run before it sends, and what tasks write in a step of the core's leaves with it.
+  local function receive()
+    ud:receive(BUDGET)
+  end
+  local function hold()
+    if not self._stepping and self._watch then
+      ud:hold()
+    end
+  end
+  local function tell()
+    ud:tell()
+  end
+  local function send()
+    for round = 1, ROUNDS do
+      if not ud:flush(round == ROUNDS) then
+        break
+      elseif round < ROUNDS then
+        loop.inside(tell)
+      end
+      if not self._watch then
+        break -- one of those that were told closed it
+      end
+    end
+  end
+  local function flush()
+    if self._stepping or not self._watch then
+      return -- somebody runs the loop inside of a step, or it was closed
     end
     self._stepping = true
-    local ok, err = pcall(ud.step, ud, BUDGET)
+    local ok, err = pcall(send)
     self._stepping = false
     if not ok then
       log.write("error", "the tunnel's step failed: " .. tostring(err))
@@ -57,7 +85,20 @@ function M.new()
       settle(self)
     end
   end
+  local function step()
+    if self._stepping then
+      return
+    end
+    self._stepping = true
+    local ok, err = pcall(loop.inside, receive)
+    self._stepping = false
+    if not ok then
+      log.write("error", "the tunnel's step failed: " .. tostring(err))
+    end
+    flush()
+  end
   self._watch = assert(poll.open(ud:fd(), step))
+  self._leave = loop.around_steps(hold, flush)
   return self
 end
 
@@ -107,6 +148,7 @@ end
 --- Closes everything at once; nobody hears of it any more. Harmless twice. Not for the engine that all share.
 function Engine:close()
   if self._watch then
+    self._leave()
     self._watch:close()
     self._watch = nil
     self._core:close()

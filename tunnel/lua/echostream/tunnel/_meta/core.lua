@@ -18,6 +18,18 @@ function engine:fd() end
 ---@param budget? integer
 ---@return boolean more  call again soon
 function engine:step(budget) end
+--- The first half of a step: takes what came and tells it. What is written then waits for `flush`.
+---@param budget? integer
+---@return boolean more
+function engine:receive(budget) end
+--- From now on what is written waits for `flush`, and the descriptor is not touched for it. Harmless twice.
+function engine:hold() end
+--- The second half: sends what was written.
+---@param last? boolean  what is to be told may wait for the next step
+---@return boolean pending  something came of it that is to be told now
+function engine:flush(last) end
+--- Tells what is pending; what is written then waits for `flush`.
+function engine:tell() end
 --- Bytes, sockets, exchanges that there are now and were.
 ---@return table<string, integer>
 function engine:stats() end
