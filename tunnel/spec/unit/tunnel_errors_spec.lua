@@ -3,6 +3,7 @@ fake.install()
 local codec = require "echostream.codec"
 local echo_errors = require "echostream.errors"
 local errors = require "echostream.tunnel.errors"
+local loop = require "echostream.loop"
 local request = require "echostream.tunnel.rules.request"
 
 local function of(fields)
@@ -48,6 +49,17 @@ describe("an answer of ours", function()
       head:get "grpc-status", head:get "grpc-message", head:get "retry-after", head:get "x-echostream-tunnel" })
     head = errors.response(r, errors.new(504, "late", { grpc_status = 4 }))
     assert.equal("4", head:get "grpc-status")
+  end)
+
+  it("to gRPC is DEADLINE_EXCEEDED when the caller's own time is over", function()
+    local function status(received, timeout)
+      local r = of { { "content-type", "application/grpc" }, timeout and { "grpc-timeout", timeout } or nil }
+      r.received = received
+      return errors.response(r, errors.new(504, "late")):get "grpc-status"
+    end
+    assert.equal("4", status(loop.now() - 10, "5S"))
+    assert.equal("14", status(loop.now() - 10, "50S"))
+    assert.equal("14", status(loop.now() - 10))
   end)
 
   it("can be made without a request, and with fields of its own", function()

@@ -5,6 +5,7 @@ local core = require "echostream.tunnel.core"
 local echo = require "echostream"
 local limits = require "echostream.tunnel.limits"
 local log = require "echostream.log"
+local loop = require "echostream.loop"
 local rules = require "echostream.tunnel.rules"
 
 local function request(fields, info)
@@ -221,6 +222,23 @@ describe("credentials", function()
     for _ = 1, 3 do assert.is_true(auth:check(request { { "authorization", basic("bob", "pass") } })) end
     assert.equal(1, auth._right.entries)
     assert.is_nil((auth:check(request { { "authorization", basic("bob", "pas") } })))
+  end)
+
+  it("of Basic cannot be guessed fast, for hashes take their time", function()
+    local users = { bob = require("echostream.tunnel.limits.passwords").hash("pass", 1) }
+    local auth = decision_of { auth = { basic = users } }.auth
+    local function try(password, ip) return select(2, auth:check(request({ { "authorization", basic("bob", password) } }, { peer_ip = ip }))) end
+    assert.is_nil(try("pass", "10.0.0.1"))
+    local statuses, real, now = {}, loop.now, loop.now() + 1000
+    loop.now = function() return now end
+    for i = 1, 12 do statuses[i] = try("wrong" .. i, "10.0.0.2").http_status end
+    local right, other = try("pass", "10.0.0.2"), try("wrong", "10.0.0.3")
+    now = now + 1
+    local later = try("wrong", "10.0.0.2")
+    loop.now = real
+    assert.equal("401 401 401 401 401 401 401 401 401 401 429 429", table.concat(statuses, " "))
+    assert.is_nil(right) -- what is known to be right is not looked at again
+    assert.same({ 401, 401 }, { other.http_status, later.http_status })
   end)
 
   it("of Bearer are a token", function()

@@ -7,6 +7,7 @@ local codec = require "echostream.codec"
 local core = require "echostream.tunnel.core"
 local echo_errors = require "echostream.errors"
 local http_errors = require "echostream.http.errors"
+local loop = require "echostream.loop"
 
 local M = {}
 
@@ -90,6 +91,15 @@ function M.grpc_timeout(value)
   return digits and #digits <= 8 and tonumber(digits) * units[unit] or nil
 end
 
+-- The gRPC status of an error. A time-out is DEADLINE_EXCEEDED when it is the caller's own time that is over.
+local function grpc_status_of(request, err, status)
+  local seconds = status == 504 and M.grpc_timeout(request.head and request.head:get "grpc-timeout")
+  if not err.grpc_status and seconds and request.received and loop.now() - request.received >= seconds then
+    return 4
+  end
+  return err.grpc_status or M.grpc_status(status)
+end
+
 --- A text as the field `grpc-message` carries it: percent-encoded UTF-8.
 ---@param text string
 ---@return string
@@ -140,7 +150,7 @@ function M.response(request, err, by)
   if request and request.kind == "grpc" then
     head.status = 200
     head:set("content-type", "application/grpc")
-    head:set("grpc-status", tostring(err.grpc_status or M.grpc_status(status)))
+    head:set("grpc-status", tostring(grpc_status_of(request, err, status)))
     head:set("grpc-message", M.grpc_message((err.message or err.code):sub(1, 1024)))
   else
     local kind

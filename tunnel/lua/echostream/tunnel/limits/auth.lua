@@ -1,11 +1,14 @@
 --- Who a visitor is: HTTP Basic (RFC 7617) and Bearer (RFC 6750), from lists or by a function of the user's. 401 with WWW-Authenticate.
 
 local base64 = require "echostream.base64"
+local buckets = require "echostream.tunnel.limits.buckets"
 local check = require "echostream.tunnel.rules.check"
 local core = require "echostream.core"
 local echo_errors = require "echostream.errors"
 local errors = require "echostream.tunnel.errors"
+local keys = require "echostream.tunnel.limits.keys"
 local log = require "echostream.log"
+local loop = require "echostream.loop"
 local lru = require "echostream.plugins.lru"
 local passwords = require "echostream.tunnel.limits.passwords"
 
@@ -27,6 +30,10 @@ local fail = check.fail
 ---@field user string?      of basic
 ---@field password string?  of basic
 ---@field token string?     of bearer
+
+-- Passwords that are not known to be right cost the time of their hash: of one visitor so many may be looked at a second, in the long run and
+-- at once; and of all visitors together.
+local ONE <const>, ONE_AT_ONCE <const>, ALL <const> = 1, 10, 20
 
 local schema = {
   basic = { type = "table" },
@@ -55,14 +62,31 @@ function M.credentials(value)
   end
 end
 
+-- Whether a password may be looked at; else nil and the error.
+local function may_guess(self, request)
+  local now = loop.now()
+  local ok, wait = self._guesses:take(keys.address(request.client_ip), ONE, ONE_AT_ONCE, now)
+  if ok then
+    ok, wait = self._guesses:take("", ALL, ALL, now)
+  end
+  if ok then
+    return true
+  end
+  return nil, errors.new(429, "too many passwords were tried", { limit = "auth", retry_after = wait })
+end
+
 -- A password that was right is remembered for a while, by a key that says nothing: hashes are made to be slow.
-local function known(self, user, password, secret)
+local function known(self, request, user, password, secret)
   if secret.kind ~= "pbkdf2" then
     return passwords.same(secret, password)
   end
   local key = passwords.digest(self._pepper .. #user .. ":" .. user .. password)
   if self._right:get(key) then
     return true
+  end
+  local ok, err = may_guess(self, request)
+  if not ok then
+    return nil, err
   elseif passwords.same(secret, password) then
     self._right:put(key, true, #key)
     return true
@@ -70,12 +94,12 @@ local function known(self, user, password, secret)
   return false
 end
 
-local function by_lists(self, given)
+local function by_lists(self, request, given)
   if given.scheme == "basic" and self._users then
     local secret = self._users[given.user]
     -- A user that there is not takes as long as one with a wrong password.
-    local right = known(self, given.user, given.password, secret or self._nobody)
-    return secret and right and given.user or nil
+    local right, err = known(self, request, given.user, given.password, secret or self._nobody)
+    return secret and right and given.user or nil, err
   elseif given.scheme == "bearer" and self._tokens then
     local found
     for _, one in ipairs(self._plain) do -- all of them, so that the time does not say which
@@ -101,15 +125,15 @@ end
 
 --- Who asks. Sets `request.user`, and takes the field Authorization away unless it is to be passed.
 ---@param request echostream.tunnel.request
----@return true? ok, echostream.error? err  401; 500 when `verify` failed, or what it said
+---@return true? ok, echostream.error? err  401; 429 after too many passwords that were wrong; 500 when `verify` failed, or what it said
 function Auth:check(request)
   local head = request.head
   local value = head and head:get "authorization"
   local given = M.credentials(value)
   local name, err
   if given then
-    name = by_lists(self, given)
-    if not name and self._verify then
+    name, err = by_lists(self, request, given)
+    if not name and not err and self._verify then
       name, err = by_function(self, request, given)
     end
   end
@@ -164,6 +188,7 @@ function M.compile(field, given)
     fail(field .. ".realm", "wants plain text without quotes and backslashes")
   end
   local self = { _verify = checked.verify, _pass = checked.pass, _challenges = {}, _right = lru.new(10000, 4 << 20), _pepper = core.random(16),
+    _guesses = buckets.new(10000),
     _plain = {} }
   local function challenge(scheme, more)
     table.insert(self._challenges, { "www-authenticate", ('%s realm="%s"%s'):format(scheme, checked.realm, more) })

@@ -53,32 +53,42 @@ local function group_limits(self, group)
   return self._groups[group] or self._group
 end
 
--- The counters that a request counts for.
-local function wanted_of(self, request, decision)
-  local list, n = {}, 0
-  local function want(key, name, limit)
+-- What all requests of a decision count for, whoever they are of.
+local function plan_of(self, decision)
+  local plan, own, name = {}, decision.limits, decision.rule.name
+  local function want(key, what, limit)
     if limit then
-      n = n + 1
-      list[n] = { key = key, name = name, requests = limit.requests, bytes = limit.bytes }
+      plan[#plan + 1] = { key = key, name = what, requests = limit.requests, bytes = limit.bytes }
     end
   end
   want("global", "global", self._global)
-  local visitor = (self._visitor or decision.limits and decision.limits.per_visitor) and keys.address(request.client_ip)
-  if visitor then
-    want("visitor\0" .. visitor, "visitor", self._visitor)
-  end
   if decision.group then
     want("group\0" .. decision.group, "group " .. decision.group, group_limits(self, decision.group))
   end
-  local own = decision.limits
+  if own and (own.requests or own.bytes) then
+    want("rule\0" .. name, "rule " .. name, own)
+  end
+  plan.visitor = self._visitor or nil
+  plan.per_visitor = own and own.per_visitor
+  self._plans[decision] = plan
+  return plan
+end
+
+-- The counters that a request counts for.
+local function wanted_of(self, request, decision)
+  local plan = self._plans[decision] or plan_of(self, decision)
+  local visitor, own = plan.visitor, plan.per_visitor
+  if not visitor and not own then
+    return plan
+  end
+  local list = table.move(plan, 1, #plan, 1, {})
+  local key = keys.address(request.client_ip)
+  if visitor then
+    list[#list + 1] = { key = key, name = "visitor", requests = visitor.requests, bytes = visitor.bytes }
+  end
   if own then
     local name = decision.rule.name
-    if own.requests or own.bytes then
-      want("rule\0" .. name, "rule " .. name, own)
-    end
-    if own.per_visitor then
-      want("both\0" .. name .. "\0" .. visitor, "rule " .. name .. " visitor", { requests = own.per_visitor })
-    end
+    list[#list + 1] = { key = "both\0" .. name .. "\0" .. key, name = "rule " .. name .. " visitor", requests = own }
   end
   return list
 end
@@ -90,16 +100,18 @@ end
 -- Addresses, rates, credentials: what takes nothing that is to be given back.
 local function judge(self, request, decision)
   local now = loop.now()
-  for _, policy in ipairs { self._addresses or false, decision.addresses or false } do
-    if policy then
-      local ok, err = policy:judge(request.client_ip)
-      if not ok then
-        return nil, err
-      end
-    end
+  local ok, err = true, nil
+  if self._addresses then
+    ok, err = self._addresses:judge(request.client_ip)
+  end
+  if ok and decision.addresses then
+    ok, err = decision.addresses:judge(request.client_ip)
+  end
+  if not ok then
+    return nil, err
   end
   if self._rate then
-    local ok, err = self._rate:take(self._buckets, "global", request, now)
+    ok, err = self._rate:take(self._buckets, "global", request, now)
     if not ok then
       return nil, err
     end
@@ -107,13 +119,13 @@ local function judge(self, request, decision)
   -- A limit per user wants to know who it is; others come before credentials are looked at, for guessing is what they are against.
   local by_user = decision.rate and decision.rate.per == "user" and decision.auth
   if decision.rate and not by_user then
-    local ok, err = decision.rate:take(self._buckets, "rule " .. decision.rule.name, request, now)
+    ok, err = decision.rate:take(self._buckets, "rule " .. decision.rule.name, request, now)
     if not ok then
       return nil, err
     end
   end
   if decision.auth then
-    local ok, err = decision.auth:check(request)
+    ok, err = decision.auth:check(request)
     if not ok then
       return nil, err
     end
@@ -242,7 +254,7 @@ end
 local function settings(opts, field)
   local checked = check.table(field, opts or {}, schema)
   local made = { _global = checked.global, _visitor = checked.visitor, _group = checked.group, _groups = {}, _retry_after = checked.retry_after,
-    _max_keys = checked.max_keys }
+    _max_keys = checked.max_keys, _plans = setmetatable({}, { __mode = "k" }) }
   for name, limit in pairs(checked.groups or {}) do
     made._groups[name] = check.table(("%s.groups.%s"):format(field, tostring(name)), limit, pair.fields)
   end

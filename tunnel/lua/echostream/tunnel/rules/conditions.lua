@@ -233,6 +233,7 @@ end
 -- The rest --------------------------------------------------------------------------------------------------------
 
 local kinds = { http = true, grpc = true, websocket = true, connect = true, tcp = true, tls = true }
+local schemes = { http = true, https = true }
 local protocols = { ["http/1.1"] = true, h2 = true, h3 = true, raw = true }
 
 local function known(field, value, allowed)
@@ -271,7 +272,7 @@ local function compile_client(field, value)
 end
 
 --- The names of fields of a rule that are conditions, in the order in which they are looked at: what is cheap goes first.
-M.names = { "host", "kind", "protocol", "port", "listener", "method", "sni", "path", "client", "header", "when" }
+M.names = { "host", "kind", "scheme", "protocol", "port", "listener", "method", "sni", "path", "client", "header", "when" }
 
 --- Compiles the conditions of a rule.
 ---@param field string  "rules[3]"
@@ -287,6 +288,9 @@ function M.compile(field, rule)
   put(host)
   -- CONNECT to anywhere and raw connections are for rules that say so.
   put(one_of("kind", rule.kind ~= nil and known(field .. ".kind", rule.kind, kinds) or { "http", "grpc", "websocket" }))
+  if rule.scheme ~= nil then
+    put(one_of("scheme", known(field .. ".scheme", rule.scheme, schemes)))
+  end
   if rule.protocol ~= nil then
     put(one_of("protocol", known(field .. ".protocol", rule.protocol, protocols)))
   end

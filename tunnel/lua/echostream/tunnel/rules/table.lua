@@ -25,6 +25,7 @@ local fail = check.fail
 ---@field port? integer|integer[]    of the listener
 ---@field listener? string|string[]
 ---@field protocol? string|string[]  "http/1.1", "h2", "h3", "raw"
+---@field scheme? string|string[]    "http", "https": what the visitor used, by this server or a trusted proxy
 ---@field kind? string|string[]      "http", "grpc", "websocket", "connect", "tcp", "tls" (default: the first three)
 ---@field client? string|string[]    networks of who asks: "10.0.0.0/8", "::1"
 ---@field sni? string|string[]       as host
@@ -74,6 +75,7 @@ local rule_schema = {
   header = { type = "table" },
   port = { type = { "integer", "table" } },
   listener = { type = texts },
+  scheme = { type = texts },
   protocol = { type = texts },
   kind = { type = texts },
   client = { type = texts },
