@@ -229,6 +229,23 @@ net.each(function(env)
       end)
     end
 
+    env.it("is noticed when something cannot be sent, and that is not the agent's doing", function()
+      local w = world { function(_, stream)
+        read(stream)
+        stream:send(response(200):part(false) .. core.part("body", "one"))
+        echo.sleep(0.05)
+        while stream:send(core.part("body", "two")) do echo.sleep(0.01) end
+      end }
+      local x = fake.new()
+      local done = w.go(x)
+      x:wait_until(function() return #x.body == 1 end)
+      x:vanish()
+      local told, record = done()
+      assert.is_false(told)
+      assert.equal("visitor", record.cause)
+      assert.same({ { "a1", true } }, w.finished)
+    end)
+
     env.it("before anything was sent costs nothing", function()
       local w = world { function() error "nobody asked" end }
       local x = fake.new()

@@ -49,6 +49,11 @@ function Exchange:abort(why)
   end
 end
 
+-- Gone, but nobody has been told yet.
+function Exchange:vanish()
+  self._gone = "cancel"
+end
+
 function Exchange:unstick()
   self.stuck = false
   wake(self)

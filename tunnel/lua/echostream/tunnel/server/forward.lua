@@ -163,7 +163,18 @@ local function count_out(run, message, at)
   end
 end
 
--- The final head.
+-- Something could not be sent to the visitor: it has gone, which on_abort may be about to say. Or the agent's message makes no sense.
+local function is_gone(run, err)
+  if err and (err.code == "protocol" or err.code == "invalid_argument") and not (err.details and err.details.reset) then
+    note(run, "agent", err.message)
+  elseif not run.timed_out and not run.aborted then
+    run.aborted = "cancel"
+    note(run, "visitor", err and err.message or "the visitor went")
+  end
+  return false
+end
+
+-- The final head. False: the visitor went.
 local function answer(run, head, rest)
   local record = run.record
   run.answered = true
@@ -176,11 +187,13 @@ local function answer(run, head, rest)
   if head.status >= 502 and head.status <= 504 and head:get "x-echostream-tunnel" == "agent" then
     note(run, "backend", ("the agent answered %d"):format(head.status))
   end
-  if #rest == 2 and rest == parts.END then
-    run.down_over = true
-    return run.exchange:send_head(head, true)
+  local fin = rest == parts.END
+  local ok, err = run.exchange:send_head(head, fin)
+  if not ok then
+    return is_gone(run, err)
   end
-  return run.exchange:send_head(head, false)
+  run.down_over = fin
+  return true
 end
 
 -- Messages before the final head.
@@ -195,12 +208,13 @@ local function before_head(run, message)
     end
     run.last = run.watch.now
     if head.status and head.status >= 200 then
-      if not answer(run, head, rest) then
-        return true -- the visitor went
-      end
-      return true, rest
-    elseif not head.status or not run.exchange:send_head(head, false) then
+      return answer(run, head, rest), rest
+    elseif not head.status then
       return false
+    end
+    local ok, err = run.exchange:send_head(head, false)
+    if not ok then
+      return is_gone(run, err)
     end
     if rest == "" then
       return true
@@ -214,7 +228,7 @@ local function deliver(run, message)
   pace(run, "out", #message)
   local room, over = run.exchange:put(message)
   if room == nil then
-    return false
+    return is_gone(run, over)
   elseif over == true then
     run.down_over = true
   end
