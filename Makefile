@@ -162,6 +162,7 @@ campaign-fleet: all  ## SEEDS=300 simulated runs of a fleet and a client that re
 
 campaign-tunnel-streams: all deps-test  ## MIB=1024 through a tunnel with flat memory, SOCKETS=1000 idle WebSockets, the time added to a first byte; MIB=10240 for 10 GB
 	@MIB=$(or $(MIB),1024) SOCKETS=$(or $(SOCKETS),1000) EVENTS=$(or $(EVENTS),200) .ci/env $(LUA) tunnel/spec/campaigns/streams.lua
+
 campaign-tunnel-aborted: all  ## ABORTS=10000 downloads through a tunnel that visitors abort: memory and streams are back where they were
 	@ABORTS=$(or $(ABORTS),10000) .ci/env $(LUA) tunnel/spec/campaigns/aborted.lua
 

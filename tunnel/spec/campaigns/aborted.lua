@@ -15,7 +15,7 @@ local ABORTS, AT_ONCE, SPARE = tonumber(os.getenv "ABORTS") or 10000, 20, 3 * 10
 local CHUNK = ("x"):rep(32768)
 
 local env = { opened = {} }
-function env.server(opts, prepare)
+function env.server(_, prepare)
   local server = echo.server { bind = "127.0.0.1:0", quiet = true, state_dir = require("spec.support.scratch").path ".state" }
   prepare(server)
   return assert(server:start())
@@ -84,13 +84,14 @@ local function campaign()
   w.records = setmetatable({}, { __newindex = function() end }) -- they are not kept
   local first = math.min(ABORTS, 1000)
   round(w, first)
-  local before, memory = settle(w), nil
+  local before = settle(w)
   local began = echo.now()
   round(w, ABORTS)
   local took = echo.now() - began
-  memory = settle(w)
+  local memory = settle(w)
   local flight, stats = w.plugin:stats().in_flight, engine.current():stats()
-  print(("%d aborts in %.1f s: %d heard of %d begun, %d in flight, memory %d KiB, then %d"):format(ABORTS, took, heard, begun, flight, before, memory))
+  print(("%d aborts in %.1f s: %d heard of %d begun, %d in flight, memory %d KiB, then %d")
+    :format(ABORTS, took, heard, begun, flight, before, memory))
   for name, value in pairs(stats) do io.write(name, " ", value, "  ") end
   print()
   local member = w.plugin:agents()[1]
