@@ -8,16 +8,10 @@
 
 /* As et_http1_new: takes the (open) socket over, which is closed with the connection; on failure it stays the
  * caller's. The connection preface is expected from a visitor (h2 by ALPN, or h2c with prior knowledge, when
- * the first bytes are it): bytes that were read before are given to et_http2_feed(). `scheme`: of requests
+ * the first bytes are it: who looked at them gives them back with et_sock_unread()). `scheme`: of requests
  * that come, whatever the peer says; and of those we send that have none. ES_ERR_NOMEM. */
 int et_http2_new(struct et_sock *s, enum et_http_role role, const char *scheme,
                  const struct et_http_limits *limits, const struct et_http_events *ev, void *user,
                  struct et_http **out);
-
-/* Are these first bytes of a connection the client's preface? 1: yes, all 24; 0: no; ES_ERR_AGAIN: so far. */
-int et_http2_preface(const uint8_t *p, size_t n);
-
-/* Bytes of the socket that somebody else read before the connection was made. Up-calls come. */
-void et_http2_feed(struct et_http *h, const uint8_t *p, size_t n);
 
 #endif

@@ -228,7 +228,7 @@ static void data_came(struct h2_conn *c, struct h2_exchange *e, const nghttp2_fr
 {
     if ((frame->hd.flags & NGHTTP2_FLAG_END_STREAM) == 0) {
         if (frame->hd.length == 0 || frame->data.padlen == frame->hd.length) {
-            h2_charge(c, 4);
+            h2_charge(c, &c->glitch, 4);
         }
         return;
     }
@@ -266,7 +266,7 @@ static void settings_came(struct h2_conn *c, const nghttp2_frame *frame)
         return;
     }
     if (c->settings_in) {
-        h2_charge(c, 16);
+        h2_charge(c, &c->glitch, 16);
     }
     c->settings_in = 1;
     c->ready = 1;
@@ -276,7 +276,7 @@ static void settings_came(struct h2_conn *c, const nghttp2_frame *frame)
 static void ping_came(struct h2_conn *c, const nghttp2_frame *frame)
 {
     if ((frame->hd.flags & NGHTTP2_FLAG_ACK) == 0) {
-        h2_charge(c, 2);
+        h2_charge(c, &c->echoes, 1);
     } else if (c->drain_at != 0 && memcmp(frame->ping.opaque_data, "draining", 8) == 0) {
         c->drain_at = c->now; /* the first GOAWAY was read: the second may go */
         h2_timer(c);
@@ -303,7 +303,7 @@ static int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame, v
         break;
     case NGHTTP2_GOAWAY:
         if (c->goaway_in) {
-            h2_charge(c, 16);
+            h2_charge(c, &c->glitch, 16);
         }
         c->goaway_in = c->ready = 1;
         if (frame->goaway.error_code != NGHTTP2_NO_ERROR) {
@@ -315,15 +315,17 @@ static int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame, v
         }
         break;
     case NGHTTP2_RST_STREAM:
-        /* A request that is given up before its answer has cost a backend's work (CVE-2023-44487). */
-        h2_charge(c, e != NULL && !e->head_out && c->role == ET_HTTP_VISITOR ? 8 : 1);
+        /* A request that is given up at once has cost a backend's work all the same (CVE-2023-44487); calls
+         * whose deadline passed are many when a backend is slow, too. */
+        h2_charge(
+            c, &c->glitch,
+            e != NULL && !e->head_out && c->role == ET_HTTP_VISITOR && c->now - e->begun < H2_RAPID ? 8 : 1);
         break;
-    case NGHTTP2_PRIORITY:
     case NGHTTP2_WINDOW_UPDATE:
-        h2_charge(c, 1);
+        h2_charge(c, &c->echoes, 1);
         break;
     case NGHTTP2_PRIORITY_UPDATE:
-        h2_charge(c, 1);
+        h2_charge(c, &c->glitch, 1);
         priority_came(c, frame->ext.payload);
         break;
     default:
@@ -347,7 +349,7 @@ static int on_invalid_frame(nghttp2_session *session, const nghttp2_frame *frame
     if (e != NULL && !e->opened) {
         h2_refused(c, 400, nghttp2_strerror(error));
     }
-    h2_charge(c, 16);
+    h2_charge(c, &c->glitch, 16);
     return 0;
 }
 
@@ -388,7 +390,8 @@ static int on_frame_send(nghttp2_session *session, const nghttp2_frame *frame, v
     }
     e->sent = 1;
     if (frame->hd.type == NGHTTP2_DATA) {
-        es_glitch_expect(&c->glitch, 4); /* each is answered with WINDOW_UPDATEs */
+        /* Many answer each piece that they read with two WINDOW_UPDATEs, or measure the way with PINGs. */
+        es_glitch_expect(&c->echoes, 4 + frame->hd.length / 512);
     }
     if (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) {
         e->end_out = 1;

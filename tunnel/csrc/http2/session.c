@@ -4,8 +4,6 @@
 
 #define or_default(value, standard) ((value) != 0 ? (value) : (standard))
 
-static const char preface[] = NGHTTP2_CLIENT_MAGIC;
-
 /* The library's memory. Its blocks are kept in a list: after an allocation failed, its own clean-up may free
  * some twice (seen in 1.52: an item that could not be attached to its stream), so that we then never call it
  * again and give back what it held. */
@@ -114,7 +112,7 @@ struct h2_exchange *h2_exchange_new(struct h2_conn *c)
     e->c = c;
     e->left = -1;
     e->window = (int32_t)ET_UNREAD_MAX;
-    e->in_tick = e->out_tick = e->rate_at = c->now;
+    e->begun = e->in_tick = e->out_tick = e->rate_at = c->now;
     es_list_push(&c->exchanges, &e->link);
     es_list_init(&e->starting);
     c->n_exchanges++;
@@ -282,8 +280,9 @@ static void flush(void *user)
 
 /* Bytes in. */
 
-static void feed(struct h2_conn *c, const uint8_t *p, size_t n)
+static void on_data(void *user, const uint8_t *p, size_t n)
 {
+    struct h2_conn *c = user;
     h2_ssize rv;
 
     if (c->sock_closing || c->closing || c->failed) {
@@ -315,16 +314,6 @@ static void feed(struct h2_conn *c, const uint8_t *p, size_t n)
     }
     h2_sweep(c);
     h2_dirty(c);
-}
-
-static void on_data(void *user, const uint8_t *p, size_t n)
-{
-    feed(user, p, n);
-}
-
-void et_http2_feed(struct et_http *h, const uint8_t *p, size_t n)
-{
-    feed((struct h2_conn *)h, p, n);
 }
 
 static void on_eof(void *user)
@@ -473,16 +462,6 @@ static const struct et_http_ops http_ops = {.begin = op_begin,
 
 /* Beginning. */
 
-int et_http2_preface(const uint8_t *p, size_t n)
-{
-    size_t whole = sizeof(preface) - 1;
-
-    if (memcmp(p, preface, n < whole ? n : whole) != 0) {
-        return 0;
-    }
-    return n < whole ? ES_ERR_AGAIN : 1;
-}
-
 static int submit_settings(struct h2_conn *c)
 {
     nghttp2_settings_entry visitor[] = {
@@ -534,7 +513,7 @@ static int session_start(struct h2_conn *c)
     if (c->role == ET_HTTP_VISITOR) {
         nghttp2_option_set_builtin_recv_extension_type(option, NGHTTP2_PRIORITY_UPDATE);
 #ifdef H2_LIMITS_RESETS
-        nghttp2_option_set_stream_reset_rate_limit(option, 4000, 200); /* finer: h2_charge() */
+        nghttp2_option_set_stream_reset_rate_limit(option, 20000, 2000); /* finer: h2_charge() */
 #endif
         if (nghttp2_session_server_new3(&c->session, callbacks, c, option, &mem) != 0) {
             goto out;
@@ -589,7 +568,8 @@ int et_http2_new(struct et_sock *s, enum et_http_role role, const char *scheme,
     es_list_init(&c->waiting);
     es_list_init(&c->blocks);
     c->now = c->started = c->last_in = c->idle_since = es_clock_coarse();
-    es_glitch_init(&c->glitch, ES_GLITCH_BUDGET, c->now);
+    es_glitch_init(&c->glitch, H2_GLITCHES, c->now);
+    es_glitch_init(&c->echoes, H2_GLITCHES, c->now);
     if (session_start(c) != ES_OK) {
         session_end(c);
         es_free(c);

@@ -25,9 +25,11 @@
 #define H2_WINDOWS_GROWN   ((int64_t)8 << 20)   /* ... as long as all of a connection have grown by no more */
 #define H2_WINDOW_CONN     ((int32_t)16 << 20)  /* returned on receipt: only what is on its way counts */
 #define H2_OUT_HIGH        ((size_t)256 * 1024) /* no more is taken from the library above this */
-#define H2_MAX_QUEUED      2000 /* frames of control that wait for a peer that does not read */
-#define H2_MAX_INFORMATION 32   /* informational heads of one response */
-#define H2_PRIORITIES      8    /* PRIORITY_UPDATE frames that came before their request */
+#define H2_MAX_QUEUED      2000            /* frames of control that wait for a peer that does not read */
+#define H2_GLITCHES        16384           /* points, of which 1024 come back each second */
+#define H2_RAPID           (10 * ES_MILLI) /* a request that is given up so soon */
+#define H2_MAX_INFORMATION 32              /* informational heads of one response */
+#define H2_PRIORITIES      8               /* PRIORITY_UPDATE frames that came before their request */
 
 struct h2_exchange {
     struct et_exchange x;
@@ -41,6 +43,7 @@ struct h2_exchange {
     struct es_buf cookie; /* crumbs, joined */
     struct es_buf host;   /* the Host field of a request */
     size_t in_bytes, in_fields;
+    uint64_t begun;    /* ns */
     uint64_t in_tick;  /* ns: a byte of body came */
     uint64_t rate_at;  /* ns: min_body_rate is counted from here */
     uint64_t rate_n;   /* bytes since then */
@@ -107,7 +110,8 @@ struct h2_conn {
     uint64_t drain_at;         /* ns: when the second GOAWAY is due; 0: not */
     uint64_t timer_at;         /* ns: what the socket's timer is set to; 0: not */
     uint64_t close_at;         /* ns: when waiting for the last bytes ends; 0: not closing */
-    struct es_glitch glitch;
+    struct es_glitch glitch;   /* frames of no use */
+    struct es_glitch echoes;   /* WINDOW_UPDATE and PING, which come with what we send */
     struct h2_priority priority[H2_PRIORITIES];
     unsigned priority_next;
 
@@ -165,9 +169,9 @@ int h2_fields_out(const struct et_head *h, const char *scheme, int without_lengt
                   size_t *n);
 
 /* times.c */
-void h2_timer(struct h2_conn *c);                   /* the socket's timer fired */
-void h2_arm(struct h2_conn *c, uint64_t at);        /* the timer fires at `at` at the latest */
-void h2_charge(struct h2_conn *c, uint64_t points); /* for a frame of no use */
+void h2_timer(struct h2_conn *c);            /* the socket's timer fired */
+void h2_arm(struct h2_conn *c, uint64_t at); /* the timer fires at `at` at the latest */
+void h2_charge(struct h2_conn *c, struct es_glitch *account, uint64_t points);
 void h2_close_soon(struct h2_conn *c);
 void h2_refused(struct h2_conn *c, int status, const char *why); /* tells */
 

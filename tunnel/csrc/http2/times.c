@@ -19,9 +19,9 @@ void h2_refused(struct h2_conn *c, int status, const char *why)
     }
 }
 
-void h2_charge(struct h2_conn *c, uint64_t points)
+void h2_charge(struct h2_conn *c, struct es_glitch *account, uint64_t points)
 {
-    if (es_glitch_charge(&c->glitch, c->now, points)) {
+    if (es_glitch_charge(account, c->now, points)) {
         h2_terminate(c, NGHTTP2_ENHANCE_YOUR_CALM, "too many frames that are of no use");
     }
 }
