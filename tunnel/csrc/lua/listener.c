@@ -28,6 +28,8 @@ struct visit { /* a connection */
     struct et_sock *s;    /* borrowed, until there is a codec */
     struct et_http *http; /* borrowed: it tells closed() */
     struct et_info *info; /* counted */
+    char first[4];        /* what came before it could be told which codec is meant */
+    size_t n_first;
 };
 
 struct refusal { /* a request that a codec answered itself, to be told */
@@ -159,22 +161,20 @@ static void begin(struct visit *v, int h2)
  * method that begins like its preface. */
 static void on_first(void *user, const uint8_t *p, size_t n)
 {
-    static const char preface[] = "PRI * HTTP/2.0";
+    static const char preface[sizeof((struct visit *)0)->first] = {'P', 'R', 'I', ' '};
     struct visit *v = user;
     struct et_sock *s = v->s;
-    size_t k = n < sizeof preface - 1 ? n : sizeof preface - 1;
-    int same = memcmp(p, preface, k) == 0;
+    size_t before = v->n_first, k = sizeof v->first - before;
+    int same;
 
-    if (same && k < 4) { /* cannot be told yet */
-        if (et_sock_unread(s, p, n) != 0) {
-            et_sock_close(s, 0);
-        } else {
-            et_sock_pause(s); /* what was given back is not told again before something is there to add */
-            et_sock_resume(s);
-        }
-        return;
+    k = n < k ? n : k;
+    memcpy(v->first + before, p, k);
+    v->n_first += k;
+    same = memcmp(v->first, preface, v->n_first) == 0;
+    if (same && v->n_first < sizeof v->first) {
+        return; /* cannot be told yet */
     }
-    if (et_sock_unread(s, p, n) != 0) {
+    if (et_sock_unread(s, p, n) != 0 || et_sock_unread(s, v->first, before) != 0) {
         et_sock_close(s, 0);
         return;
     }

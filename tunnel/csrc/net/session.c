@@ -8,6 +8,7 @@
 #include "tls_internal.h"
 
 #define RECORD 16384
+#define TRIES  8
 
 struct et_tls {
     gnutls_session_t s;
@@ -407,7 +408,7 @@ static void take(struct et_sock *s)
     if (s->state == ET_OPEN) {
         read_records(s);
     }
-    if (s->state == ET_OPEN && s->p->tx.n != 0) { /* a key update, an alert */
+    if (s->state == ET_OPEN && s->p->tx.n != 0 && !s->out_over) { /* a key update, an alert */
         (void)flush_gathered(s);
     }
     es_buf_clear(&s->p->tx);
@@ -441,7 +442,7 @@ void et_tls_shake(struct et_sock *s)
 int et_tls_write(struct et_sock *s)
 {
     struct et_tls *t = s->tls;
-    int rv = 1;
+    int rv = 1, tries = 0;
 
     if (t->cipher.n != 0 && (rv = send_gathered(s)) <= 0) {
         return rv;
@@ -449,7 +450,7 @@ int et_tls_write(struct et_sock *s)
     while (s->out_at < s->out.n) {
         size_t left = s->out.n - s->out_at;
         ssize_t n = gnutls_record_send(t->s, s->out.p + s->out_at, left < RECORD ? left : RECORD);
-        if (n == GNUTLS_E_AGAIN || n == GNUTLS_E_INTERRUPTED) {
+        if ((n == GNUTLS_E_AGAIN || n == GNUTLS_E_INTERRUPTED) && ++tries < TRIES) {
             continue; /* push never says so; GnuTLS may */
         }
         if (n < 0) {
@@ -466,11 +467,11 @@ int et_tls_write(struct et_sock *s)
 
 int et_tls_bye(struct et_sock *s)
 {
-    int rv;
+    int rv, tries = 0;
 
     do {
         rv = gnutls_bye(s->tls->s, GNUTLS_SHUT_WR);
-    } while (rv == GNUTLS_E_INTERRUPTED || rv == GNUTLS_E_AGAIN);
+    } while ((rv == GNUTLS_E_INTERRUPTED || rv == GNUTLS_E_AGAIN) && ++tries < TRIES);
     if (rv < 0) {
         fail(s, rv);
         return ES_ERR_TLS;

@@ -211,6 +211,26 @@ describe("an exchange", function()
     assert.is_string(refused[1].why)
   end)
 
+  it("knows HTTP/2 and HTTP/1.1 apart by their first bytes, however these come", function()
+    serve = mirror
+    listen()
+    local place = { ip = "127.0.0.1", port = tonumber(l:address():match ":(%d+)$") }
+    local connect_raw = require("echostream.tunnel.socket").connect
+    -- Each byte alone: the next one leaves when the one before has come.
+    local function send_slowly(text)
+      local s = assert(connect_raw(engine, place))
+      local before = engine:stats().received
+      for i = 1, #text do
+        assert(s:write(text:sub(i, i)))
+        while engine:stats().received < before + i do echo.sleep(0.001) end
+      end
+      return s
+    end
+    assert.matches("^HTTP/1.1 200 ", (assert(send_slowly("PUT /p HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx"):read(nil, T))))
+    local settings = send_slowly("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0"):read(nil, T)
+    assert.equal(4, settings:byte(4)) -- a SETTINGS frame
+  end)
+
   it("goes on when its listener drains, and ends the connection then", function()
     local go
     serve = function(x)
