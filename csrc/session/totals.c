@@ -19,12 +19,18 @@ static void add_link(struct es_link_totals *t, const struct es_link_stats *st)
     t->early_rejected += st->early_data == ES_LINK_EARLY_REJECTED;
 }
 
+/* What was joined in memory shook no hands, and is no distance away. */
+static int is_over_a_network(const struct es_link_stats *st)
+{
+    return st->quic_version != 0 || st->rtt_smoothed != 0;
+}
+
 void totals_established(struct es_session *s)
 {
     struct es_link_stats st;
 
     es_link_stats_get(s->link, &st);
-    if (st.quic_version != 0) /* what was joined in memory shook no hands, and is no distance away */
+    if (is_over_a_network(&st))
         es_histogram_add(&s->host->handshakes, st.handshake_time);
 }
 
@@ -60,7 +66,7 @@ static void look_at(struct es_session *s, struct es_host_figures *out)
     es_link_stats_get(s->link, &st);
     add_link(&out->link, &st);
     es_histogram_add(&out->held, st.held);
-    if (!s->established || st.quic_version == 0)
+    if (!s->established || !is_over_a_network(&st))
         return;
     es_histogram_add(&out->rtt, st.rtt_smoothed);
     es_histogram_add(&out->cwnd, st.cwnd);

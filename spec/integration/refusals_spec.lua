@@ -239,4 +239,4 @@ net.each_door(function(env)
       assert.is_nil(constant.processed) -- it is the middleware's
     end)
   end)
-end)
+end, "tcp")

@@ -200,12 +200,14 @@ function M.each(declare)
   M.only("sim", declare)
 end
 
--- For each kind of network and each door; the door of browsers in the simulator only, unless `all`. TCP there is over sockets only.
+-- For each kind of network and each door; the door of browsers in the simulator only, unless `all`; that of TCP with "tcp", or `all`.
 function M.each_door(declare, all)
   M.each(declare)
   M.only("sim", declare, "webtransport")
-  if all then
+  if all == true then
     M.only("quic", declare, "webtransport")
+  end
+  if all then
     M.only("quic", declare, "tcp")
   end
 end
