@@ -17,6 +17,12 @@ describe("a request", function()
         r.received })
   end)
 
+  it("has the scheme by which it came, not the one that it claims", function()
+    assert.equal("http", assert(of({ scheme = "https" }, { tls = false })).scheme)
+    assert.equal("https", assert(of({ scheme = "http" }, { tls = true })).scheme)
+    assert.equal("https", assert(of({ scheme = "https" })).scheme)
+  end)
+
   it("gives the backend what was judged", function()
     local r = assert(of { authority = "EXAMPLE.org.:80", path = "//a/./%7euser/?x" })
     assert.equal("example.org:80", r.head.authority)

@@ -55,7 +55,7 @@ end
 
 -- What all requests of a decision count for, whoever they are of.
 local function plan_of(self, decision)
-  local plan, own, name = {}, decision.limits, decision.rule.name
+  local plan, own, name = {}, decision.limits, decision.rule and decision.rule.name or ""
   local function want(key, what, limit)
     if limit then
       plan[#plan + 1] = { key = key, name = what, requests = limit.requests, bytes = limit.bytes }
@@ -234,7 +234,7 @@ function Gate:explain(request, decision)
     end
   end
   tell_rate("global", self._rate)
-  tell_rate("rule " .. decision.rule.name, decision.rate)
+  tell_rate("rule " .. (decision.rule and decision.rule.name or ""), decision.rate)
   if decision.auth then
     put("auth", "credentials are asked for")
   end

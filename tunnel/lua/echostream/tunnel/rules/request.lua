@@ -37,6 +37,7 @@ local M = {}
 ---@field listener? string
 ---@field protocol? string
 ---@field sni? string
+---@field tls? boolean      how the visitor came: decides the scheme, whatever the head says
 ---@field received? number
 ---@field kind? "tcp"|"tls"  there is no head
 
@@ -71,6 +72,9 @@ function M.new(head, info)
   end
   local method, target = head.method, head.path
   self.method, self.scheme, self.kind = method, head.scheme or "", kind_of(head)
+  if info.tls ~= nil then
+    self.scheme = info.tls and "https" or "http"
+  end
   local authority = head.authority
   if authority and authority ~= "" then
     local host, port = canonical.authority(authority)

@@ -161,7 +161,7 @@ end
 local function handle(self, exchange, head, fin, info, record, kept)
   local request, err = make_request(head, {
     peer_ip = info.peer_ip, peer_port = info.peer_port, port = record.port, listener = record.listener, protocol = info.protocol, sni = info.sni,
-    received = record.received,
+    tls = info.tls, received = record.received,
   })
   if not request then
     return fail(record, "malformed", err)
