@@ -16,7 +16,7 @@ Child.__index = Child
 ---@return spec.child
 function M.start(program, arguments)
   local input, output = uv.new_pipe(false), uv.new_pipe(false)
-  local self = setmetatable({ input = input, output = output, text = "", lines = {}, waiting = {}, ended = false }, Child)
+  local self = setmetatable({ input = input, output = output, text = "", lines = {}, waiting = {}, ended = false, closed = false }, Child)
   local handle, pid = uv.spawn(program, { args = arguments, stdio = { input, output, 2 } }, function()
     self.ended = true
     self:changed()
@@ -24,7 +24,10 @@ function M.start(program, arguments)
   assert(handle, pid)
   self.handle, self.pid = handle, pid
   output:read_start(function(_, data)
-    if not data then return end
+    if not data then
+      self.closed = true
+      return self:changed()
+    end
     self.text = self.text .. data
     self.text = self.text:gsub("([^\n]*)\n", function(line)
       table.insert(self.lines, line)
@@ -78,6 +81,14 @@ end
 function Child:kill()
   self:signal "SIGKILL"
   self:gone()
+end
+
+--- Waits until it has ended and everything that it wrote is here; what was not taken by `expect`. Not for one whose own children go on.
+---@return string
+function Child:rest()
+  while not self.closed do assert(wait(self)) end
+  self:gone()
+  return table.concat(self.lines, "\n") .. (self.lines[1] and "\n" or "") .. self.text
 end
 
 --- Waits until it has ended.

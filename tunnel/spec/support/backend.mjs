@@ -88,6 +88,7 @@ server.on("checkContinue", (req, res) => {
 
 const sockets = new WebSocketServer({ noServer: true, allowHalfOpen: true });
 server.on("upgrade", (req, socket, head) => {
+  socket.on("error", () => {});
   if (!req.url.startsWith("/ws")) {
     socket.end("HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\nconnection: close\r\n\r\nno");
     return;

@@ -20,7 +20,10 @@ end
 local function ask(one, opts)
   local asked = {}
   asked.task = echo.spawn(function()
-    asked.x, asked.about = one:request({}, true, function() end, opts or { timeout = 10 })
+    local job = { head = {}, fin = true, notify = function() end, careful = opts and opts.careful }
+    local err
+    asked.x, err = one:request(job, opts and opts.timeout or 10)
+    asked.about = err or { reused = job.reused, protocol = job.record.protocol }
     asked.over = true
   end)
   echo.sleep(0)

@@ -52,9 +52,9 @@ local function check_http(backend, options)
     { "user-agent", "echostream-tunnel health check" },
   }))
   local woken, ends = waiter.new(), loop.now() + options.timeout
-  local x, err = backend:pool("http"):request(head, true, function()
+  local x, err = backend:pool("http"):request({ head = head, fin = true, notify = function()
     woken:wake()
-  end, { timeout = options.timeout })
+  end }, options.timeout)
   if not x then
     return false, err.message
   end

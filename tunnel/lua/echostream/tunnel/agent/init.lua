@@ -12,8 +12,10 @@ local local_rules = require "echostream.tunnel.agent.local_rules"
 local loop = require "echostream.loop"
 local options = require "echostream.options"
 local proxy = require "echostream.tunnel.agent.proxy"
+local relay = require "echostream.tunnel.agent.relay"
 local task = require "echostream.task"
 local tcp = require "echostream.tunnel.agent.tcp"
+local watch = require "echostream.tunnel.server.watch"
 
 local M = {}
 ---@class echostream.tunnel.options.agent
@@ -111,6 +113,7 @@ function M.new(given, engine)
     _links = {}, -- session → link
     _hosts = 0,
     _rules = set,
+    _watch = nil,
     _up = {}, -- clients that are connected
     _engine = engine,
     _idle_waiters = {},
@@ -210,6 +213,7 @@ local function begin(self)
   self.backends = backends.new(engine)
   self.backends:apply(self.options.services)
   load_state(self)
+  self._watch = watch.new(relay.check)
 end
 
 -- A client is connected, or is over: what goes on by itself does so while one is.
@@ -219,6 +223,7 @@ local function connected(self, host, is_up)
     self.backends:start(health.new(self._engine))
   else
     self.backends:stop()
+    self._watch:stop()
   end
 end
 
@@ -254,7 +259,7 @@ function Agent:install(host)
     begin(self)
   end
   self._hosts = self._hosts + 1
-  local flow = { backends = self.backends, stats = self.stats, rules = self._rules, on_idle = function()
+  local flow = { backends = self.backends, stats = self.stats, rules = self._rules, watch = self._watch, on_idle = function()
     self:_idle()
   end }
   host:add_stream("tunnel.http", proxy.handler(flow))

@@ -60,14 +60,14 @@ end
 
 -- Requests ------------------------------------------------------------------------------------------------------
 
--- A job: what is asked for (head, fin, notify, careful), who waits (resume), what came of it (x or err, and facts).
+-- A job is what `request` is given: who waits for it (resume) and what came of it (exchange or err, and facts) are put there too.
 local function begin(record, job)
   local x, err = record.c:request(job.head, job.fin, job.notify)
   if not x then
     return false, err
   end
-  job.x = x
-  job.reused, job.protocol, job.connect_time = record.used > 0, record.protocol, record.connect_time
+  job.exchange, job.record = x, record
+  job.reused = record.used > 0
   record.used = record.used + 1
   record.idle_since = nil
   return true
@@ -281,11 +281,11 @@ local function wait(self, job, timeout)
       end
     end
   end, timeout)
-  if job.x then
+  if job.exchange then
     if ok then
-      return job.x
+      return job.exchange
     end
-    job.x:reset("cancel") -- it began, and nobody is there any more
+    job.exchange:reset("cancel") -- it began, and nobody is there any more
     return nil, err
   elseif job.err then
     return nil, job.err
@@ -303,26 +303,28 @@ local function wait(self, job, timeout)
   return nil, err
 end
 
+---@class echostream.tunnel.job  a request that wants a connection; whoever has it may use it again
+---@field head echostream.tunnel.head
+---@field fin boolean
+---@field notify fun(x: echostream.tunnel.core_exchange, what: string)
+---@field careful? boolean  it must not be lost: it takes no old connection
+---@field exchange? echostream.tunnel.core_exchange  what it became
+---@field record? table       its connection: { protocol, connect_time, used }
+---@field reused? boolean     the connection had requests before
+
 --- Begins a request on a connection of the pool; waits for one when there is none free.
----@param head echostream.tunnel.head
----@param fin boolean
----@param notify fun(x: echostream.tunnel.core_exchange, what: string)
----@param opts { timeout: number, careful: boolean? }  seconds for the wait; careful: a request that must not be lost takes no old connection
----@return echostream.tunnel.core_exchange? x
----@return { reused: boolean, connect_time: number, protocol: string }|echostream.error about
-function Pool:request(head, fin, notify, opts)
+---@param job echostream.tunnel.job
+---@param timeout number  seconds for the wait
+---@return echostream.tunnel.core_exchange? x, echostream.error? err
+function Pool:request(job, timeout)
   if self._closed then
     return nil, errors.new("unavailable", where(self) .. ": no longer a backend")
   end
-  local job = { head = head, fin = fin, notify = notify, careful = opts.careful, x = nil, err = nil, resume = nil,
-    reused = false, protocol = nil, connect_time = nil }
+  job.exchange, job.record, job.err, job.resume = nil, nil, nil, nil
   if not take(self, job) then
-    local x, err = wait(self, job, opts.timeout)
-    if not x then
-      return nil, err
-    end
+    return wait(self, job, timeout)
   end
-  return job.x, job
+  return job.exchange
 end
 
 -- Life ----------------------------------------------------------------------------------------------------------

@@ -42,10 +42,20 @@ local function answer(status, reason, head_only, retry_after)
   return head:part(false) .. core.part("body", reason .. "\n") .. END
 end
 
-local function note_of(backend, about, attempt)
-  return core.part("note", codec.msgpack.pack {
-    backend = backend.name, connect_time = about.connect_time, reused = about.reused, attempt = attempt,
+-- The note of how a request got to its backend; for the usual one its connection keeps it.
+local function note_of(moving, attempt)
+  local record, name = moving.record, moving.backend.name
+  local usual = attempt == 1 and moving.reused
+  if usual and record.note then
+    return record.note
+  end
+  local note = core.part("note", codec.msgpack.pack {
+    backend = name, connect_time = record.connect_time, reused = moving.reused, attempt = attempt,
   })
+  if usual then
+    record.note = note
+  end
+  return note
 end
 
 -- One exchange --------------------------------------------------------------------------------------------------
@@ -61,14 +71,14 @@ local function status_of(err, what)
 end
 
 -- Whether the request, which failed so, may be begun once more.
-local function may_retry(method, about, reason, attempt, replayable)
-  if attempt >= ATTEMPTS or not replayable then
+local function may_retry(method, moving, reason, attempt)
+  if attempt >= ATTEMPTS or not moving:replayable() then
     return false
   elseif reason == "refused" then
     -- HTTP/2 says so of what was not looked at. HTTP/1.1 knows that nothing came back on a kept connection.
-    return about.protocol == "h2" or idempotent[method]
+    return moving.record.protocol == "h2" or idempotent[method]
   end
-  return reason == "truncated" and about.reused and idempotent[method]
+  return reason == "truncated" and moving.reused and idempotent[method]
 end
 
 local function kind_of(head)
@@ -80,13 +90,13 @@ local function kind_of(head)
 end
 
 -- Finds a backend that takes the request, and waits for the head of its response.
--- → head, fin, attempt's facts; or nil and what to answer: status, reason; or nil, nil, why: the server is gone
+-- → head, fin, number of the attempt; or nil and what to answer: status, reason; or nil, nil, why: the server is gone
 local function begin(self, moving, service, head, kind, timeout)
   local options = service.options
   -- Where both sides stream, a response may begin long after its request.
   local patience = timeout and timeout.headers or kind == "grpc" and options.websocket_timeout or options.headers_timeout
   local method = head.method
-  local careful = not idempotent[method]
+  moving.head, moving.careful = head, not idempotent[method]
   local tried, problem
   for attempt = 1, ATTEMPTS + #service.backends do
     local backend, why = service:pick(tried)
@@ -97,8 +107,7 @@ local function begin(self, moving, service, head, kind, timeout)
       return nil, 503, "no backend can be asked: " .. why
     end
     local began = loop.now()
-    local x, about = backend:pool(kind):request(head, moving.fin, moving.notify,
-      { timeout = timeout and timeout.connect or options.connect_timeout, careful = careful })
+    local x, about = backend:pool(kind):request(moving, timeout and timeout.connect or options.connect_timeout)
     if not x then
       if about.code == "cancelled" then
         return nil, nil, about
@@ -114,10 +123,10 @@ local function begin(self, moving, service, head, kind, timeout)
       backend.in_flight = backend.in_flight + 1
       moving.backend = backend
       moving:attach(x)
-      local response, fin, what = moving:head(patience)
+      local response, fin, what = moving:wait_for_head(patience)
       if response then
         backend:responded(loop.now() - began)
-        return response, fin, { backend = backend, about = about, attempt = attempt }
+        return response, fin, attempt
       elseif what == "abort" then
         return nil, nil, fin
       end
@@ -127,7 +136,7 @@ local function begin(self, moving, service, head, kind, timeout)
       local reason = fin.details and fin.details.reset
       problem = { status = status_of(fin, what),
         reason = ("%s: %s"):format(backend.name, what == "timeout" and "no response: " .. fin.message or fin.message) }
-      if not may_retry(method, about, reason, attempt, moving:replayable()) then
+      if not may_retry(method, moving, reason, attempt) then
         return nil, problem.status, problem.reason
       end
     end
@@ -142,15 +151,15 @@ local function is_events(head)
 end
 
 -- The response was begun: the rest of it.
-local function finish(self, moving, head, fin, facts, kind, idle)
-  local options = facts.backend.service.options
+local function finish(self, moving, head, fin, attempt, kind, idle)
+  local options = moving.backend.service.options
   local accepted = kind == "tunnel" and (head.status == 101 or head.status >= 200 and head.status < 300)
   if head.status == 101 then
     head.status = 200
   end
   local quiet = accepted or kind == "grpc" or is_events(head)
   local timeout = quiet and options.websocket_timeout or idle or options.idle_timeout
-  local first = note_of(facts.backend, facts.about, facts.attempt) .. head:part(fin)
+  local first = note_of(moving, attempt) .. head:part(fin)
   local ok, err, what
   if fin then
     ok, err = moving.stream:send(first)
@@ -184,7 +193,7 @@ local function finish(self, moving, head, fin, facts, kind, idle)
 end
 
 -- Gives back what an exchange holds, however it ends.
-local function settle(moving)
+relay.on_close(function(moving)
   local self, backend = moving.owner, moving.backend
   moving:close "cancel"
   if backend then
@@ -196,14 +205,11 @@ local function settle(moving)
   stats.served = stats.served + 1
   stats.bytes_in = stats.bytes_in + moving.bytes_in
   stats.bytes_out = stats.bytes_out + moving.bytes_out
+  moving:release()
   if stats.in_flight == 0 and self.on_idle then
     self.on_idle()
   end
-end
-
-local settled = { __close = function(guard)
-  settle(guard[1])
-end }
+end)
 
 -- Which service a request is for, as the server says, or the rules here. → service, decision, request; or nil, status, reason
 local function route(self, moving, head, session)
@@ -263,7 +269,8 @@ local function serve(self, moving, head, session)
 end
 
 --- Makes the handler of "tunnel.http".
----@param self { backends: echostream.tunnel.agent.backends, stats: table, rules: echostream.tunnel.rules?, on_idle: function? }
+---@param self { backends: echostream.tunnel.agent.backends, stats: table, watch: echostream.tunnel.watch,
+---  rules: echostream.tunnel.rules?, on_idle: function? }
 ---@return fun(session: echostream.session, stream: echostream.stream)
 function M.handler(self)
   return function(session, stream)
@@ -281,9 +288,8 @@ function M.handler(self)
     end
     local stats = self.stats
     stats.in_flight = stats.in_flight + 1
-    local moving = relay.new(stream, rest)
+    local moving <close> = relay.new(stream, rest, self.watch)
     moving.owner = self
-    local _ <close> = setmetatable({ moving }, settled)
     serve(self, moving, head, session)
   end
 end

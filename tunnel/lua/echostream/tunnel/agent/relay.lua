@@ -5,7 +5,6 @@
 
 local core = require "echostream.tunnel.core"
 local errors = require "echostream.errors"
-local loop = require "echostream.loop"
 local waiter = require "echostream.tunnel.waiter"
 local task = require "echostream.task"
 
@@ -16,7 +15,7 @@ local END <const> = core.part "end"
 -- Bytes of a request's body that are kept until the response begins, to be sent again to another connection.
 local REPLAY <const> = 65536
 
----@class echostream.tunnel.agent.relay
+---@class echostream.tunnel.agent.relay: echostream.tunnel.job
 ---@field x? echostream.tunnel.core_exchange  the backend's side, once there is one
 ---@field request_over boolean  all of the request has come
 ---@field bytes_in integer   of the request's messages
@@ -25,28 +24,25 @@ local Relay = {}
 Relay.__index = Relay
 Relay.__name = "echostream.tunnel.agent.relay"
 
---- Makes one.
----@param stream echostream.stream
----@param rest string  what came of the request behind its head
----@return echostream.tunnel.agent.relay
-function M.new(stream, rest)
+-- Relays that had no body and are through are used again: making one costs more than what most of them do.
+local SPARES <const> = 64
+local spares = {}
+
+local function make()
   local self = setmetatable({
-    stream = stream,
-    x = nil,
-    over = false,
-    fin = rest == END, -- there is no body: told to the codec with the head
-    request_over = rest == END,
+    head = nil, fin = true, notify = nil, careful = false, exchange = nil, record = nil, reused = false, err = nil, resume = nil, -- of a job
+    owner = nil, backend = nil, own = nil, -- the proxy's
+    stream = nil, x = nil, over = false, request_over = false,
     aborted = nil, -- why the server, or who asked it, does not want it any more
-    moved = loop.now(), -- when something last came or went
-    bytes_in = #rest, bytes_out = 0,
+    moved = 0, -- when something last came or went, about
+    limit = nil, timed_out = false, -- while it waits for the backend: the longest that nothing may move
+    bytes_in = 0, bytes_out = 0,
+    _watch = nil,
     _queue = {}, _next = 1, _kept = 0, _replayable = true, -- messages of the body
     _pump = nil,
     _woken = waiter.new(), -- for the handler's task
     _body_woken = nil, -- for the other
   }, Relay)
-  if rest ~= "" and not self.fin then
-    self:_push(rest)
-  end
   local woken = self._woken
   self.notify = function(x, what)
     if x ~= self.x and self.x ~= nil then
@@ -58,6 +54,41 @@ function M.new(stream, rest)
     end
   end
   return self
+end
+
+--- Makes one.
+---@param stream echostream.stream
+---@param rest string  what came of the request behind its head
+---@param watching echostream.tunnel.watch  of `M.check`
+---@return echostream.tunnel.agent.relay
+function M.new(stream, rest, watching)
+  local self = table.remove(spares) or make()
+  local fin = rest == END -- there is no body: told to the codec with the head
+  self.stream, self.over, self.fin, self.request_over = stream, false, fin, fin
+  watching:add(self) -- before the time is read: a watch that had nothing to do sleeps
+  self.moved, self._watch = watching.now, watching
+  self.bytes_in, self.bytes_out = #rest, 0
+  if rest ~= "" and not fin then
+    self:_push(rest)
+  end
+  return self
+end
+
+---@package
+--- What happens to a relay at the end of the block of its `local … <close>`.
+---@param fn fun(relay: echostream.tunnel.agent.relay)
+function M.on_close(fn)
+  Relay.__close = fn
+end
+
+--- For the watch: whether nothing has moved for too long.
+---@param relay echostream.tunnel.agent.relay
+---@param now number
+function M.check(relay, now)
+  if relay.limit and now - relay.moved >= relay.limit then
+    relay.timed_out = true
+    relay._woken:wake()
+  end
 end
 
 ---@package
@@ -117,7 +148,7 @@ local function pump(self)
       self._woken:wake()
       return
     end
-    self.moved = loop.now()
+    self.moved = self._watch.now
     self.bytes_in = self.bytes_in + #frame.data
     self:_push(frame.data)
   end
@@ -154,23 +185,22 @@ end
 
 -- The response's way --------------------------------------------------------------------------------------------
 
--- Waits for a signal, at most until nothing has moved for so long.
+-- Waits for something to happen, at most until nothing has moved for so long.
 local function wait(self, timeout)
-  while true do
-    local left = self.moved + timeout - loop.now()
-    if left <= 0 then
+  self.limit = timeout
+  local ok, err = self._woken:wait()
+  self.limit = nil
+  if not ok then
+    return nil, err, true
+  elseif self.aborted then
+    return nil, self.aborted, true
+  elseif self.timed_out then
+    self.timed_out = false
+    if self._watch.now - self.moved >= timeout then
       return nil, errors.new("timeout", ("nothing came or went for %g s"):format(timeout))
     end
-    local ok, err = self._woken:wait(left)
-    if ok then
-      if self.aborted then
-        return nil, self.aborted, true
-      end
-      return true
-    elseif err.code ~= "timeout" then
-      return nil, err, true
-    end
   end
+  return true
 end
 
 --- Waits for the final response. Informational ones are passed on at once.
@@ -178,12 +208,12 @@ end
 ---@return echostream.tunnel.head? head
 ---@return boolean|echostream.error|nil fin_or_err
 ---@return "reset"|"abort"|"timeout"|nil what  the backend's side failed, the server's did, or nothing happened
-function Relay:head(timeout)
+function Relay:wait_for_head(timeout)
   local x = self.x
   while true do
     local head, fin = x:head()
     while head do
-      self.moved = loop.now()
+      self.moved = self._watch.now
       if head.status >= 200 or head.status == 101 then
         self._replayable = false
         if self._next > #self._queue then
@@ -213,7 +243,7 @@ end
 ---@param timeout number  seconds without anything in either direction
 ---@return true|nil ok
 ---@return echostream.error? err
----@return "reset"|"abort"|"timeout"|nil what  as of `head`
+---@return "reset"|"abort"|"timeout"|nil what  as of `wait_for_head`
 function Relay:respond(first, timeout)
   local x, stream = self.x, self.stream
   while true do
@@ -226,7 +256,7 @@ function Relay:respond(first, timeout)
       if not ok then
         return nil, err, "abort"
       end
-      self.moved = loop.now()
+      self.moved = self._watch.now
       self.bytes_out = self.bytes_out + #message
     end
     if over then
@@ -275,11 +305,23 @@ function Relay:close(why)
     return
   end
   self.over = true
+  self._watch:remove(self)
   if self._pump then
     self._pump:cancel()
   end
   if self.x and why then
     self.x:reset(why)
+  end
+end
+
+---@package
+--- Nobody uses it any more.
+function Relay:release()
+  if self.fin and not self._pump and #spares < SPARES then
+    self.stream, self.x, self.exchange, self.record, self.head, self.owner, self.backend, self.own = nil, nil, nil, nil, nil, nil, nil, nil
+    self.aborted, self.err, self.resume, self.limit, self.timed_out = nil, nil, nil, nil, false
+    self._replayable = true
+    spares[#spares + 1] = self
   end
 end
 
