@@ -203,6 +203,7 @@ local function wait(self, timeout)
   return true
 end
 
+---@package
 --- Waits for the final response. Informational ones are passed on at once.
 ---@param timeout number  seconds without anything in either direction
 ---@return echostream.tunnel.head? head
