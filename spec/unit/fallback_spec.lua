@@ -33,6 +33,15 @@ describe("the way of a client", function()
     end, 'echo.server: transport option "fallback_after" is for clients')
   end)
 
+  it("is an option of the commands that talk to a server", function()
+    local settings = require("echostream.cli.connection").settings
+    assert.are.equal("tcp", settings({ insecure = true, over = "tcp" }).transport)
+    assert.is_nil(settings({ insecure = true }).transport)
+    local made, problem = settings { insecure = true, over = "pigeon" }
+    assert.is_nil(made)
+    assert.are.equal("--over wants quic, tcp or auto, got pigeon", problem)
+  end)
+
   it("is what dial goes", function()
     local gone = {}
     local function go(carrier)

@@ -18,6 +18,7 @@ M.fields = {
   timeout = { value = "SECONDS", help = "for the connection, and then for each call (default 30)", number = true },
   metadata = { value = "KEY=VALUE", help = "sent with each call; several times for several", many = true },
   credential = { value = "KEY=VALUE", help = "sent when connecting, for the server's on_connect", many = true },
+  over = { value = "CARRIER", help = "quic (the default); tcp; auto: quic, and tcp where it does not get through" },
   json = { help = "write what comes out as JSON, and errors as {\"error\":{…}}" },
 }
 
@@ -115,6 +116,8 @@ function M.try(cmd, fn, ...)
   return false, cli.misused(cmd, (tostring(results[2]):gsub("^[^:%s]*:%d+: ", "")))
 end
 
+local carriers = { quic = true, tcp = true, auto = true }
+
 --- Options of `echo.connect` from those of the command line; or nil and what is wrong with them.
 ---@param given table
 ---@return table? settings, string? problem
@@ -125,6 +128,8 @@ function M.settings(given)
       or "--pin, --ca and --insecure exclude each other"
   elseif (given.cert == nil) ~= (given.key == nil) then
     return nil, "--cert and --key go together"
+  elseif given.over and not carriers[given.over] then
+    return nil, ("--over wants quic, tcp or auto, got %s"):format(given.over)
   end
   for _, option in ipairs { "ca", "cert", "key" } do
     if given[option] and not (option == "ca" and given.ca == "system") then
@@ -149,6 +154,7 @@ function M.settings(given)
     skip_verification = given.insecure,
     timeout = given.timeout,
     metadata = credentials,
+    transport = given.over,
   }
 end
 

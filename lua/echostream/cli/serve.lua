@@ -21,6 +21,7 @@ case (but one that comes because the terminal was closed stops the server). New 
 with theirs; a file that fails changes nothing, and the log says why. So it does when a file is gone, and when it is back.]]
 M.options = {
   bind = { value = "ADDR", help = "where to listen (default 127.0.0.1:5000; port 0 takes any)" },
+  tcp = { help = "sessions are accepted over TCP too, at the same address: for clients whose network blocks UDP" },
   cert = { value = "FILE", help = "PEM certificate (chain); without it one is made and its pin printed" },
   watch = { help = "load the file again when it, or a module beside it, changes" },
   key = { value = "FILE", help = "PEM private key of --cert" },
@@ -163,6 +164,7 @@ function M.run(options, words)
   local echo = require "echostream"
   local made, server = pcall(echo.server, {
     bind = options.bind or "127.0.0.1:5000",
+    tcp = options.tcp,
     cert = options.cert,
     key = options.key,
     webtransport = sessions_of_pages(options.webtransport),
