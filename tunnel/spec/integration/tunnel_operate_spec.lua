@@ -118,6 +118,12 @@ describe("a tunnel from its files", function()
     process.write(dir .. "/server.lua", "return {")
     assert.matches("server.lua:1: ", run("reload").err)
 
+    -- Limits and groups are new at once.
+    server_file(RULES:format "limited", "limits = { addresses = { deny = { '127.0.0.1' } } }, groups = { default = { balance = 'hash' } },")
+    assert.equal("reloaded\n", run("reload").out)
+    assert.equal("403", curl("-o /dev/null -w '%{http_code}' http://" .. at.web .. "/hello").out)
+    assert.matches("group web, hash:", run("explain http://x.org/ --running tunnel-server").out)
+
     server_file(RULES:format "third", "retries = 2,")
     assert.matches("these want a restart: retries", run("reload").out)
     assert.equal("third\n", curl("http://" .. at.web .. "/hello").out)

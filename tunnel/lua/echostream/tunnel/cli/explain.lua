@@ -109,7 +109,7 @@ local function rules_of(path)
     path = values.rules
   elseif values[1] == nil and (values.listen or values.agents or values.server) then
     local set
-    set, err = rules.new(values.rules or {}, values.shadow_rules)
+    set, err = rules.new(values.rules or {}, values.shadow)
     if not set and err and err.field then
       err = require("echostream.errors").new(err.code, file:place(err.field) .. err.message)
     end

@@ -26,7 +26,7 @@ local own = {
   inspector = { type = "table", fields = inspector.schema },
 }
 -- What a reload changes without a restart.
-local LIVE <const> = { rules = true, shadow = true, config = true, config_version = true }
+local LIVE <const> = { rules = true, shadow = true, groups = true, limits = true, config = true, config_version = true }
 
 local function said(file, ...)
   return errors.new("invalid_argument", file:explain(...))
@@ -229,7 +229,8 @@ local function reload_rules(self, file, rest)
   return true
 end
 
---- Reads the file again, and rules and certificates: all of them are changed, or nothing is. The access log is opened anew in any case. What
+--- Reads the file again, and rules, groups, limits and certificates: all of them are changed, or nothing is. The access log is opened anew
+--- in any case. What
 --- else is new in the file is named, and waits for a restart.
 ---@return { restart: string[] }|nil done, echostream.error? err  why everything stays as it is
 function Operated:reload()
@@ -254,6 +255,9 @@ function Operated:reload()
     return nil, err
   end
   local rest = judged.rest
+  -- They were judged with the rest of the file. What is in flight counts on.
+  self.plugin.groups:replace(rest.groups or {})
+  self.plugin.limits:replace(rest.limits or {})
   if rest.config and not (parts.same(rest.config, self._file.values.config) and rest.config_version == self._file.values.config_version) then
     task.spawn(function()
       self.plugin:set_config(rest.config, rest.config_version or tostring(os.time()))
