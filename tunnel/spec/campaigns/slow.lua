@@ -47,9 +47,10 @@ end
 local function campaign()
   local backend = backends.nginx { files = { ["index.html"] = "hello\n", large = ("x"):rep(1024 * 1024) },
     server = "location /sink/ { proxy_pass http://127.0.0.1:$server_port/; }" } -- which reads a body before it does anything
+  local transport = { hold_cap = HOLD, connection_window = HOLD }
   local plugin = tunnel.server { agents = { { anyone = true } }, listen = { { bind = "127.0.0.1:0", name = "web" } }, rules = { { group = "web" } } }
-  local server = assert(echo.server({ bind = "127.0.0.1:0", quiet = true, transport = { hold_cap = HOLD, connection_window = HOLD } }):plugin(plugin):start())
-  local client = echo.client { pin = server.pin, max_named_streams = 10000, transport = { hold_cap = HOLD, connection_window = HOLD } }
+  local server = assert(echo.server({ bind = "127.0.0.1:0", quiet = true, transport = transport }):plugin(plugin):start())
+  local client = echo.client { pin = server.pin, max_named_streams = 10000, transport = transport }
   client:plugin(tunnel.agent { client_id = "a1", group = "web", backend = "http://127.0.0.1:" .. backend.port })
   assert(client:connect(server.address))
   local url = "http://" .. plugin:addresses().web
