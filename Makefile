@@ -169,6 +169,9 @@ campaign-tunnel-aborted: all  ## ABORTS=10000 downloads through a tunnel that vi
 campaign-tunnel-slow: all  ## READERS=50 visitors that take 50 KB/s, and one that is fast: its p99 is less than twice what it is alone
 	@READERS=$(or $(READERS),50) .ci/env $(LUA) tunnel/spec/campaigns/slow_readers.lua
 
+campaign-tunnel-grpc: all deps-interop  ## ROUNDS=20 of gRPC's interop cases through a tunnel with TLS, grpc-js and grpcio as clients and servers
+	@ROUNDS=$(or $(ROUNDS),20) .ci/env $(LUA) tunnel/spec/campaigns/grpc.lua
+
 campaign-tunnel-restart: all deps-test  ## AGENTS=200 of a server that is killed: all back within 30 s, at most 20 handshakes in any 100 ms
 	@AGENTS=$(or $(AGENTS),200) DOWN=$(or $(DOWN),0.5) .ci/env $(LUA) tunnel/spec/campaigns/restart.lua
 

@@ -29,8 +29,8 @@ function M.missing_js()
   if installed.code ~= 0 then return "npm install failed: " .. installed.err:sub(1, 200) end
 end
 
-local function start(kind, role, ...)
-  local words = { "LD_PRELOAD=", "MODULES=" .. MODULES, "timeout", "120" }
+local function start(kind, role, seconds, ca, ...)
+  local words = { "LD_PRELOAD=", "MODULES=" .. MODULES, "CA=" .. (ca or ""), "timeout", tostring(seconds) }
   for _, word in ipairs(kind == "js" and { "node", ("%s/%s.mjs"):format(DIR, role) } or { "/usr/bin/python3", DIR .. "/peer.py", role }) do
     table.insert(words, word)
   end
@@ -43,17 +43,18 @@ end
 ---@param ... string  "gzip": its answers are compressed
 ---@return integer port, fun() stop
 function M.server(kind, ...)
-  local running = start(kind, "server", ...)
+  local running = start(kind, "server", 3600, nil, ...)
   return tonumber(running:expect "^ready (%d+)$"), function() running:kill() end
 end
 
 --- Runs the cases (all, or those named) with a client: how many were well, and what the others said. In a task.
 ---@param kind "js"|"python"
 ---@param address string
----@param ... string
+---@param opts? { ca?: string, cases?: string[] }  ca: a file; TLS then
 ---@return integer ok, string[] problems
-function M.client(kind, address, ...)
-  local running = start(kind, "client", address, ...)
+function M.client(kind, address, opts)
+  opts = opts or {}
+  local running = start(kind, "client", 120, opts.ca, address, table.unpack(opts.cases or {}))
   running:gone()
   local ok, problems = 0, {}
   for _, line in ipairs(running.lines) do

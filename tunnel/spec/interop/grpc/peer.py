@@ -37,11 +37,19 @@ def fail(context, status):
     context.set_details(status["message"])
 
 
+def count_cancelled():
+    state["cancelled"] += 1
+
+
+def expect_cancel(context):
+    """This call ends by being cancelled; a generator that is not asked again would not see it."""
+    if not context.add_callback(count_cancelled):
+        count_cancelled()
+
+
 def hold(context):
-    """Until the call is cancelled, which is counted."""
     while context.is_active():
         time.sleep(0.01)
-    state["cancelled"] += 1
 
 
 def unary_call(request, context):
@@ -55,11 +63,12 @@ def unary_call(request, context):
 
 def streaming_input(requests, context):
     n = 0
-    state["begun"] += 1
     for m in requests:
         wish, payload = decode(m)
         n += payload
         if wish.get("hold"):
+            expect_cancel(context)
+            state["begun"] += 1
             hold(context)
     echo(context)
     return str(n).encode()
@@ -78,6 +87,8 @@ def full_duplex(requests, context):
         if "status" in wish:
             fail(context, wish["status"])
             break
+        if wish.get("hold"):
+            expect_cancel(context)
         for size in wish.get("sizes", []):
             yield b"r" * size
         if wish.get("hold"):
