@@ -129,7 +129,9 @@ s.serve_forever()']]):format(dir), { seconds = 60, env = { LD_PRELOAD = "" } })
     local address, pin, web = server:expect "^listening on (%S+)", server:expect "^pin (%S+)", server:expect "^visitors on (%S+)"
     local agent = process.start(example("tunnel_agent.lua", ("%s %s http://127.0.0.1:%s"):format(address, pin, port)), { seconds = 60, env = env })
     agent:expect "^registered, serving"
-    local function get(path, more) return process.run(("curl -s --max-time 30 %s http://%s/%s"):format(more or "", web, path)).out end
+    local function get(path, more)
+      return process.run(("curl -s --max-time 30 %s http://%s/%s"):format(more or "", web, path), { env = { LD_PRELOAD = "" } }).out
+    end
     assert.equal("from inside\n", get "page")
     server:expect "GET .*/page %-> 200 by example%-web in [%d.]+ ms"
     assert.equal("503", get("page", "-o /dev/null -w '%{http_code}' -H 'x-canary: 1'")) -- that group has no agent

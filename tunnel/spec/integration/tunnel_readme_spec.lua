@@ -1,5 +1,8 @@
 -- Every code block of tunnel/README.md does what it says.
 
+-- Its commands are run by other specs as well; under a sanitizer they would take a minute.
+if os.getenv "ES_SANITIZED" then return end
+
 local markdown = require "spec.support.markdown"
 local process = require "spec.support.process"
 
