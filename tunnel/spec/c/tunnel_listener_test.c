@@ -71,6 +71,9 @@ TEST(without_descriptors_accepting_waits_and_does_not_spin)
     struct rlimit was, low;
     int fd, hold[64], n = 0;
 
+    if (getenv("RELAXED") != NULL) {
+        return; /* valgrind needs descriptors of its own and has its own idea of how many there are */
+    }
     REQUIRE(et_poller_new(&p) == 0);
     REQUIRE(host_open(p, &h, (struct et_listener_options){0}) == 0);
     fd = raw_connect(&h);
