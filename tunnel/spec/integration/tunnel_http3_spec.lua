@@ -82,6 +82,25 @@ net.each(function(env)
       assert.same({ ["/"] = true, ["/body"] = false }, told)
     end)
 
+    env.it("that waits for leave to send its body gets it when the body is asked for", function()
+      local ask, fins = false, nil
+      local conn = pair(function(x, head, _, fin)
+        fins = { fin, head:get "expect" }
+        env.eventually(function() return ask end, "the spec's word")
+        local message, over = assert(x:take())
+        if not over then over = select(2, assert(x:take())) end
+        assert.is_true(over)
+        assert(x:send_head(response(200, { "x-got", shown(message) }), true))
+      end)
+      local x = assert(conn:begin("POST", "/", { "expect", "100-continue", "content-length", "4" }, true))
+      ask = true
+      assert.equal(100, assert(x:informed())[1])
+      assert(x:write "body")
+      x:finish()
+      assert.equal("body 4", assert(x:answer()).headers["x-got"])
+      assert.same({ false, nil }, fins)
+    end)
+
     env.it("may send as much as it likes, as fast as it is taken", function()
       local total, waited = 0, 0
       local conn = pair(function(x)

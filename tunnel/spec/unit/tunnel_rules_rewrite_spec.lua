@@ -91,6 +91,14 @@ describe("an answer of a rule's own", function()
     assert.same({ 204, nil, "" }, { head.status, head:get "content-length", body })
   end)
 
+  it("escapes what visitors say in HTML", function()
+    local function body(kind) return select(2, answer({ respond = { status = 404, headers = { ["Content-Type"] = kind },
+      body = "<b>${query}</b>" } },
+      { path = "/?<script>&'\"" })) end
+    assert.equal("<b>&lt;script&gt;&amp;&#39;&quot;</b>", body "text/html; charset=utf-8")
+    assert.equal("<b><script>&'\"</b>", body "text/plain")
+  end)
+
   it("speaks gRPC to gRPC", function()
     local head, body = answer({ respond = { status = 503, body = "closed" } }, { { "content-type", "application/grpc" } })
     assert.same({ 200, "14", "closed", "" }, { head.status, head:get "grpc-status", head:get "grpc-message", body })

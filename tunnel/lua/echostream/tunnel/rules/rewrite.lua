@@ -22,6 +22,8 @@ local variables = {
   end,
 }
 
+local escapes = { ["&"] = "&amp;", ["<"] = "&lt;", [">"] = "&gt;", ['"'] = "&quot;", ["'"] = "&#39;" }
+
 local function value_of(request, name)
   local how = variables[name]
   local value = how == true and request[name]
@@ -35,8 +37,9 @@ end
 --- `${user}`, `${port}`, `${sni}`, `${listener}` or `${protocol}` in it.
 ---@param field string
 ---@param text string
+---@param html? boolean  it is HTML: what stands for the names is escaped
 ---@return fun(request: echostream.tunnel.request): string
-function M.template(field, text)
+function M.template(field, text, html)
   if not text:find("${", 1, true) then
     return function()
       return text
@@ -50,7 +53,8 @@ function M.template(field, text)
   end
   return function(request)
     return (text:gsub("%${([^}]*)}", function(name)
-      return value_of(request, name)
+      local value = value_of(request, name)
+      return html and value:gsub("[&<>\"']", escapes) or value
     end))
   end
 end

@@ -35,7 +35,8 @@ local fail = check.fail
 ---@field group? string              who serves it
 ---@field service? string            which service of the agent (default: the rule's group's only one, or "default")
 ---@field redirect? string|{ to: string, status: integer? }  "https://${host}${uri}"; 307 unless said
----@field respond? { status: integer, headers: table<string, string>?, body: string? }
+---@field respond? { status: integer, headers: table<string, string>?, body: string? }  `${host}` and the like in the body are escaped where
+--- its type is HTML or XML
 ---@field rewrite? { host: string?, path: string?, prefix: string?, regex: { pattern: string, with: string }? }
 ---@field request_headers? { set: table<string, string>?, add: table<string, string>?, remove: string|string[]? }
 ---@field response_headers? { set: table<string, string>?, add: table<string, string>?, remove: string|string[]? }
@@ -117,7 +118,11 @@ local function respond(field, given)
   local checked = check.table(field, given, { status = { type = "integer", min = 200, max = 599, required = true }, headers = { type = "table" },
     body = { type = "string", default = "" } })
   local headers = rewrite.headers(field .. ".headers", { set = checked.headers or {} })
-  local body = rewrite.template(field .. ".body", checked.body)
+  local html = false
+  for name, value in pairs(checked.headers or {}) do
+    html = html or name:lower() == "content-type" and value:lower():find("ml", 1, true) ~= nil -- HTML, XHTML, XML, SVG as image/svg+xml
+  end
+  local body = rewrite.template(field .. ".body", checked.body, html)
   local has_body = checked.status ~= 204 and checked.status ~= 304
   return function(request)
     if request.kind == "grpc" then -- it understands nothing else
