@@ -17,7 +17,8 @@ local M = {}
 
 ---@class echostream.tunnel.options.run_agent: echostream.tunnel.options.agent
 ---@field servers (string|echostream.tunnel.options.agent_server)[]  each gets a session of its own
----@field client? echostream.options.client  whom to trust and what else clients can be told (pin, ca, cert, key, transport, …)
+---@field client? echostream.options.client  whom to trust and what else clients can be told (pin, ca, cert, key, …); unless it says otherwise
+--- they come back by themselves, and go over TCP where UDP does not get through (`transport = "auto"`)
 
 -- Streams of one session: WebSockets stay for long, so there are many.
 local STREAMS = 10000
@@ -52,8 +53,8 @@ local function client_options(given)
     end
     opts.reconnect = policy
   end
-  local transport = { max_streams_bidi = STREAMS }
-  for name, value in pairs(opts.transport or {}) do
+  local transport = { max_streams_bidi = STREAMS, carrier = "auto" }
+  for name, value in pairs(type(opts.transport) == "string" and { carrier = opts.transport } or opts.transport or {}) do
     transport[name] = value
   end
   opts.transport = transport
