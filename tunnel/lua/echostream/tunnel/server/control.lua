@@ -15,6 +15,8 @@ local NONCE_TIME <const> = 30
 -- So many registrations may come at once, and so many a second go on; the others come back a little later.
 local BURST <const>, RATE <const> = 20, 200
 local CALL_TIME <const> = 10
+-- Seconds that a session stays at least when another one of its client id has come.
+local LINGER <const> = 2
 
 ---@class echostream.tunnel.control
 ---@field registry echostream.tunnel.registry
@@ -105,8 +107,10 @@ local function retire(self, old)
   old.state = "replaced"
   self._changed(old, "replaced")
   task.spawn(function()
-    local ends = loop.now() + self._replace_grace
-    while old.streams > 0 and old.session:is_open() and loop.now() < ends do
+    local began = loop.now()
+    local ends, earliest = began + self._replace_grace, began + math.min(LINGER, self._replace_grace)
+    -- An agent that changes its way has not heard yet that it is registered: what it has must not end before it goes over to the new one.
+    while (old.streams > 0 or loop.now() < earliest) and old.session:is_open() and loop.now() < ends do
       task.sleep(0.1)
     end
     old.session:close "another session of this client id has taken over"
