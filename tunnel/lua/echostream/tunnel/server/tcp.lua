@@ -192,36 +192,41 @@ end
 local function record_of(face, listener, info, request, decision)
   local record = face.record(listener, info)
   record.protocol, record.kind, record.id, record.trace_id, record.client_ip = "raw", request.kind, request.id, request.trace_id, request.client_ip
-  record.host, record.rule = request.host, decision and decision.rule and decision.rule.name
-  record.group = decision and decision.group or listener.entry.group
-  record.service = decision and decision.service or listener.entry.service
+  record.host, record.rule, record.group, record.service = request.host, decision.rule.name, decision.group, decision.service
   return record
 end
 
--- In a task. `decision` nil: the listener's own group.
+local function admit_and_forward(self, ingress, request, decision)
+  local slot, err = ingress.limits:admit(request, decision)
+  if not slot then
+    note(self.record, errors.status(err) == 403 and "refused" or "limit", err.message)
+    self.record.limit = err.limit
+    return
+  end
+  self.slot = slot
+  self.watch:add(self)
+  forward(self, ingress, request, self.record.group)
+end
+
+-- In a task.
 local function serve(ingress, face, listener, socket, info, request, decision)
   local record = record_of(face, listener, info, request, decision)
-  local slot, err = ingress.limits:admit(request, decision or {})
   local self = setmetatable({
-    socket = socket, record = record, slot = slot, service = record.service, watch = ingress.watch, last = loop.now(),
+    socket = socket, record = record, slot = nil, service = record.service, watch = ingress.watch, last = loop.now(),
     timeouts = ingress:timeouts(decision), stream = nil, answered = false, up_over = false, timed_out = false, stopped = false,
   }, Connection)
   ingress:enter(self, record)
-  if not slot then
-    note(record, errors.status(err) == 403 and "refused" or "limit", err.message)
-    record.limit = err.limit
-  else
-    self.watch:add(self)
-    local ok, raised = xpcall(forward, face.traced, self, ingress, request, record.group)
-    self.watch:remove(self)
-    slot:release()
-    if not ok then
-      note(record, "internal", "an error here")
-      face.report(raised)
-    end
+  local ok, raised = xpcall(admit_and_forward, face.traced, self, ingress, request, decision)
+  self.watch:remove(self)
+  if self.slot then
+    self.slot:release()
   end
-  if not self.answered then
-    socket:close(false)
+  if not ok then
+    note(record, "internal", "an error here")
+    face.report(raised)
+  end
+  if not ok or not self.answered then
+    self:stop()
   end
   ingress:leave(self, record)
 end
@@ -229,6 +234,15 @@ end
 local function decide(ingress, request)
   local decision = request and ingress.rules:match(request)
   return decision and decision.group and decision or nil
+end
+
+-- What a port of kind "tcp" does where no rule says otherwise: the same table each time, which limits remember.
+local function own_decision(listener)
+  local entry = listener.entry
+  if entry.group and not listener.decision then
+    listener.decision = { rule = { name = "listener " .. listener.name }, group = entry.group, service = entry.service }
+  end
+  return listener.decision
 end
 
 ---@package
@@ -240,8 +254,8 @@ end
 function M.accept(ingress, face, listener, socket)
   local info = face.split_info(socket:info())
   local request = request_of(listener, info, "tcp")
-  local decision = decide(ingress, request)
-  if not request or not decision and not listener.entry.group then
+  local decision = decide(ingress, request) or own_decision(listener)
+  if not request or not decision then
     socket:close(false)
     return
   end
