@@ -305,6 +305,38 @@ describe("the engine", function()
     assert.equal("nil connection_closed", ("%s %s"):format(ok, err.code))
   end)
 
+  it("may be closed by a function that it calls, and by nobody at all", function()
+    local engine, ended = engines.new(), false
+    local l = assert(engine:listen { ip = "127.0.0.1", kind = "raw", on_socket = function()
+      engine:close()
+      ended(true)
+    end })
+    assert.is_true(require("echostream.task").await(function(resume)
+      ended = resume
+      assert(engine:dial { ip = "127.0.0.1", port = tonumber(l:address():match ":(%d+)$"), codec = "raw", on_open = function() end,
+        on_closed = function() end })
+    end, T))
+    assert.same({}, engine:stats())
+    l:close()
+    l:drain()
+    assert.is_string(l:address())
+    local child = assert(io.popen([[
+      lua5.4 -e '
+        local core, engines = require "echostream.tunnel.core", require "echostream.tunnel.engine"
+        local exchanges, echo = require "echostream.tunnel.exchange", require "echostream"
+        local engine = engines.current()
+        local l = assert(engine:listen { ip = "127.0.0.1", kind = "http", on_exchange = function(x) kept = exchanges.new(x) end })
+        engine:dial { ip = "127.0.0.1", port = tonumber(l:address():match ":(%d+)$"), codec = "h2", on_closed = function() end,
+          on_open = function(c)
+            asked = exchanges.request(c, core.head("request", { method = "GET", scheme = "http", authority = "a", path = "/" }))
+          end }
+        while not kept do echo.sleep(0.001) end
+        print "open"
+      ']]))
+    assert.equal("open", child:read "l")
+    assert.is_true((child:close()))
+  end)
+
   it("says why it cannot listen or connect", function()
     local engine = engines.new()
     finally(function() engine:close() end)
