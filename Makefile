@@ -175,8 +175,8 @@ campaign-tunnel-grpc: all deps-interop  ## ROUNDS=20 of gRPC's interop cases thr
 campaign-tunnel-restart: all deps-test  ## AGENTS=200 of a server that is killed: all back within 30 s, at most 20 handshakes in any 100 ms
 	@AGENTS=$(or $(AGENTS),200) DOWN=$(or $(DOWN),0.5) .ci/env $(LUA) tunnel/spec/campaigns/restart.lua
 
-campaign-tunnel-slow: all deps-interop  ## slowhttptest from CONNECTIONS=400 connections for SECONDS=25 each way: honest visitors lose nothing
-	@SECONDS=$(if $(filter command environment,$(origin SECONDS)),$(SECONDS),25) CONNECTIONS=$(or $(CONNECTIONS),400) .ci/env $(LUA) tunnel/spec/campaigns/slow.lua
+campaign-tunnel-attackers: all deps-interop  ## slowhttptest from CONNECTIONS=400 connections for SECONDS=25 each way: honest visitors lose nothing
+	@SECONDS=$(if $(filter command environment,$(origin SECONDS)),$(SECONDS),25) CONNECTIONS=$(or $(CONNECTIONS),400) .ci/env $(LUA) tunnel/spec/campaigns/attackers.lua
 
 campaign-cancel: all deps-test  ## CANCELS=100000 calls cancelled at every stage of their life
 	@CANCELS=$(or $(CANCELS),100000) .ci/env $(LUA) .ci/busted.lua spec/integration/cancel_spec.lua

@@ -1,7 +1,7 @@
 -- slowhttptest against a tunnel: heads that never end, bodies that trickle, responses that are read by a few bytes. Honest visitors beside
 -- (wrk) must not notice, and the attackers' connections must be gone when they are over.
 --
---   SECONDS=25 CONNECTIONS=400 lua5.4 tunnel/spec/campaigns/slow.lua      (make campaign-tunnel-slow)
+--   SECONDS=25 CONNECTIONS=400 lua5.4 tunnel/spec/campaigns/attackers.lua      (make campaign-tunnel-attackers)
 --
 -- It fails when an honest request fails, when their p99 reaches a second (they never wait for an attacker, but share two processors with
 -- all of them), or when exchanges stay.
