@@ -303,8 +303,8 @@ local function wind_up(run, stream, pump)
     if pump then
       pump:cancel()
     end
-    stream:close()
   end
+  stream:close() -- its end behind the last message is not read, and it would count as open until then
 end
 
 -- The answer could not be brought to its end.
