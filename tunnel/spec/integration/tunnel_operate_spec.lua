@@ -88,6 +88,8 @@ describe("a tunnel from its files", function()
     assert.truthy(figures:find('echostream_tunnel_requests_total{rule="hello",group="",status="2xx"} 1', 1, true))
     assert.truthy(figures:find('echostream_tunnel_failures_total{rule="app",group="web",cause="no_agent"} 1', 1, true))
 
+    assert.is_true(tonumber(figures:match "\nechostream_tunnel_buffered_bytes (%d+)\n") > 0)
+
     local seen = core.codec.json.unpack(curl(at.inspector .. "api/exchanges").out)
     assert.equal("hello", seen.exchanges[#seen.exchanges].rule)
     local ask = "-X POST -d '{}' -H 'content-type: application/json' -H 'x-echostream-inspector: 1' %sapi/exchanges/1/replay"

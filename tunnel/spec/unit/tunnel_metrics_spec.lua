@@ -49,12 +49,14 @@ describe("the tunnel's metrics", function()
 
   it("show what is under way, and forget what is gone", function()
     local now = { in_flight = { ["spec-g"] = 3 }, agents = { ["spec-g"] = { ready = 2, draining = 1 } }, backends = { ["spec-g"] = { healthy = 4 } },
-      queued = 77, connections = 5 }
+      queued = 77, buffered = 88, resets = 9, connections = 5 }
     local m = tunnel_metrics.new(function() return now end)
     assert.equal(3, samples "echostream_tunnel_in_flight" ['{group="spec-g"}'])
     assert.equal(1, samples "echostream_tunnel_agents" ['{group="spec-g",state="draining"}'])
     assert.equal(4, samples "echostream_tunnel_backends" ['{group="spec-g",state="healthy"}'])
     assert.equal(77, samples "echostream_tunnel_queued_bytes" [""])
+    assert.equal(88, samples "echostream_tunnel_buffered_bytes" [""])
+    assert.equal(9, samples "echostream_tunnel_resets" [""])
     assert.equal(5, samples "echostream_tunnel_connections" [""])
     now = { agents = { ["spec-g"] = { ready = 1 } } }
     assert.is_nil(samples "echostream_tunnel_in_flight" ['{group="spec-g"}'])

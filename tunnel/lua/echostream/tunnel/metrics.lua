@@ -26,7 +26,9 @@ local function register()
     retries = metrics.counter("echostream_tunnel_retries_total", "Further members that were tried after the first.", BY),
     kinds = metrics.counter("echostream_tunnel_kinds_total", "Exchanges by protocol of the visitor and kind.", { "protocol", "kind" }),
     in_flight = metrics.gauge("echostream_tunnel_in_flight", "Exchanges under way.", { "group" }),
-    queued = metrics.gauge("echostream_tunnel_queued_bytes", "Bytes that wait for visitors or agents."),
+    queued = metrics.gauge("echostream_tunnel_queued_bytes", "Bytes that wait on the way to agents."),
+    buffered = metrics.gauge("echostream_tunnel_buffered_bytes", "Memory of visitors' connections, with what waits for them or was not taken."),
+    resets = metrics.gauge("echostream_tunnel_resets", "Exchanges that visitors reset, or we, since the start."),
     agents = metrics.gauge("echostream_tunnel_agents", "Agents that are registered, by state.", { "group", "state" }),
     backends = metrics.gauge("echostream_tunnel_backends", "Backends that agents report.", { "group", "state" }),
     peak = metrics.gauge("echostream_tunnel_peak_memory_bytes", "The most memory that the process has had (VmHWM)."),
@@ -106,6 +108,8 @@ local function look(self)
   families.resident:set(resident * 1024)
   local now = self._source and self._source() or {}
   families.queued:set(now.queued or 0)
+  families.buffered:set(now.buffered or 0)
+  families.resets:set(now.resets or 0)
   families.connections:set(now.connections or 0)
   for name, family in pairs { in_flight = families.in_flight, agents = families.agents, backends = families.backends } do
     local before, there = self["_" .. name], {}
@@ -138,7 +142,8 @@ function Metrics:close()
 end
 
 --- Begins to count. Give its `record` what the plugin of a server tells. `source()` is asked at each look:
---- `{ in_flight = { [group] = n }, agents = { [group] = { [state] = n } }, backends = likewise, queued = bytes, connections = n }`.
+--- `{ in_flight = { [group] = n }, agents = { [group] = { [state] = n } }, backends = likewise, queued = bytes,
+--- buffered = bytes, resets = n, connections = n }`.
 ---@param source? fun(): table
 ---@return echostream.tunnel.metrics
 function M.new(source)

@@ -102,8 +102,10 @@ function M.check(path)
 end
 
 -- What the metrics show of now: by group.
-local function figures(plugin)
-  local out = { in_flight = {}, agents = {}, backends = {}, queued = 0 }
+local function figures(plugin, server)
+  local sockets = require("echostream.tunnel.engine").current():stats()
+  local out = { in_flight = {}, agents = {}, backends = {}, queued = server:stats().queued, buffered = sockets.memory, resets = sockets.resets,
+    connections = sockets.sockets }
   for _, agent in ipairs(plugin:agents()) do
     local group = agent.group
     out.in_flight[group] = (out.in_flight[group] or 0) + (agent.in_flight or 0)
@@ -148,7 +150,7 @@ local function open_watchers(self, checked)
   end
   if checked.metrics then
     self._counts = tunnel_metrics.new(function()
-      return figures(self.plugin)
+      return figures(self.plugin, self.server)
     end)
     self.metrics, err = metrics.serve { bind = checked.metrics.bind }
     if not self.metrics then
