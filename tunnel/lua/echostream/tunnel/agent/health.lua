@@ -60,11 +60,16 @@ local function check_http(backend, options)
   end
   local status, why = ask(x, woken, ends)
   if status then
+    local bytes, over
     repeat -- the rest is read, so that the connection can be used again
-      local bytes, over = x:read()
+      bytes, over = x:read()
     until over or not bytes and (x:failure() or loop.now() >= ends or not woken:wait(ends - loop.now()))
+    if not over then
+      x:reset "cancel"
+    end
+  else
+    x:reset "cancel"
   end
-  x:reset "cancel"
   if not status then
     return false, why
   elseif not options.good(status) then

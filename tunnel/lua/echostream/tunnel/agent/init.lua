@@ -56,6 +56,7 @@ local schema = {
 ---@field stats { in_flight: integer, served: integer, errors: integer, retries: integer, tunnels: integer, bytes_in: integer, bytes_out: integer }
 ---@field config_version? integer|string  of the server's configuration that is applied
 ---@field config_error? string  why the last one was refused
+---@field refusal? echostream.error  what the last server said that did not take this agent
 local Agent = {}
 Agent.__index = Agent
 Agent.__name = "echostream.tunnel.agent"
@@ -110,6 +111,7 @@ function M.new(given, engine)
     stats = { in_flight = 0, served = 0, errors = 0, retries = 0, tunnels = 0, bytes_in = 0, bytes_out = 0 },
     config_version = nil,
     config_error = nil,
+    refusal = nil,
     _links = {}, -- session → link
     _hosts = 0,
     _rules = set,
@@ -231,6 +233,7 @@ local function registered(self, session)
   local link, err = control.register(self, session)
   if not link then
     log.write("warn", ("the server at %s does not take this agent: %s"):format(session.peer_addr, err.message))
+    self.refusal = err
     self:_tell("refused", err)
     return nil, err
   end

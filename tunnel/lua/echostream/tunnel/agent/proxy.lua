@@ -107,6 +107,9 @@ local function begin(self, moving, service, head, kind, timeout)
       return nil, 503, "no backend can be asked: " .. why
     end
     local began = loop.now()
+    if head.scheme ~= backend.options.scheme then -- x-forwarded-proto has the visitor's
+      head.scheme = backend.options.scheme
+    end
     local x, about = backend:pool(kind):request(moving, timeout and timeout.connect or options.connect_timeout)
     if not x then
       if about.code == "cancelled" then

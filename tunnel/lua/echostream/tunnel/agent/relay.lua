@@ -280,6 +280,11 @@ end
 ---@param timeout number  seconds without anything
 ---@return true|nil ok, echostream.error? err
 function Relay:finish_request(timeout)
+  if self._pump then
+    self._pump:on_end(function()
+      self._woken:wake()
+    end)
+  end
   while not self.request_over do
     local why = self.x:failure()
     if why or self.aborted then
@@ -288,9 +293,6 @@ function Relay:finish_request(timeout)
     if self._pump and self._pump:result() ~= nil then
       return true
     end
-    self._pump:on_end(function()
-      self._woken:wake()
-    end)
     local ok, err = wait(self, timeout)
     if not ok then
       return nil, err

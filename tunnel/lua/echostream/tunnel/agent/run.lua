@@ -87,7 +87,9 @@ end
 -- A client that was connected is over.
 local function stopped(self, one)
   if not self._stopping then
-    self._errors[one] = self._errors[one] or errors.new("unavailable", "the client gave up")
+    local refusal = self.agent.refusal
+    self._errors[one] = self._errors[one] or refusal and reconnect.is_final(refusal) and refusal
+      or errors.new("unavailable", "the client gave up")
     self:_gave_up()
   end
 end
