@@ -409,6 +409,11 @@ static void on_stream_closed(void *user, struct es_link_stream *s)
         }
     }
     if (x != NULL) {
+        if (x->ours && x->rx_fin && !x->aborted && h->link != NULL) {
+            /* Whoever answers acknowledges what QPACK's table got of the request, by a byte that may come
+             * alone. */
+            es_glitch_forgive(&h->link->glitch, GLITCH_DONE);
+        }
         es_exchange_detach(x);
     }
     if (es_h3_usable(h)) {

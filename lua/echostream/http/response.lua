@@ -133,7 +133,7 @@ function Response:early_hints(given)
   return self._x:inform(103, list_of(given))
 end
 
---- A piece of the body; the first one sends the head. Waits while more than 256 KiB wait to be sent.
+--- A piece of the body; the first one sends the head, and an empty one nothing else. Waits while more than 256 KiB wait to be sent.
 ---@param data string
 ---@param timeout? number seconds
 ---@return true|nil ok, echostream.error? err  `cancelled` when the client wants no more
@@ -144,6 +144,9 @@ function Response:write(data, timeout)
     if not ok then
       return nil, err
     end
+  end
+  if data == "" then
+    return true -- a frame without anything in it is of no use to anybody
   end
   local x = self._x
   local ok, err = x:write(data)
