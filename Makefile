@@ -187,7 +187,7 @@ fuzz: deps-build deps-fuzz  ## each fuzz target for SECONDS=600
 bench: all deps-bench  ## the figures the README quotes, beside their peers
 	@if [ -f bench/run.sh ]; then bash bench/run.sh; else .ci/env $(LUA) bench/run.lua; fi
 
-bench-tunnel: all deps-interop  ## the tunnel beside nginx, nginx as a proxy and HAProxy; ROWS='small bulk rate idle'
+bench-tunnel: all deps-interop  ## the tunnel beside nginx, nginx as a proxy and HAProxy; ROWS='small bulk rate'
 	@.ci/env $(LUA) bench/tunnel.lua $(ROWS)
 
 bench-seed: all  ## the table that the design set out with: set-up, streaming, codec, backpressure, retry, clean-up

@@ -3,18 +3,18 @@
 -- Rows: small   wrk -c64 with keep-alive, a small file: requests/s, p99, CPU of everybody but wrk
 --       bulk    a body of 1 GiB over TLS (MIB=1024)
 --       rate    h2load at a fixed rate, half of what the tunnel makes in `small`: p99
---       idle    memory of each process for a WebSocket that says nothing (SOCKETS=1000)
+-- What idle WebSockets and long downloads take of memory is measured by the campaigns in tunnel/spec/campaigns.
 -- Peers: nginx itself, nginx as a proxy, HAProxy in front of nginx (one thread). Medians of REPS runs, taken in turns.
 
 local process = require "spec.support.process"
 
-local knobs = { SECONDS = 5, REPS = 3, MIB = 1024, SOCKETS = 1000 }
+local knobs = { SECONDS = 5, REPS = 3, MIB = 1024 }
 local wanted = {}
 for _, word in ipairs(arg) do
   local name, value = word:match "^(%u+)=(%d+)$"
   if name then knobs[name] = math.tointeger(tonumber(value)) else wanted[word] = true end
 end
-if next(wanted) == nil then wanted = { small = true, bulk = true, rate = true, idle = true } end
+if next(wanted) == nil then wanted = { small = true, bulk = true, rate = true } end
 
 local dir = process.directory()
 local limit = 3600
@@ -54,14 +54,6 @@ local function cpu_of(processes)
     end
   end
   return ticks / 100
-end
-
-local function resident(one)
-  local total = 0
-  for _, pid in ipairs(tree(one.pid)) do
-    total = total + (tonumber(process.read("/proc/" .. pid .. "/status"):match "VmRSS:%s*(%d+)") or 0)
-  end
-  return total
 end
 
 local function wait_port(p)
@@ -140,10 +132,13 @@ process.write(dir .. "/agent.lua", ([[return { servers = { "%s" }, client = { pi
 local agent = start("tunnel agent", process.echostream .. " tunnel agent " .. dir .. "/agent.lua", "^agent ")
 for _, name in ipairs { "direct", "proxy", "tunnel" } do wait_port(ports[name]) end
 if haproxy then wait_port(ports.haproxy) end
+local through
 for _ = 1, 200 do -- until the agent is registered
-  if process.run(("curl -sf --max-time 2 http://127.0.0.1:%d/small"):format(ports.tunnel)).code == 0 then break end
+  through = process.run(("curl -sf --max-time 2 http://127.0.0.1:%d/small"):format(ports.tunnel)).code == 0
+  if through then break end
   os.execute "sleep 0.05"
 end
+assert(through, "nothing comes through the tunnel")
 
 -- Measuring ---------------------------------------------------------------------------------------------------
 
@@ -248,31 +243,5 @@ if wanted.rate then
     print(("| %s | %.0f | %.2f | %.2f |"):format(system.name, f.rate, f.p50, f.p99))
   end
 end
-if wanted.idle then
-  local echo_server = start("websocket", ".ci/env lua5.4 bench/tunnel_websocket.lua backend", "^at (%S+)")
-  local at = echo_server.text:match "at (%S+)"
-  process.write(dir .. "/agent2.lua", ([[return { servers = { "%s" }, client = { pin = "%s" }, token = "a token of the bench", group = "ws",
-    backend = "http://%s" }]]):format(address, pin, at))
-  process.write(dir .. "/server.lua", (process.read(dir .. "/server.lua"):gsub('rules = {', 'rules = { { host = "ws.test", group = "ws" },')))
-  local agent2 = start("tunnel agent", process.echostream .. " tunnel agent " .. dir .. "/agent2.lua", "^agent ")
-  os.execute("kill -HUP " .. tunnel.pid)
-  os.execute "sleep 1"
-  local function visit(n)
-    local visitor = start("visitor", (".ci/env lua5.4 bench/tunnel_websocket.lua visitor 127.0.0.1:%d %d"):format(ports.tunnel, n), "^open (%d+)")
-    return visitor
-  end
-  local first = visit(50) -- what is made once
-  local before = { resident(tunnel), resident(agent2) }
-  local more = visit(knobs.SOCKETS)
-  os.execute "sleep 2"
-  local after = { resident(tunnel), resident(agent2) }
-  print(("\n| %d idle WebSockets | KiB each |\n|---|---|"):format(knobs.SOCKETS))
-  for i, name in ipairs { "tunnel server", "tunnel agent" } do
-    print(("| %s | %.1f |"):format(name, (after[i] - before[i]) / knobs.SOCKETS))
-  end
-  more:stop()
-  first:stop()
-end
-
 for i = #running, 1, -1 do running[i]:stop() end
 process.remove(dir)
