@@ -187,7 +187,7 @@ local function small(system)
   local count = tonumber(said:match "(%d+) requests in")
   if said:find "Non%-2xx" or said:find "Socket errors" then io.stderr:write(system.name, ": ", said:match "Non%-2xx[^\n]*" or said:match
     "Socket errors[^\n]*", "\n") end
-  return { rate = tonumber(said:match "Requests/sec:%s*([%d.]+)"), p99 = milliseconds(said:match "99%%%s+(%S+)"),
+  return { rate = tonumber(said:match "Requests/sec:%s*([%d.]+)"), p99 = milliseconds(said:match "\n%s+99%%%s+([%d.]+%a+)"),
     cpu = (cpu_of(system.processes) - before) / count * 1e6 }
 end
 
