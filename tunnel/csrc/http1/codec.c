@@ -305,9 +305,10 @@ static void on_closed(void *user, int err, const char *text)
             int cut = c->role == ET_HTTP_VISITOR && !x->in_over && !x->tunnel;
 
             et_h1_tell_reset(x,
-                             c->role == ET_HTTP_BACKEND ? et_h1_backend_loss(x)
-                             : cut                      ? ET_RESET_TRUNCATED
-                                                        : ET_RESET_CANCEL,
+                             c->role == ET_HTTP_BACKEND && x->in_over ? ET_RESET_NO_ERROR
+                             : c->role == ET_HTTP_BACKEND             ? et_h1_backend_loss(x)
+                             : cut                                    ? ET_RESET_TRUNCATED
+                                                                      : ET_RESET_CANCEL,
                              text);
         }
         gone(c);

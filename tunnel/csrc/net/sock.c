@@ -7,7 +7,8 @@
 #include <unistd.h>
 #include "internal.h"
 
-#define READS 4 /* of ET_RX, by a socket that is nearly alone in its step */
+#define LAST_MAX (1024 * 1024) /* bytes told of a peer that reads no more */
+#define READS    4             /* of ET_RX, by a socket that is nearly alone in its step */
 
 /* ---- what epoll watches ---- */
 
@@ -378,6 +379,24 @@ int et_sock_unread(struct et_sock *s, const void *p, size_t n)
 
 /* ---- writing ---- */
 
+/* The peer reads no more. What it sent before is still here, often the very answer that says why (RFC 9112
+ * 9.6), and is told first. Where that ends says nothing: it is no end in order. */
+static void tell_last(struct et_sock *s)
+{
+    for (size_t told = 0;
+         told < LAST_MAX && s->state == ET_OPEN && !s->in_over && !s->paused && !s->closing;) {
+        ssize_t n = recv(s->fd, s->p->rx, ET_RX, 0);
+
+        if (n <= 0) {
+            return;
+        }
+        told += (size_t)n;
+        s->received += (uint64_t)n;
+        s->p->stats.received += (uint64_t)n;
+        et_sock_tell(s, s->p->rx, (size_t)n);
+    }
+}
+
 int et_sock_send(struct et_sock *s, struct es_buf *b, size_t *at)
 {
     while (*at < b->n) {
@@ -389,7 +408,11 @@ int et_sock_send(struct et_sock *s, struct es_buf *b, size_t *at)
             if (errno == EAGAIN) {
                 return 0;
             }
-            et_sock_fail_errno(s, "send", errno);
+            int error = errno;
+            if (s->tls == NULL && (error == EPIPE || error == ECONNRESET)) {
+                tell_last(s);
+            }
+            et_sock_fail_errno(s, "send", error);
             return ES_ERR_CLOSED;
         }
         *at += (size_t)n;
