@@ -454,8 +454,8 @@ static struct et_engine *begin(lua_State *L)
 
 static int engine_receive(lua_State *L)
 {
+    lua_Integer budget = luaL_optinteger(L, 2, 64); /* what raises comes before begin() */
     struct et_engine *e = begin(L);
-    lua_Integer budget = luaL_optinteger(L, 2, 64);
     int more;
 
     lua_settop(L, 1);
@@ -501,8 +501,8 @@ static int engine_flush(lua_State *L)
 
 static int engine_step(lua_State *L)
 {
+    lua_Integer budget = luaL_optinteger(L, 2, 64); /* what raises comes before begin() */
     struct et_engine *e = begin(L);
-    lua_Integer budget = luaL_optinteger(L, 2, 64);
     int more;
 
     lua_settop(L, 1);

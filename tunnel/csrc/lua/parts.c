@@ -183,6 +183,7 @@ int et_lua_parts(lua_State *L)
     lua_Integer count = 0;
     int rv = n == 0 ? ES_ERR_PROTOCOL : 0;
 
+    lua_settop(L, 1); /* what take() returns may be given whole */
     lua_newtable(L);
     while (rv == 0 && (rv = et_part_next(&p, &n, &part)) > 0) {
         luaL_checkstack(L, 4, NULL);

@@ -105,13 +105,12 @@ int et_lua_new_tls_server(lua_State *L)
 
 static int swap(lua_State *L)
 {
-    struct et_tls_server *t = et_lua_tls_server(L, 1);
+    struct et_tls_server *t = *(struct et_tls_server **)luaL_checkudata(L, 1, ET_LUA_TLS_SERVER);
     char reason[256] = "";
     size_t n;
     struct et_tls_cert *certs;
     int rv;
 
-    luaL_checkany(L, 1);
     lua_settop(L, 2);
     certs = certificates(L, 2, &n);
     rv = et_tls_server_swap(t, certs, n, reason, sizeof reason);
