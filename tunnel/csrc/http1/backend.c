@@ -90,9 +90,13 @@ static void opened(struct et_h1_x *x, struct et_head *h)
     }
     if (x->deaf) {
         et_head_del(h);
-    } else {
-        x->x.events->head(x->x.user, h, 0);
+        return;
     }
+    if (x->was_full && !x->out_over && et_sock_queued(c->http.sock) <= ET_QUEUE_HIGH) {
+        x->was_full = 0; /* the socket was never over its mark: it will not say so */
+        x->x.events->room(x->x.user);
+    }
+    x->x.events->head(x->x.user, h, 0);
 }
 
 /* Why the head cannot be; NULL: it can. */
@@ -198,6 +202,20 @@ static int is_repeatable(struct et_text method)
     return 0;
 }
 
+/* A visitor could send requests through it that nobody has judged. */
+static int is_http_itself(struct et_text protocol)
+{
+    static const char *const list[] = {"h2c", "h2", "h3", "http", "tls"};
+    size_t n = et_chars_span((const uint8_t *)protocol.p, protocol.n, ET_CHAR_TOKEN); /* up to the version */
+
+    for (size_t i = 0; i < sizeof(list) / sizeof(list[0]); i++) {
+        if (et_chars_same((const uint8_t *)protocol.p, n, list[i], strlen(list[i]))) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
 /* How the request's body is framed, or which tunnel it asks for. */
 static int plan(struct et_h1_x *x, const struct et_head *h, int fin, struct et_emit *how,
                 char key[ET_WEBSOCKET_KEY])
@@ -205,6 +223,9 @@ static int plan(struct et_h1_x *x, const struct et_head *h, int fin, struct et_e
     struct et_text method = et_head_part(h, ET_METHOD), protocol = et_head_part(h, ET_PROTOCOL);
     int64_t length = et_head_length(h);
 
+    if (is_http_itself(protocol)) {
+        return ES_ERR_INVAL;
+    }
     if (protocol.n > 0 || is(method, "CONNECT")) {
         x->asks = 1;
         how->framing = ET_FRAMING_TUNNEL;

@@ -81,7 +81,9 @@ static int put(struct et_h1_x *x, const void *p, size_t n)
         break;
     case ET_FRAMING_TUNNEL:
         if (!x->tunnel) {
-            return es_buf_put(&x->held, p, n);
+            rc = es_buf_put(&x->held, p, n);
+            x->was_full |= et_h1_queued(&x->x) > ET_QUEUE_HIGH;
+            return rc;
         }
         rc = es_buf_put(out, p, n);
         break;

@@ -402,6 +402,50 @@ TEST(a_websocket_is_asked_for_by_upgrade_and_its_answer_is_checked)
     play_end(&p);
 }
 
+/* Who waits for room while the answer is on its way is told of it when the tunnel is there. */
+TEST(room_is_told_of_what_waited_for_a_tunnel)
+{
+    static char piece[100000];
+    struct play p;
+    struct seen *s;
+
+    play_start(&p, ET_HTTP_BACKEND, NULL);
+    s = play_ask(&p, play_request("CONNECT", "/chat", websocket), 0);
+    for (int i = 0; i < 3; i++) {
+        CHECK_INT(s->x->ops->body(s->x, piece, sizeof(piece), 0), ==, ES_OK);
+    }
+    CHECK_INT(s->x->ops->queued(s->x), >, ET_QUEUE_HIGH);
+    CHECK_INT(s->rooms, ==, 0);
+    switch_protocols(&p, play_wire(&p), NULL, "");
+    fake_step(&p.f);
+    CHECK_INT(s->x->ops->queued(s->x), ==, 0);
+    CHECK_INT(s->rooms, ==, 1);
+    play_end(&p);
+}
+
+TEST(a_tunnel_that_would_be_http_again_is_not_asked_for)
+{
+    static const char *const names[] = {"h2c", "H2C", "HTTP/2.0", "TLS/1.0", "h2"};
+    struct play p;
+
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        const char *const fields[] = {":protocol", names[i], NULL};
+        struct et_head *h = play_request("CONNECT", "/", fields);
+        struct seen seen = {0};
+        struct et_exchange *x;
+
+        play_start(&p, ET_HTTP_BACKEND, NULL);
+        REQUIRE(p.http->ops->begin(p.http, &seen_events, &seen, &x) == ES_OK);
+        seen.x = x;
+        CHECK_INT(x->ops->head(x, h, 0), ==, ES_ERR_INVAL);
+        x->ops->release(x);
+        fake_step(&p.f);
+        CHECK_STR(play_wire(&p), "");
+        et_head_del(h);
+        play_end(&p);
+    }
+}
+
 TEST(a_tunnel_that_is_not_granted)
 {
     struct play p;
