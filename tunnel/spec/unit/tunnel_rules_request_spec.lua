@@ -42,6 +42,15 @@ describe("a request", function()
     assert.same({ "connect", "db", 5432, "" }, { connect.kind, connect.host, connect.host_port, connect.path })
   end)
 
+  it("that asks for another protocol is judged by its path too, whatever its method", function()
+    for _, method in ipairs { "CONNECT", "POST" } do
+      local r = assert(of { method = method, protocol = "tcp", path = "/public/..//admin?x=1" })
+      assert.same({ "connect", "/admin", "x=1", "/admin?x=1" }, { r.kind, r.path, r.query, r.head.path })
+      local none, err = of { method = method, protocol = "tcp", path = "/a%00b" }
+      assert.same({ nil, 400 }, { none, err.http_status })
+    end
+  end)
+
   it("of a connection has no head", function()
     local r = assert(request.new(nil, { kind = "tls", peer_ip = "::1", sni = "DB.example.org", port = 443 }))
     assert.same({ "tls", "db.example.org", "raw", 443, "" }, { r.kind, r.host, r.protocol, r.port, r.path })

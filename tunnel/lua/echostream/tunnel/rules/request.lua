@@ -10,7 +10,7 @@ local M = {}
 ---@field head echostream.tunnel.head?  nil of "tcp" and "tls"
 ---@field host string        lower case, without port; "" when there is none
 ---@field host_port integer? what the visitor named beside the host
----@field path string        canonical; "" of "connect", "tcp" and "tls"
+---@field path string        canonical; "" of a CONNECT without a protocol, of "tcp" and "tls"
 ---@field query string?      without "?"
 ---@field method string
 ---@field scheme string      "http" or "https"
@@ -46,7 +46,7 @@ local function bad(why)
 end
 
 local function kind_of(head)
-  if head.method == "CONNECT" then
+  if head.method == "CONNECT" or head.protocol then -- POST may ask for another protocol, too
     return head.protocol == "websocket" and "websocket" or "connect"
   end
   local content = head:get "content-type"
@@ -89,7 +89,7 @@ function M.new(head, info)
   elseif self.kind == "connect" then
     return bad "CONNECT wants an authority"
   end
-  if self.kind == "connect" then
+  if self.kind == "connect" and not head.protocol then -- with a protocol (RFC 8441) there is a path, which is judged
     return self
   elseif target == "*" and method ~= "OPTIONS" then
     return bad "the target * is for OPTIONS only"
