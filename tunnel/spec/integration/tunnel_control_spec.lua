@@ -57,7 +57,7 @@ net.each(function(env)
       local server, controls = serve()
       local client = env.connect(server)
       for _, given in ipairs { false, asking { protocol = 2 }, asking { client_id = "" }, asking { client_id = "a b" }, asking { group = 7 },
-        asking { weight = 0 }, asking { weight = 0 / 0 }, asking { labels = "x" }, asking { labels = { a = 1 } },
+        asking { weight = 0 }, asking { weight = 0 / 0 }, asking { labels = "x" }, asking { labels = { a = 1 } }, asking { labels = { a = "\xff" } },
         asking { services = { { name = "x", kind = "udp" } } }, asking { proof = "short" } } do
         local ok, err = client:request("tunnel.register", given)
         assert.is_nil(ok)
@@ -96,6 +96,18 @@ net.each(function(env)
       -- a machine may be so slow that it is no storm; in the simulator all come at once
       if env.kind == "sim" then assert.is_true(refused > 0) end
       assert.equal(1, controls.registry:count()) -- one session is one agent: the last that was let in
+    end)
+
+    env.it("is not slowed down by those without credentials", function()
+      local token = ("t"):rep(16)
+      local server, controls = serve { agents = { { token = token } } }
+      local client, calls = env.connect(server), {}
+      for i = 1, 90 do calls[i] = { "tunnel.register", asking { client_id = "a" .. i, proof = ("x"):rep(32) } } end
+      for _, result in ipairs(client:batch(calls)) do
+        assert.is_falsy(result.ok)
+        assert.equal("unauthenticated", result.err.code)
+      end
+      assert.equal(0, controls.registry:count())
     end)
 
     env.it("takes no more once the server drains", function()

@@ -377,6 +377,21 @@ net.each(function(env)
       assert.equal("timeout", x.was_reset)
     end)
 
+    env.it("cuts a visitor off who reads no more", function()
+      local w = world({ function(_, stream)
+        read(stream)
+        stream:send(response(200):part(false))
+        stream:send(core.part("body", "half"))
+        stream:recv() -- until it is reset
+      end }, { timeouts = { headers = 60, idle = 0.3, tunnel_idle = 60 } })
+      local x = fake.new { stuck = true }
+      local told, record = w.go(x)()
+      assert.is_false(told)
+      assert.equal("timeout", record.cause)
+      assert.equal("timeout", x.was_reset)
+      assert.equal(0, w.members[1].streams)
+    end)
+
     env.it("on the body gives 413, also in the middle of it", function()
       local aborted
       local w = world { function(_, stream)
@@ -433,6 +448,59 @@ net.each(function(env)
       assert.is_false(told)
       assert.is_true(echo.now() - began >= 0.19)
       assert.is_true(paced >= 2000)
+    end)
+  end)
+
+  describe("what an agent must not do", function()
+    env.it("is to send informational heads without end", function()
+      local w = world { function(_, stream)
+        read(stream)
+        stream:send(response(103):part():rep(200000) .. response(200):part(true))
+        stream:recv()
+      end }
+      local x = fake.new()
+      local told, record = w.go(x, { head = head { method = "POST" } })()
+      assert.equal(502, errors.status(told))
+      assert.same({ "agent", "too many informational heads" }, { record.cause, record.reason })
+      assert.equal(128, #x.heads)
+    end)
+  end)
+
+  describe("a wait for bandwidth", function()
+    env.it("ends when the visitor goes", function()
+      local w = world { function(_, stream)
+        read(stream)
+        stream:send(response(200):part(false) .. core.part("body", "half"))
+        stream:recv()
+      end }
+      local x = fake.new()
+      local waits = false
+      local done = w.go(x, { slot = { bytes = function() return true end, pace = function()
+        waits = true
+        return 1e6
+      end } })
+      env.eventually(function() return waits end)
+      x:abort()
+      local told, record = done()
+      assert.is_nil(told or nil)
+      assert.equal("visitor", record.cause)
+    end)
+
+    env.it("is no idleness", function()
+      if env.kind ~= "sim" then return end -- a machine that stands still for a second would be idle
+      local w = world({ function(_, stream)
+        read(stream)
+        stream:send(response(200):part(false) .. core.part("body", "half"))
+        stream:send(core.part "end")
+      end }, { timeouts = { headers = 60, idle = 0.6, tunnel_idle = 60 } })
+      local x, paced = fake.new(), 0
+      local told, record = w.go(x, { slot = { bytes = function() return true end, pace = function()
+        paced = paced + 1
+        return paced == 1 and 2 or 0
+      end } })()
+      assert.is_false(told)
+      assert.is_nil(record.cause)
+      assert.equal("half", x:text())
     end)
   end)
 

@@ -189,6 +189,14 @@ describe("bandwidth", function()
     assert.same({ false, 0 }, { none:paced(), none:pace("out", 1 << 30) })
     assert.is_nil((rules.new { { group = "x", bandwidth = {} } }))
   end)
+
+  it("whose function fails takes nothing", function()
+    local gate = assert(limits.new { global = { requests = 1 } })
+    local broken = decision_of { bandwidth = { down = 100, per = function() error "spec" end } }
+    for _ = 1, 3 do assert.is_false((pcall(gate.admit, gate, request {}, broken))) end
+    assert.equal(0, gate.in_flight)
+    assert.truthy(gate:admit(request {}, plain))
+  end)
 end)
 
 describe("addresses", function()

@@ -47,6 +47,9 @@ describe("the parts of a message", function()
     assert.same({ backend = "site", connect_time = 0.1, reused = false, attempt = 2 },
       parts.note(pack { backend = "site", connect_time = 0.1, reused = false, attempt = 2, more = 1 }))
     assert.same({}, parts.note(pack { backend = 7, connect_time = "x", reused = 1, attempt = 1.5 }))
+    for _, time in ipairs { 0 / 0, 1 / 0, -1 / 0, -1 } do -- no line of a log could say them
+      assert.same({ backend = "site" }, parts.note(pack { backend = "site", connect_time = time }))
+    end
     assert.is_nil(parts.note(pack "text"))
     assert.is_nil(parts.note "\xc1")
   end)

@@ -152,15 +152,15 @@ function Gate:admit(request, decision)
   if self._addresses or self._rate or decision.addresses or decision.rate or decision.auth then
     taken, err = judge(self, request, decision)
   end
+  local pacer
+  if taken and decision.bandwidth then -- before anything is counted: a function of the user's may fail in it
+    pacer = bandwidth.pacer(decision.bandwidth, self._buckets, own_buckets, "rule " .. decision.rule.name, request)
+  end
   if taken then
     taken, err = self._counters:take(wanted_of(self, request, decision), self._retry_after)
   end
   if not taken then
     return refuse(self, err)
-  end
-  local pacer
-  if decision.bandwidth then
-    pacer = bandwidth.pacer(decision.bandwidth, self._buckets, own_buckets, "rule " .. decision.rule.name, request)
   end
   self.admitted, self.in_flight = self.admitted + 1, self.in_flight + 1
   return setmetatable({ _gate = self, _taken = taken, _bytes = 0, _pacer = pacer }, Slot)

@@ -9,7 +9,7 @@ local function is_name(value, longest)
 end
 
 local function is_text(value, longest)
-  return type(value) == "string" and #value <= longest and not value:find "%c"
+  return type(value) == "string" and #value <= longest and not value:find "%c" and utf8.len(value) ~= nil -- it is shown as JSON
 end
 
 local function services_of(list)

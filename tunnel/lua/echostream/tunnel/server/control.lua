@@ -74,14 +74,14 @@ local function admit(self, session, given)
     return nil, refusal("invalid_argument", "tunnel.register: " .. why, true)
   elseif self.draining then
     return nil, refusal("unavailable", "this server is stopping", false, 2 + 3 * loop.random()), asked
-  elseif is_storm(self) then
-    return nil, refusal("unavailable", "many agents come at once", false, 0.5 + 2.5 * loop.random()), asked
   end
   local nonce = self._nonces[session]
   self._nonces[session] = nil
   local entry, err = admission.find(self._entries, session, asked, nonce and nonce[2] > loop.now() and nonce[1] or nil)
   if not entry then
     return nil, refusal(err.code, err.message, true), asked
+  elseif is_storm(self) then -- after the credentials: who has none uses up nothing of what agents may
+    return nil, refusal("unavailable", "many agents come at once", false, 0.5 + 2.5 * loop.random()), asked
   elseif not self.registry:has_room(asked.client_id) then
     return nil, refusal("resource_exhausted", "this server has as many agents as it takes", false, 20 + 20 * loop.random()), asked
   end

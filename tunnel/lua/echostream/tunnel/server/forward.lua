@@ -10,6 +10,8 @@ local task = require "echostream.task"
 local M = {}
 
 local MAX_MESSAGE <const> = 65536
+local PIECE <const> = 0.25 -- seconds that a wait for bandwidth is looked after
+local MAX_INFORMATIONAL <const> = 128 -- heads before the final one: they wait for no room
 local CANCEL <const>, TIMEOUT <const>, INTERNAL <const> = 1, 5, 6 -- enum et_reset
 
 -- RFC 9110 9.2.2.
@@ -57,8 +59,8 @@ local function check(run, now)
   end
   run.timed_out = true
   note(run, "timeout", run.answered and ("nothing came for %g s"):format(limit) or ("the backend did not answer within %g s"):format(limit))
-  if run.is_tunnel then
-    run.exchange:reset "timeout"
+  if run.answered then
+    run.exchange:reset "timeout" -- the pump may wait for a visitor that reads no more, and the stream's end does not wake it
   end
   abandon(run, TIMEOUT)
 end
@@ -88,12 +90,13 @@ local function may_repeat(run, err)
   return run.fin and idempotent[run.request.method] and not (err and err.details and err.details.reset) or false
 end
 
--- Bandwidth limits: waits until more of this direction may come.
+-- Bandwidth limits: waits until more of this direction may come. It is no idleness, and ends when the visitor has gone: what an exchange holds
+-- is not held for a debt that nobody waits for.
 local function pace(run, direction, n)
   local slot = run.slot
   local seconds = slot and slot:pace(direction, n) or 0
-  if seconds > 0 then
-    task.sleep(seconds)
+  while seconds > 0 and not run.aborted and not run.timed_out and task.sleep(math.min(seconds, PIECE)) do
+    seconds, run.last = seconds - PIECE, run.watch.now
   end
 end
 
@@ -210,6 +213,11 @@ local function before_head(run, message)
     if head.status and head.status >= 200 then
       return answer(run, head, rest), rest
     elseif not head.status then
+      return false
+    end
+    run.informational = (run.informational or 0) + 1
+    if run.informational > MAX_INFORMATIONAL then
+      note(run, "agent", "too many informational heads")
       return false
     end
     local ok, err = run.exchange:send_head(head, false)

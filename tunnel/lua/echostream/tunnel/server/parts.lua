@@ -55,6 +55,11 @@ function M.body_size(message, at)
   return total
 end
 
+-- Neither NaN nor infinite, which no line of JSON can say.
+local function is_time(value)
+  return type(value) == "number" and value >= 0 and value < 1e9
+end
+
 --- What a NOTE says, cut down to what is known of it.
 ---@param payload string
 ---@return { backend: string?, connect_time: number?, reused: boolean?, attempt: integer? }?
@@ -70,7 +75,7 @@ function M.note(payload)
   return {
     reused = reused,
     backend = type(told.backend) == "string" and told.backend:sub(1, 128) or nil,
-    connect_time = type(told.connect_time) == "number" and told.connect_time or nil,
+    connect_time = is_time(told.connect_time) and told.connect_time or nil,
     attempt = math.type(told.attempt) == "integer" and told.attempt or nil,
   }
 end

@@ -15,6 +15,7 @@ local M = {}
 local msgpack = codec.msgpack
 local MAX <const> = 65536
 local CANCEL <const> = 1
+local PIECE <const> = 0.25 -- seconds that a wait for bandwidth is looked after
 
 -- One connection -------------------------------------------------------------------------------------------------
 
@@ -46,10 +47,12 @@ function Connection:check(now)
   end
 end
 
-local function pace(slot, direction, n)
+-- As of forward.lua.
+local function pace(self, direction, n)
+  local slot = self.slot
   local seconds = slot and slot:pace(direction, n) or 0
-  if seconds > 0 then
-    task.sleep(seconds)
+  while seconds > 0 and not self.stopped and not self.gone and task.sleep(math.min(seconds, PIECE)) do
+    seconds, self.last = seconds - PIECE, self.watch.now
   end
 end
 
@@ -61,6 +64,7 @@ local function upload(self, stream)
     if not bytes then
       self.up_over = true
       if err then
+        self.gone = true
         note(record, "visitor", err.message)
         stream:reset(CANCEL)
       else
@@ -70,7 +74,7 @@ local function upload(self, stream)
     end
     record.bytes_in = record.bytes_in + #bytes
     self.last = self.watch.now
-    pace(self.slot, "in", #bytes)
+    pace(self, "in", #bytes)
     if not stream:send(bytes) then
       return -- the other pump learns why
     end
@@ -86,7 +90,7 @@ local function download(self, stream)
     end
     record.bytes_out = record.bytes_out + #frame.data
     self.last = self.watch.now
-    pace(self.slot, "out", #frame.data)
+    pace(self, "out", #frame.data)
     if not socket:write(frame.data) then
       note(record, "visitor", "the visitor went")
       return errors.new(499, "the visitor went")
@@ -213,7 +217,7 @@ local function serve(ingress, face, listener, socket, info, request, decision)
   local record = record_of(face, listener, info, request, decision)
   local self = setmetatable({
     socket = socket, record = record, slot = nil, service = record.service, watch = ingress.watch, last = loop.now(),
-    timeouts = ingress:timeouts(decision), stream = nil, answered = false, up_over = false, timed_out = false, stopped = false,
+    timeouts = ingress:timeouts(decision), stream = nil, answered = false, up_over = false, timed_out = false, stopped = false, gone = false,
   }, Connection)
   ingress:enter(self, record)
   local ok, raised = xpcall(admit_and_forward, face.traced, self, ingress, request, decision)
