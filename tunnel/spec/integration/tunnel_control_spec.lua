@@ -248,6 +248,7 @@ net.each(function(env)
         local client = env.client(server)
         client:add_rpc("tunnel.config", function(_, given)
           got[id] = given
+          if given.version == "v3" then return nil, echo.error("failed_precondition", ("x"):rep(5000)) end
           if i == 2 then return nil, echo.error("failed_precondition", "line 3: no such backend") end
           return { applied = true }
         end)
@@ -261,6 +262,10 @@ net.each(function(env)
       assert.equal("line 3: no such backend", results[2].error.message)
       assert.equal("v2", controls.registry:get("a1").config_version)
       assert.equal("line 3: no such backend", controls.registry:get("a2").config_error)
+      -- what is kept of an agent's words is no longer than what is shown
+      controls:push({ x = 1 }, "v3")
+      assert.is_true(#controls.registry:get("a1").config_error <= 1027)
+      controls:push({ x = 1 }, "v2")
       -- who comes later gets it too
       assert.same({ x = 1 }, assert(env.connect(server):request("tunnel.register", asking { client_id = "a3" })).config)
     end)

@@ -161,6 +161,15 @@ net.only("quic", function(env)
     end)
   end)
 
+  env.it("a function that groups are balanced by may fail: 500, and nothing is held", function()
+    local w = world.new(env, { server = { groups = { default = { balance = "hash", by = function() error "spec" end } } } })
+    w:add_agent "a2"
+    for _ = 1, 3 do assert.equal(500, w:get("/").status) end
+    w:wait(function() return #w.records == 3 end)
+    assert.same({ "internal", 0 }, { w.records[1].cause, w.plugin:stats().in_flight })
+    assert.is_nil(next(w.plugin._ingress.watch._runs))
+  end)
+
   describe("a visitor who goes", function()
     for name, begin in pairs {
       ["before the head"] = function() end,
@@ -358,6 +367,18 @@ net.only("quic", function(env)
       assert.is_nil((s:read()))
       w:wait(function() return w.records[2] end)
       assert.equal("no_agent", w.records[2].cause)
+    end)
+
+    env.it("of kind tcp pass nothing on that a rule answers, or whose rule failed", function()
+      local sockets = require "echostream.tunnel.socket"
+      local failing = { kind = "tcp", when = function() error "spec" end, group = "web" }
+      for _, rule in ipairs { { kind = "tcp", respond = { status = 403 } }, failing } do
+        local w = world.new(env, { agents = 0, rules = { rule }, listen = { { bind = "127.0.0.1:0", name = "db", kind = "tcp", group = "web" } } })
+        w:add_agent "a1"
+        local s = sockets.new(assert(world.dial(env, w.plugin:addresses().db, "raw")))
+        assert.is_nil((s:read()))
+        assert.equal(0, w.plugin:stats().exchanges)
+      end
     end)
 
     env.it("of kind tls pass what a rule fits through as it is, and end the rest here", function()

@@ -7,6 +7,7 @@ local errors = require "echostream.errors"
 local log = require "echostream.log"
 local loop = require "echostream.loop"
 local task = require "echostream.task"
+local text_of = require "echostream.metrics.text"
 
 local M = {}
 
@@ -272,7 +273,7 @@ function Control:push(config, version)
       member.config_version, member.config_error = version, nil
     else
       err = err or errors.new("protocol", "the agent's answer was none")
-      member.config_error = err.message
+      member.config_error = text_of.utf8(err.message, 1024)
     end
     results[#results + 1] = { id = member.id, applied = applied, error = err }
     self._changed(member, "config", err)

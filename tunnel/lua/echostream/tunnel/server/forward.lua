@@ -18,7 +18,7 @@ local CANCEL <const>, TIMEOUT <const>, INTERNAL <const> = 1, 5, 6 -- enum et_res
 local idempotent = { GET = true, HEAD = true, OPTIONS = true, TRACE = true, PUT = true, DELETE = true }
 
 ---@class echostream.tunnel.job  what is to be forwarded; it belongs to `run` from then on, which keeps its own in it: answered, aborted, timed_out,
---- refused, is_tunnel, more_sent, upload_over, down_over, last, check, member, info, stream, first, note_bytes
+--- refused, is_tunnel, more_sent, upload_over, down_over, last, check, member, begun, info, stream, first, note_bytes, informational
 ---@field exchange table                        see tunnel/DESIGN.md
 ---@field head echostream.tunnel.head           as it goes to the agent
 ---@field fin boolean                           there is no body
@@ -59,10 +59,10 @@ local function check(run, now)
   end
   run.timed_out = true
   note(run, "timeout", run.answered and ("nothing came for %g s"):format(limit) or ("the backend did not answer within %g s"):format(limit))
+  abandon(run, TIMEOUT)
   if run.answered then
     run.exchange:reset "timeout" -- the pump may wait for a visitor that reads no more, and the stream's end does not wake it
   end
-  abandon(run, TIMEOUT)
 end
 
 -- Why a stream ended before there was an answer.
@@ -380,6 +380,7 @@ local innocent = { visitor = true, limit = true, stopped = true, internal = true
 local function settle(run, groups, member)
   local record = run.record
   local ok = record.cause == nil or innocent[record.cause] == true
+  run.begun = nil
   groups:finish(member, ok)
   member.streams = member.streams - 1
   member.bytes_in, member.bytes_out = member.bytes_in + record.bytes_in, member.bytes_out + record.bytes_out
@@ -406,6 +407,7 @@ local function try_members(run, job)
     run.info = info
     member.streams = member.streams + 1
     groups:begin(member)
+    run.begun = member
     local told, again = attempt(run, member)
     settle(run, groups, member)
     if not told or not again or left <= 0 or run.aborted then
@@ -415,6 +417,16 @@ local function try_members(run, job)
     tried[member] = true
     last, cause, reason = told, record.cause, record.reason
     record.cause, record.reason = nil, nil
+  end
+end
+
+--- Gives back what a `run` that was left by an error holds: a function that groups are balanced by may fail.
+---@param job echostream.tunnel.job
+function M.give_up(job)
+  job.watch:remove(job)
+  abandon(job, INTERNAL)
+  if job.begun then
+    settle(job, job.groups, job.begun)
   end
 end
 

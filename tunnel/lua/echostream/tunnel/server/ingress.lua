@@ -116,7 +116,7 @@ local function answer(exchange, request, decision, record)
   end
 end
 
-local function pass_on(self, exchange, fin, request, decision, slot, record)
+local function pass_on(self, exchange, fin, request, decision, kept, record)
   local head = request.head
   local max_body = decision.max_body or self._options.max_body
   if max_body and (head.length or 0) > max_body and request.kind ~= "websocket" and request.kind ~= "connect" then
@@ -136,13 +136,13 @@ local function pass_on(self, exchange, fin, request, decision, slot, record)
     head:remove "x-echostream-service"
   end
   local wanted = head:get "priority"
-  return forward.run {
+  local job = {
     exchange = exchange, head = head, fin = fin, request = request, record = record, groups = self.groups, group = decision.group,
     service = decision.service, timeouts = self:timeouts(decision), watch = self.watch, max_body = max_body, retries = self.retries,
-    slot = slot, urgency = wanted and priority.parse(wanted) or nil,
+    slot = kept.slot, urgency = wanted and priority.parse(wanted) or nil,
     -- Named so that the table has its size at once.
     answered = false, aborted = nil, timed_out = false, refused = nil, is_tunnel = false, more_sent = false, upload_over = fin, down_over = false,
-    last = 0, check = nil, member = nil, info = nil, stream = nil, first = nil, note_bytes = nil,
+    last = 0, check = nil, member = nil, begun = nil, info = nil, stream = nil, first = nil, note_bytes = nil,
     on_response = function(response, info)
       if decision.response then
         decision.response(request, response)
@@ -155,6 +155,8 @@ local function pass_on(self, exchange, fin, request, decision, slot, record)
       end
     end,
   }
+  kept.job = job
+  return forward.run(job)
 end
 
 -- Everything up to the answer. Returns an error when the visitor has been told nothing.
@@ -183,7 +185,7 @@ local function handle(self, exchange, head, fin, info, record, kept)
   elseif decision.answer then
     return answer(exchange, request, decision, record)
   end
-  return pass_on(self, exchange, fin, request, decision, kept.slot, record)
+  return pass_on(self, exchange, fin, request, decision, kept, record)
 end
 
 ---@package
@@ -257,6 +259,9 @@ function Ingress:serve(listener, exchange, head, fin)
     M.report(err)
     record.cause, record.reason = "internal", "an error here"
     err = errors.new(500, "an error here")
+    if kept.job then
+      forward.give_up(kept.job)
+    end
   end
   if err and not record.response then
     record.status = errors.send(exchange, kept.request, err)

@@ -235,9 +235,13 @@ local function serve(ingress, face, listener, socket, info, request, decision)
   ingress:leave(self, record)
 end
 
+-- The decision of a rule that passes it on; or nil, and whether some rule matched all the same (and answers, or its function failed).
 local function decide(ingress, request)
-  local decision = request and ingress.rules:match(request)
-  return decision and decision.group and decision or nil
+  local decision, err = ingress.rules:match(request)
+  if decision and decision.group then
+    return decision
+  end
+  return nil, decision ~= nil or errors.status(err) ~= 404
 end
 
 -- What a port of kind "tcp" does where no rule says otherwise: the same table each time, which limits remember.
@@ -258,8 +262,11 @@ end
 function M.accept(ingress, face, listener, socket)
   local info = face.split_info(socket:info())
   local request = request_of(listener, info, "tcp")
-  local decision = decide(ingress, request) or own_decision(listener)
-  if not request or not decision then
+  local decision, is_ruled = decide(ingress, request)
+  if not decision and not is_ruled then
+    decision = own_decision(listener)
+  end
+  if not decision then -- what no rule passes on, and what one does not want passed on
     socket:close(false)
     return
   end
