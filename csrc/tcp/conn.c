@@ -34,6 +34,7 @@ int tcp_conn_new(struct es_tcp *t, int is_server, struct es_tls *tls, const stru
 
     *out = NULL;
     if (c == NULL) {
+        close(fd);
         return ES_ERR_NOMEM;
     }
     init_lists(c);

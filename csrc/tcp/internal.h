@@ -242,6 +242,7 @@ static inline uint64_t tcp_get64(const uint8_t *p)
 }
 
 /* conn.c */
+/* Takes fd over, also when it fails. */
 int tcp_conn_new(struct es_tcp *t, int is_server, struct es_tls *tls, const struct es_transport_config *cfg,
                  int fd, const union es_addr *remote, struct tcp_conn **out);
 void tcp_conn_del(struct tcp_conn *c); /* no word to anybody */

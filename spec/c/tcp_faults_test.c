@@ -3,6 +3,7 @@
 //
 // Memory runs out at each place in turn: a connection may be lost, nothing else may happen.
 #define RIG_TCP
+#include <fcntl.h>
 #include "test.h"
 #include "transport_support.h"
 
@@ -84,4 +85,28 @@ TEST(each_allocation_may_fail)
     es_mem_stats(&b);
     CHECK_INT(released, ==, 0);
     CHECK_INT(b.in_use, <=, a.in_use + 4096);
+}
+
+static int descriptors(void)
+{
+    int n = 0;
+
+    for (int fd = 0; fd < 256; fd++) {
+        n += fcntl(fd, F_GETFD) >= 0;
+    }
+    return n;
+}
+
+/* The connection itself was not to be had, and its socket stayed open for ever: dialled or accepted. */
+TEST(a_connection_that_gets_no_memory_keeps_no_descriptor)
+{
+    rig_options(&o);
+    o.client.handshake_timeout = o.server.handshake_timeout = 100 * ES_MILLI;
+    at(0);
+    for (uint64_t n = 1; n <= 16; n++) {
+        int before = descriptors();
+
+        at(n);
+        CHECK_INT(descriptors(), ==, before);
+    }
 }
