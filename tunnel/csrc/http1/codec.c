@@ -93,8 +93,10 @@ static void on_tick(struct et_h1 *c)
 {
     uint64_t span = tick(c), received = et_sock_received(c->http.sock), sent = et_sock_sent(c->http.sock);
     const struct et_h1_x *x = c->x;
-    /* On the backend's side the beginning of a response is waited for by somebody else. */
-    int want_in = !x->in_over && c->paused == 0 && (c->role == ET_HTTP_VISITOR || x->begun);
+    /* In the middle of a body: a head, also one after informational ones, or the answer to who asks for a
+     * tunnel, is waited for by somebody else. */
+    int want_in =
+        !x->in_over && c->paused == 0 && c->parse.state > ET_PARSE_HEAD && c->parse.state < ET_PARSE_OVER;
     int want_out = et_sock_queued(c->http.sock) > 0;
 
     c->stalled_in = want_in && received == c->received ? c->stalled_in + span : 0;

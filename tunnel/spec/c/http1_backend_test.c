@@ -446,6 +446,24 @@ TEST(a_tunnel_that_would_be_http_again_is_not_asked_for)
     }
 }
 
+/* How long a response may take is not the codec's affair, after "100 Continue" as little as before. */
+TEST(a_response_may_be_late_after_an_informational_one)
+{
+    const struct et_http_limits limits = {.idle_timeout = ES_SECOND, .body_timeout = ES_SECOND};
+    struct play p;
+    struct seen *s;
+
+    play_start(&p, ET_HTTP_BACKEND, &limits);
+    s = play_ask(&p, play_request("GET", "/", NULL), 1);
+    play_say(&p, "HTTP/1.1 103 Early Hints\r\n\r\n");
+    fake_after(&p.f, 100 * ES_SECOND);
+    CHECK_INT(s->resets, ==, 0);
+    play_say(&p, OK5);
+    CHECK_INT(s->heads, ==, 1);
+    CHECK_INT(s->gone, ==, 1);
+    play_end(&p);
+}
+
 TEST(a_tunnel_that_is_not_granted)
 {
     struct play p;

@@ -324,6 +324,22 @@ TEST(a_websocket_becomes_a_connect_and_its_key_is_answered)
     play_end(&p);
 }
 
+/* Who waits for the answer to its handshake owes nothing: it was told 408 when a backend took its time. */
+TEST(a_websocket_may_be_granted_late)
+{
+    const struct et_http_limits limits = {.head_timeout = ES_SECOND, .body_timeout = ES_SECOND};
+    struct play p;
+
+    play_start(&p, ET_HTTP_VISITOR, &limits);
+    play_say(&p, WEBSOCKET);
+    fake_after(&p.f, 100 * ES_SECOND);
+    CHECK_INT(p.seen[0].resets, ==, 0);
+    CHECK_INT(p.closed, ==, 0);
+    play_send(&p, &p.seen[0], play_response(200, NULL), 0);
+    CHECK(strncmp(play_wire(&p), "HTTP/1.1 101 ", 13) == 0);
+    play_end(&p);
+}
+
 TEST(a_refused_websocket_is_an_ordinary_response)
 {
     struct play p;
