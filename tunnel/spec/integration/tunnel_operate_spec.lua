@@ -30,7 +30,8 @@ describe("a tunnel from its files", function()
   -- A sanitizer that is preloaded for our own code is none of curl's.
   local function curl(words) return process.run("curl -s --max-time 30 " .. words, { cwd = dir, env = { LD_PRELOAD = "" } }) end
 
-  local RULES = [[{ { name = "hello", path = "/hello", respond = { status = 200, body = "%s\n" } }, { name = "app", group = "web" } }]]
+  local RULES = [[{ { name = "hello", path = "/hello", respond = { status = 200, body = "%s\n" } },
+    { name = "later", path = "/", respond = { status = 410 }, shadow = true }, { name = "app", group = "web" } }]]
 
   local function server_file(rules, more)
     process.write(dir .. "/server.lua", ([[return {
@@ -99,6 +100,8 @@ describe("a tunnel from its files", function()
     local status = core.codec.json.unpack(run("status tunnel-server --json").out)
     assert.equal("server", status.role)
     assert.equal(0, #status.agents)
+    assert.same({ matched = 1, differed = 1, failed = 0 }, status.shadows.later)
+    assert.matches("\nshadow later: differed 1, failed 0, matched 1\n", run("status tunnel-server").out)
     local why = run "explain http://x.org/hello --running tunnel-server"
     assert.equal(0, why.code, why.err)
     assert.matches("decision: .* by hello", why.out)

@@ -45,6 +45,9 @@ local function split(message)
   return where, nil, rest or message
 end
 
+-- Where Lua says that something was raised: a file, the installed command (which has no ending), a chunk of a prompt.
+local POSITIONS <const> = { "^[^%s:]+%.lua:%d+: ", "^[^%s:]*echostream:%d+: ", "^input:%d+: ", "^%[string [^\n]-%]:%d+: " }
+
 --- What an option check raised, as a sentence with the file and the line of the value.
 ---@param raised any
 ---@param base? string  the beginning of the check's names that stands for the file's table: "tunnel.server"
@@ -52,9 +55,12 @@ end
 ---@return string
 function Config:explain(raised, base, at)
   local message = tostring(errors.is_error(raised) and raised.message or raised)
-  message = message:gsub("^[^%s:]+%.lua:%d+: ", "")
+  for _, position in ipairs(POSITIONS) do
+    message = message:gsub(position, "")
+  end
   local where, name, text = split(message)
   if where and where == base and not name then -- "tunnel.server: agents[1]: token wants …"
+    message = text
     where, name, text = split(text)
   end
   local path = at or ""

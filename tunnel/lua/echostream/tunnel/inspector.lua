@@ -201,6 +201,17 @@ function Inspector:close()
   end
 end
 
+---@package
+-- Its options and where it is to listen. Raises what is wrong with them.
+function M.judge(opts)
+  local checked = options.check("tunnel.inspector", opts, M.schema)
+  local ip, port = plain.place("tunnel.inspector", checked.bind, 2)
+  if not is_loopback(ip) then
+    error(('tunnel.inspector: option "bind" wants an address of the loopback interface, got %s'):format(errors.show(checked.bind)), 2)
+  end
+  return checked, ip, port
+end
+
 --- Opens the page. Give its `record` what the plugin of a server tells. `again(entry, timeout)` sends a kept request again, in a task:
 --- `entry.head` is a copy of its head, `entry.bodies.request` its body; it gives `{ status, headers = { { name, value }, … }, body, seconds }`,
 --- or nil and an error.
@@ -208,11 +219,7 @@ end
 ---@param again? fun(entry: table, timeout: number): table?, echostream.error?
 ---@return echostream.tunnel.inspector|nil inspector, echostream.error? err  `io`: the address is in use
 function M.new(opts, again)
-  local checked = options.check("tunnel.inspector", opts, M.schema)
-  local ip, port = plain.place("tunnel.inspector", checked.bind, 2)
-  if not is_loopback(ip) then
-    error(('tunnel.inspector: option "bind" wants an address of the loopback interface, got %s'):format(errors.show(checked.bind)), 2)
-  end
+  local checked, ip, port = M.judge(opts)
   local self = setmetatable({ address = "", url = "", bodies = checked.bodies, _ring = entries.ring(checked.keep, checked.secrets, checked.bodies),
     _watchers = {}, _replay = again, _instance = core.random(8):gsub(".", function(c)
       return ("%02x"):format(c:byte())

@@ -61,6 +61,11 @@ local Agent = {}
 Agent.__index = Agent
 Agent.__name = "echostream.tunnel.agent"
 
+-- A prompt shows this, and not the token.
+function Agent:__tostring()
+  return ("%s %s of group %s (%d servers)"):format(Agent.__name, self.options.client_id, self.options.group, #self:links())
+end
+
 -- Checks, with the blame for the user's line.
 local function checked(where, given)
   local opts = options.check(where, given, schema, 3)
@@ -238,6 +243,7 @@ local function registered(self, session)
     return nil, err
   end
   self._links[session] = link
+  log.write("info", ("registered with the server at %s as %s of group %s"):format(session.peer_addr, self.options.client_id, self.options.group))
   self:_tell("registered", link)
   return true
 end
@@ -247,6 +253,7 @@ local function lost(self, session, err)
   if link then
     self._links[session] = nil
     link:close()
+    log.write("info", ("the session with the server at %s is over%s"):format(session.peer_addr, err and ": " .. err.message or ""))
     self:_tell("lost", err)
   end
 end

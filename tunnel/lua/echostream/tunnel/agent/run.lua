@@ -70,7 +70,7 @@ local function keep_dialling(self, one, address, policy)
     elseif self._stopping then
       return
     elseif reconnect.is_final(err) then
-      log.write("error", ("the server %s refuses this agent for good: %s"):format(tostring(one.address), err.message))
+      log.write("error", ("no more attempts with %s: %s"):format(tostring(one.address), err.message))
       self._errors[one] = err
       self:_gave_up()
       return

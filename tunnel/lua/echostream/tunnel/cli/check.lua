@@ -8,7 +8,7 @@ M.usage = "echostream tunnel check FILE…"
 M.summary = "whether configuration files of servers and agents are right"
 M.help = [[
 Reads each FILE as `echostream tunnel server` or `echostream tunnel agent` would, and says what is wrong with it and in which line. A
-file that says `servers` is an agent's, any other a server's.]]
+file that says `servers` is an agent's, one that is a list has rules, any other is a server's.]]
 M.options = {}
 M.examples = {
   { "echostream tunnel check server.lua agent.lua", "prints a line for each, exit status 1 when one is wrong" },
@@ -22,10 +22,14 @@ function M.run(_, words)
   for _, path in ipairs(words) do
     local file, err = config.read(path)
     if file then
-      local role = file.values.servers ~= nil and "agent" or "server"
-      file, err = require("echostream.tunnel.operate." .. role).check(path)
+      local kind = file.values.servers ~= nil and "an agent" or file.values[1] ~= nil and "rules" or "a server"
+      if kind == "rules" then
+        file, err = require("echostream.tunnel.rules").new({}):load(path)
+      else
+        file, err = require("echostream.tunnel.operate." .. kind:match "%a+$").check(path)
+      end
       if file then
-        print(("%s: ok, of %s %s"):format(path, role == "agent" and "an" or "a", role))
+        print(("%s: ok, of %s"):format(path, kind))
       end
     end
     if not file then

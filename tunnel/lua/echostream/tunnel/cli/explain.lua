@@ -18,7 +18,7 @@ M.options = {
   from = { value = "IP", help = "the visitor's address (default 127.0.0.1)" },
   port = { value = "PORT", number = true, help = "of the listener (default: the URL's)" },
   listener = { value = "NAME", help = "of the listener (default: none)" },
-  protocol = { value = "NAME", help = "http/1.1, h2 or h3 (default http/1.1; h2 for gRPC)" },
+  protocol = { value = "NAME", help = "http/1.1, h2, h3 or raw (default http/1.1; h2 for gRPC, raw for tcp:// and tls://)" },
   json = { help = "as JSON" },
   running = { value = "NAME", help = "asks the server of that name, process id or socket instead of a FILE" },
 }
@@ -63,7 +63,7 @@ function M.parse(url, given)
   end
   local asked = { kind = known.kind, scheme = known.scheme, authority = authority, path = target, method = given.method or "GET", fields = fields,
     peer_ip = given.from or "127.0.0.1", port = given.port and math.tointeger(given.port) or tonumber(authority:match ":(%d+)$") or known.port,
-    listener = given.listener, protocol = given.protocol or known.grpc and "h2" or "http/1.1" }
+    listener = given.listener, protocol = given.protocol or known.kind and "raw" or known.grpc and "h2" or "http/1.1" }
   if known.grpc then
     asked.method = given.method or "POST"
     table.insert(fields, 1, { "content-type", "application/grpc" })
@@ -97,7 +97,7 @@ function M.request(asked)
   return request.new(head, info)
 end
 
--- The rules of a configuration, or of a file of rules.
+-- The rules of a configuration, or of a file of rules; nil and an error; and the listeners.
 local function rules_of(path)
   local rules = require "echostream.tunnel.rules"
   local file, err = require("echostream.tunnel.config").read(path)
@@ -105,6 +105,7 @@ local function rules_of(path)
     return nil, err
   end
   local values = file.values
+  local listen = type(values.listen) == "table" and values.listen or nil
   if type(values.rules) == "string" then
     path = values.rules
   elseif values[1] == nil and (values.listen or values.agents or values.server) then
@@ -113,12 +114,12 @@ local function rules_of(path)
     if not set and err and err.field then
       err = require("echostream.errors").new(err.code, file:place(err.field) .. err.message)
     end
-    return set, err
+    return set, err, listen
   end
   local set = rules.new {}
   local ok
   ok, err = set:load(path)
-  return ok and set or nil, err
+  return ok and set or nil, err, listen
 end
 
 local function print_report(given, report)
@@ -158,7 +159,7 @@ function M.run(given, words)
     local report, code = require("echostream.tunnel.cli.point").command(given, given.running ~= "" and given.running or nil, "explain", asked)
     return report and print_report(given, report) or code
   end
-  local set, err = rules_of(given.config)
+  local set, err, listen = rules_of(given.config)
   if not set then
     cli.complain("%s", err.message)
     return cli.USAGE
@@ -169,7 +170,7 @@ function M.run(given, words)
     cli.complain("the request is refused before any rule: %s", err.message)
     return cli.FAILED
   end
-  return print_report(given, M.report(set, request))
+  return print_report(given, M.report(set, request, { listen = listen }))
 end
 
 return M

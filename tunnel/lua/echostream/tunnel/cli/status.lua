@@ -92,6 +92,9 @@ local function print_server(status)
   print_table("agents:", { "ID", "GROUP", "STATE", "FROM", "SINCE", "IN FLIGHT", "SERVED", "ERRORS" }, rows,
     { [5] = true, [6] = true, [7] = true, [8] = true })
   print_figures("figures", status.figures)
+  for _, name in ipairs(sorted(status.shadows)) do
+    print_figures("shadow " .. word(name), status.shadows[name])
+  end
 end
 
 function M.run(options, words)

@@ -5,6 +5,7 @@ local config = require "echostream.tunnel.config"
 local core = require "echostream.core"
 local errors = require "echostream.errors"
 local inspector = require "echostream.tunnel.inspector"
+local listeners = require "echostream.tunnel.server.listeners"
 local metrics = require "echostream.metrics"
 local options = require "echostream.options"
 local parts = require "echostream.tunnel.operate.parts"
@@ -61,6 +62,12 @@ local function judge(file)
   if not ok then
     return nil, said(file, checked, "server")
   end
+  if checked.inspector then
+    local fine, why = pcall(inspector.judge, checked.inspector)
+    if not fine then
+      return nil, said(file, why, "tunnel.inspector", "inspector")
+    end
+  end
   local rest = parts.without(file.values, own)
   if type(rest.rules) == "table" then
     local set, err = require("echostream.tunnel.rules").new(rest.rules, rest.shadow)
@@ -99,6 +106,20 @@ function M.check(path)
   judged, err = judge(file)
   if not judged then
     return nil, err
+  end
+  -- Starting reads them itself, and says the same.
+  for i, entry in ipairs(judged.rest.listen or {}) do
+    if entry.tls then
+      local certs, context
+      certs, err = listeners.certs(entry.tls)
+      if certs then
+        context, err = require("echostream.tunnel.core").tls_server { certs = certs, alpn = { "http/1.1" } }
+      end
+      if not context then
+        return nil, errors.new("invalid_argument", ("%slisten[%d].tls: %s"):format(file:place(("listen[%d].tls"):format(i)), i,
+          errors.from(err).message))
+      end
+    end
   end
   return file
 end
@@ -296,7 +317,8 @@ function Operated:status()
   for i, agent in ipairs(self.plugin:agents()) do
     agents[i] = copy(agent)
   end
-  return { role = "server", lines = core.array(self:lines()), agents = agents, figures = copy(self.plugin:stats()) }
+  return { role = "server", lines = core.array(self:lines()), agents = agents, figures = copy(self.plugin:stats()),
+    shadows = copy(self.plugin.rules.shadows) }
 end
 
 --- Why which rule would take a request, for `echostream tunnel explain --running`.
@@ -308,7 +330,8 @@ function Operated:explain(asked)
   if not request then
     return nil, err
   end
-  return copy(explain.report(self.plugin.rules, request, { groups = self.plugin.groups, limits = self.plugin.limits }))
+  return copy(explain.report(self.plugin.rules, request, { groups = self.plugin.groups, limits = self.plugin.limits,
+    listen = self._file.values.listen }))
 end
 
 --- One agent gets nothing new: `echostream tunnel drain --agent`.

@@ -50,6 +50,16 @@ local function step_of(rule, request)
   return step, decision, err ~= nil
 end
 
+-- A port of kind "tcp" that no rule takes goes to its listener's own group.
+local function own_decision(request, listen)
+  for _, entry in ipairs(request.kind == "tcp" and listen or {}) do
+    local name = entry.name or entry.bind
+    if entry.kind == "tcp" and entry.group and (request.listener == name or entry.bind:match ":(%d+)$" == tostring(request.port)) then
+      return { rule = { name = "listener " .. name }, group = entry.group, service = entry.service }
+    end
+  end
+end
+
 local function walk(rules, request)
   local steps, decided, failed = {}, nil, false
   for _, rule in ipairs(rules) do
@@ -66,12 +76,15 @@ end
 --- What happens to a request. The functions of rules are called, as they would be.
 ---@param set echostream.tunnel.rules
 ---@param request echostream.tunnel.request
----@param state? { groups: echostream.tunnel.groups?, limits: echostream.tunnel.limits? }  of a server that runs: who would be picked, and
---- how full it is
+---@param state? { groups: echostream.tunnel.groups?, limits: echostream.tunnel.limits?, listen: table[]? }  of a server that runs: who would be
+--- picked, and how full it is; `listen`: its listeners, some of which have a group of their own
 ---@return echostream.tunnel.explanation
 function M.explain(set, request, state)
   local rules, second = set:list()
   local steps, decision, failed = walk(rules, request)
+  if not failed and not (decision and decision.group) then -- what is no HTTP takes no other answers
+    decision = own_decision(request, state and state.listen) or decision
+  end
   local report = { steps = steps, total = #rules, request = { kind = request.kind, host = request.host, path = request.path, query = request.query,
     method = request.method, scheme = request.scheme, port = request.port, listener = request.listener, protocol = request.protocol,
     client_ip = request.client_ip, sni = request.sni } }
@@ -107,8 +120,9 @@ end
 ---@return string
 function Explanation:text()
   local r = self.request
-  local lines = { ("%s %s://%s%s%s (%s, %s) from %s"):format(r.method, r.scheme ~= "" and r.scheme or r.kind, r.host, r.path,
-    r.query and "?" .. r.query or "", r.kind, r.protocol, tostring(r.client_ip)), ("rules, of %d:"):format(self.total) }
+  local what = r.protocol == "raw" and ("a connection to port %d%s"):format(r.port, r.host ~= "" and " for " .. r.host or "")
+    or ("%s %s://%s%s%s"):format(r.method, r.scheme ~= "" and r.scheme or r.kind, r.host, r.path, r.query and "?" .. r.query or "")
+  local lines = { ("%s (%s, %s) from %s"):format(what, r.kind, r.protocol, tostring(r.client_ip)), ("rules, of %d:"):format(self.total) }
   local others = 0
   for _, step in ipairs(self.steps) do
     if step.field == "host" and #self.steps > 20 then -- long lists are mostly about others

@@ -81,6 +81,11 @@ local schema = {
 local Server = { __name = "echostream.tunnel.server" }
 Server.__index = Server
 
+-- A prompt shows this, and not the tokens.
+function Server:__tostring()
+  return ("%s (%d agents)"):format(Server.__name, self.registry:count())
+end
+
 -- Events of agents --------------------------------------------------------------------------------------------
 
 -- A listener's error is its own affair.
