@@ -170,6 +170,14 @@ net.only("quic", function(env)
     assert.is_nil(next(w.plugin._ingress.watch._runs))
   end)
 
+  env.it("what a function says that no answer can say ends the exchange, and holds nothing", function()
+    local said = require("echostream.tunnel.errors").new(503, "later", { retry_after = "soon" })
+    local w = world.new(env, { rules = { { group = "web", auth = { verify = function() return nil, said end } } } })
+    assert.is_nil((w:get("/", { { "authorization", "Bearer x" } })))
+    w:wait(function() return #w.records == 1 end)
+    assert.equal(0, w.plugin:stats().in_flight)
+  end)
+
   describe("a visitor who goes", function()
     for name, begin in pairs {
       ["before the head"] = function() end,

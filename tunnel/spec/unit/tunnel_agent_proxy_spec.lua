@@ -231,6 +231,28 @@ net.only("sim", function(env)
       assert.equal(3, #c.exchanges)
     end)
 
+    env.it("is sent again with a body that came in pieces, whether its end has come or not", function()
+      for _, whole in ipairs { true, false } do
+        local w = opened({}, "h2", 10)
+        local stream = world.request(w, world.head { method = "PUT" }, core.part("body", "one"))
+        local c = world.dial(w).connection
+        local x = world.exchange(c)
+        assert(stream:send(whole and core.part("body", "two") .. END or core.part("body", "two")))
+        while #x.sent < 2 do echo.sleep(0.001) end
+        x:fail("refused", "no room")
+        local again = world.exchange(c, 2)
+        while #again.sent < 2 do echo.sleep(0.001) end
+        assert.equal(table.concat(x.sent), table.concat(again.sent))
+        if not whole then
+          assert(stream:send(END))
+          while #again.sent < 3 do echo.sleep(0.001) end
+          assert.equal(END, again.sent[3])
+        end
+        again:respond(world.response(200), true)
+        assert.equal("note head:200 end", world.words((world.collect(stream))))
+      end
+    end)
+
     env.it("is sent again after a kept connection of HTTP/1.1 ended, unless it must not be repeated", function()
       local w = opened()
       local first = world.request(w, world.head())

@@ -161,12 +161,11 @@ function Relay:attach(x)
   self._next = 1
   if self.fin then
     return
-  elseif self._pump then
-    self._body_woken:wake()
-    return
   end
-  flush(self)
-  if not self.request_over then
+  flush(self) -- whatever the pump waits for, or when it has read everything and ended
+  if self._pump then
+    self._body_woken:wake()
+  elseif not self.request_over then
     self._body_woken = waiter.new()
     self._pump = task.spawn(pump, self)
   end

@@ -65,7 +65,7 @@ function Exchange:put(message)
       self:send_head(value, false)
     elseif kind == "end" or kind == "trailers" or kind == "reset" then
       last = true
-      self.failure = kind == "reset" and (value.text or value.why) or nil
+      self.failure = kind == "reset" and (value[2] ~= "" and value[2] or value[1]) or nil
     end
   end
   if last then
@@ -124,7 +124,7 @@ function M.for_plugin(plugin)
         exchange._abort("cancel", "the page waits no longer")
       end
       return nil, errors.is_error(err) and err or errors.new("timeout", tostring(err))
-    elseif not exchange.status then
+    elseif not exchange.status or exchange.failure then
       return nil, errors.new("unavailable", exchange.failure or "there was no answer")
     end
     return { status = exchange.status, headers = exchange.headers, body = table.concat(exchange.body), seconds = loop.now() - began }

@@ -146,7 +146,7 @@ local handlers = {
     return finish(self)
   end,
   reset = function(self, why)
-    self:reset(type(why) == "table" and why.why or "internal")
+    self:reset(why[1])
     return true
   end,
   note = function()

@@ -264,8 +264,14 @@ function Ingress:serve(listener, exchange, head, fin)
     end
   end
   if err and not record.response then
-    record.status = errors.send(exchange, kept.request, err)
-    record.to_headers = record.to_headers or loop.now() - record.received
+    local sent, status = xpcall(errors.send, traced, exchange, kept.request, err)
+    if sent then
+      record.status = status
+      record.to_headers = record.to_headers or loop.now() - record.received
+    else -- what a user's function said cannot be put into an answer
+      M.report(status)
+      exchange:reset "internal"
+    end
   elseif err then
     exchange:reset "internal"
   end
