@@ -133,18 +133,21 @@ static int dial_raw(lua_State *L, struct et_engine *e, const struct et_sock_plac
 static int dial_http(lua_State *L, struct et_engine *e, const struct et_sock_place *where,
                      struct et_tls_client *tls, const char *name, enum codec codec)
 {
-    struct conn *c = es_calloc(1, sizeof *c);
+    struct et_http_limits limits;
+    struct conn *c;
     int rv;
 
+    et_opt_limits(L, 2, &limits); /* what is wrong raises before there is anything */
+    c = es_calloc(1, sizeof *c);
     if (c == NULL) {
         return luaL_error(L, "out of memory");
     }
     et_obj_init(&c->o, e, ET_OBJ_CONNECTION);
     c->codec = codec;
+    c->limits = limits;
     et_obj_push(L, 5, &c->o);
     lua_pushvalue(L, 2);
     lua_setiuservalue(L, 6, ET_UV_OPTIONS);
-    et_opt_limits(L, 2, &c->limits);
     rv = et_sock_connect(e->p, where, tls, name, &dial_events, c, &c->s);
     if (rv != 0) {
         lua_pushnil(L);

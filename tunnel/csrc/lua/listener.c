@@ -264,9 +264,10 @@ int et_lua_listen(lua_State *L)
     static const char *const kinds[] = {"http", "raw", "tls_name", NULL};
     struct et_engine *e = et_lua_engine(L, 1);
     struct et_listener_options o;
+    struct et_http_limits limits;
     struct listener *l;
     char reason[200] = "";
-    int rv;
+    int rv, kind;
 
     luaL_checktype(L, 2, LUA_TTABLE);
     lua_settop(L, 2);
@@ -279,6 +280,8 @@ int et_lua_listen(lua_State *L)
     lua_getfield(L, 2, "tls");
     o.tls = et_lua_tls_server(L, 3);
     lua_getfield(L, 2, "kind");
+    kind = luaL_checkoption(L, 4, NULL, kinds); /* what is wrong raises before there is anything */
+    et_opt_limits(L, 2, &limits);
     l = es_calloc(1, sizeof *l);
     if (l == NULL) {
         return luaL_error(L, "out of memory");
@@ -292,8 +295,8 @@ int et_lua_listen(lua_State *L)
     lua_pushvalue(L, 2);
     lua_setiuservalue(L, 6, ET_UV_OPTIONS);
     l->over = 1;
-    l->kind = (enum kind)luaL_checkoption(L, 4, NULL, kinds);
-    et_opt_limits(L, 2, &l->limits);
+    l->kind = (enum kind)kind;
+    l->limits = limits;
     o.peek = l->kind == TLS_NAME;
     rv = et_listener_open(e->p, &o, &listener_events, l, &l->l, reason, sizeof reason);
     if (rv != 0) {

@@ -203,7 +203,7 @@ static int on_certificate(gnutls_session_t session)
     unsigned n = 0, status = 0;
     const gnutls_datum_t *certs = gnutls_certificate_get_peers(session, &n);
 
-    if (!t->client->verify) {
+    if (!t->client->verify && !t->client->has_pin) {
         return 0;
     }
     if (certs == NULL || n == 0) {

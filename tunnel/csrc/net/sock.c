@@ -138,6 +138,7 @@ void et_sock_reap(struct et_sock *s)
     }
     s->p->stats.sockets--;
     es_timer_stop(&s->p->timers, &s->timer); /* closed() may have asked for it once more */
+    es_timer_stop(&s->p->timers, &s->guard); /* or who saw too late that it had failed */
     et_tls_del(s->tls);
     et_sock_free_out(s);
     es_buf_free(&s->in);

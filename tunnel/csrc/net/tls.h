@@ -23,8 +23,8 @@ int et_tls_server_swap(struct et_tls_server *t, const struct et_tls_cert *certs,
 void et_tls_server_ref(struct et_tls_server *t);
 void et_tls_server_unref(struct et_tls_server *t);
 
-/* ca_pem: NULL: the system's authorities. verify 0: nothing is checked. pin: "sha256:<hex of the key>",
- * instead of ca. */
+/* ca_pem: NULL: the system's authorities. verify 0: nothing is checked but a pin. pin: "sha256:<hex of the
+ * key>", instead of ca. */
 int et_tls_client_new(const char *ca_pem, const char *pin, int verify, const char *cert_pem,
                       const char *key_pem, const char *const *alpn, struct et_tls_client **out, char *reason,
                       size_t reason_n);

@@ -1,5 +1,7 @@
 // needs: tunnel/csrc/net csrc/base
-// libs: -lgnutls
+// libs: -lgnutls -Wl,--wrap=epoll_ctl
+#include <errno.h>
+#include <sys/epoll.h>
 #include "../../../spec/c/test.h"
 #include "certificate.h"
 #include "net_world.h"
@@ -142,5 +144,66 @@ TEST(many_bytes_arrive_in_order_with_tls)
 
     tls_make(&t);
     bulk(&t, 4000000 / (getenv("RELAXED") != NULL ? 4 : 1));
+    tls_free(&t);
+}
+
+static int no_watches; /* none may be added */
+
+int __real_epoll_ctl(int epfd, int op, int fd, struct epoll_event *ev);
+int __wrap_epoll_ctl(int epfd, int op, int fd, struct epoll_event *ev);
+
+int __wrap_epoll_ctl(int epfd, int op, int fd, struct epoll_event *ev)
+{
+    if (op == EPOLL_CTL_ADD && no_watches) {
+        errno = ENOSPC;
+        return -1;
+    }
+    return __real_epoll_ctl(epfd, op, fd, ev);
+}
+
+/* Its time-out was started when it had failed already, and went off when it was freed. */
+TEST(a_socket_that_cannot_be_watched_is_closed_and_leaves_no_timer)
+{
+    struct et_poller *p;
+    struct host h;
+    struct end e;
+
+    REQUIRE(et_poller_new(&p) == 0);
+    REQUIRE(host_open(p, &h, (struct et_listener_options){0}) == 0);
+    no_watches = 1;
+    REQUIRE(end_connect(p, &e, &h, NULL, NULL) == 0);
+    UNTIL(p, e.closed);
+    no_watches = 0;
+    CHECK_INT(e.err, ==, ES_ERR_IO);
+    CHECK_INT(es_timers_next(et_poller_timers(p)), ==, ES_NEVER);
+    et_poller_del(p);
+    es_buf_free(&e.in);
+    host_free(&h);
+}
+
+/* What is not verified may be pinned all the same. */
+TEST(a_pin_counts_without_verification)
+{
+    struct et_tls_client *client;
+    char pin[80] = "sha256:", reason[200] = "";
+    struct et_poller *p;
+    struct host h;
+    struct end e;
+    struct tls t;
+
+    tls_make(&t);
+    memset(pin + 7, '0', 64);
+    REQUIRE(et_tls_client_new(NULL, pin, 0, NULL, NULL, alpn, &client, reason, sizeof reason) == 0);
+    REQUIRE(et_poller_new(&p) == 0);
+    REQUIRE(host_open(p, &h, (struct et_listener_options){.tls = t.server}) == 0);
+    REQUIRE(end_connect(p, &e, &h, client, "a.example.org") == 0);
+    UNTIL(p, e.open || e.closed);
+    CHECK_INT(e.open, ==, 0);
+    CHECK_INT(e.err, ==, ES_ERR_TLS);
+    CHECK(strstr(e.text, "pin") != NULL);
+    et_poller_del(p);
+    es_buf_free(&e.in);
+    host_free(&h);
+    et_tls_client_unref(client);
     tls_free(&t);
 }

@@ -17,6 +17,30 @@ describe("the binding", function()
     engine:close()
   end)
 
+  it("keeps nothing of what could not be opened", function()
+    local function wrong()
+      local engine = core.engine()
+      for _, limits in ipairs { 1, { head_bytes = "many" }, { head_timeout = -1 } } do
+        assert.is_false(pcall(engine.listen, engine, { ip = "127.0.0.1", kind = "http", limits = limits }))
+        assert.is_false(pcall(engine.dial, engine, { ip = "127.0.0.1", port = 1, codec = "h2", limits = limits }))
+      end
+      assert.is_false(pcall(engine.listen, engine, { ip = "127.0.0.1", kind = "fax" }))
+      engine:close()
+    end
+    local function memory()
+      wrong()
+      collectgarbage()
+      collectgarbage()
+      local engine = core.engine()
+      local n = engine:stats().memory
+      engine:close()
+      return n
+    end
+    local before, after = memory(), 0
+    for _ = 1, 20 do after = memory() end
+    assert.is_true(after <= before, ("%d bytes, then %d"):format(before, after))
+  end)
+
   it("swaps certificates of nothing but a server", function()
     local certs = require("spec.support.certs").issue(nil, { names = { "localhost" } })
     local tls = assert(core.tls_server { certs = { { cert = certs.cert, key = certs.key } } })

@@ -23,7 +23,7 @@ local M = {}
 ---@field name? string  the name to ask for and to verify (default: the backend's)
 ---@field cert? string  PEM text or file, with `key`: what the agent shows
 ---@field key? string
----@field skip_verification? boolean  anybody is believed: for trials only (default: false)
+---@field skip_verification? boolean  anybody is believed who has the key of `pin`, if there is one: for trials only (default: false)
 
 ---@class echostream.tunnel.options.backend  one of `backends`; a string is its `url`
 ---@field url string  "http://127.0.0.1:8080", "https://app.internal", "unix:/run/app.sock", "tcp://127.0.0.1:5432"; "127.0.0.1:8080"
