@@ -34,6 +34,7 @@ net.only("quic", function(env)
       }, fake_engine.new())
       assert.is_true(running:ready(15, 2))
       assert.equal(2, #running.agent:links())
+      assert.same({}, running:absent())
       assert.equal("timeout", select(2, running:wait(0.01)).code)
       local waiting = echo.spawn(function() return running:wait() end)
       assert.is_true(running:stop { grace = 5 })
@@ -48,6 +49,7 @@ net.only("quic", function(env)
       local running = run.run({ servers = { "127.0.0.1:" .. port }, client = { skip_verification = true, connect_timeout = 0.3,
         reconnect = { first = 0.05 } }, backend = "http://127.0.0.1:1" }, fake_engine.new())
       while not env.logged "no session with" do echo.sleep(0.01) end
+      assert.same({ { address = "127.0.0.1:" .. port, state = "dialling" } }, running:absent())
       local seen = server { bind = "127.0.0.1:" .. port }
       assert.is_true(running:ready(15))
       assert.equal(1, seen.registrations)
@@ -64,6 +66,7 @@ net.only("quic", function(env)
       assert.equal("not this token", err.message)
       assert.equal(err, running:error())
       assert.equal(err, select(2, running:wait(15)))
+      assert.same({ "given up", err.message }, { running:absent()[1].state, running:absent()[1].why })
       running:stop()
     end)
 

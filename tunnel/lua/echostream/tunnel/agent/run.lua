@@ -184,6 +184,19 @@ function Running:ready(timeout, n)
   return true
 end
 
+---@package
+-- The servers without a session, for `echostream tunnel status`.
+function Running:absent()
+  local list = {}
+  for _, one in ipairs(self.clients) do
+    if one.state ~= "connected" then
+      local err = self._errors[one]
+      list[#list + 1] = { address = tostring(one.address), state = err and "given up" or "dialling", why = err and err.message or nil }
+    end
+  end
+  return list
+end
+
 --- Why a server refused the agent for good, if one did.
 ---@return echostream.error?
 function Running:error()

@@ -64,6 +64,9 @@ local function print_agent(status)
   for i, link in ipairs(status.links or {}) do
     rows[i] = { word(link.server), word(link.server_id), link.draining and "draining" or "registered" }
   end
+  for _, absent in ipairs(status.absent or {}) do
+    rows[#rows + 1] = { word(absent.address), "-", word(absent.state) .. (absent.why and ": " .. word(absent.why) or "") }
+  end
   print_table("servers:", { "ADDRESS", "ID", "STATE" }, rows)
   rows = {}
   for _, name in ipairs(sorted(status.backends)) do

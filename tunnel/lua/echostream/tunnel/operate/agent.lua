@@ -138,6 +138,7 @@ end
 function Operated:status()
   local status = self.running.agent:status()
   status.role = "agent"
+  status.absent = core.array(self.running:absent())
   return status
 end
 
