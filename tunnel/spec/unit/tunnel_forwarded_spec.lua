@@ -23,6 +23,24 @@ describe("forwarded fields", function()
     assert.equal("2 echostream", head:get "via")
   end)
 
+  it("name each one's own hop, whoever was before", function()
+    local one = assert(forwarded.new())
+    local function told(peer, host, listens_with_tls)
+      local r = assert(rules.request.new(fake.request { authority = host },
+        { peer_ip = peer, port = 443, protocol = "h2", tls = listens_with_tls }))
+      one:judge(r)
+      one:apply(r)
+      return { r.head:get "forwarded", r.head:get "x-forwarded-host" }
+    end
+    local a = { 'for=192.0.2.7;by=_echostream;proto=https;host="a.example"', "a.example" }
+    assert.same(a, told("192.0.2.7", "a.example", true))
+    assert.same(a, told("192.0.2.7", "a.example", true))
+    assert.same({ 'for=192.0.2.7;by=_echostream;proto=http;host="a.example"', "a.example" }, told("192.0.2.7", "a.example", false))
+    assert.same({ 'for=192.0.2.7;by=_echostream;proto=http;host="b.example"', "b.example" }, told("192.0.2.7", "b.example", false))
+    assert.same({ 'for="[2001:db8::5]";by=_echostream;proto=http;host="b.example"', "b.example" }, told("2001:db8::5", "b.example", false))
+    assert.same(a, told("192.0.2.7", "a.example", true))
+  end)
+
   it("go on from proxies that are trusted, as far as they are", function()
     local list = { "10.0.0.0/8", "::1" }
     local client, head = seen(list, "10.0.0.1", { { "x-forwarded-for", "6.6.6.6, 192.0.2.9, 10.0.0.2" }, { "x-forwarded-proto", "http" },

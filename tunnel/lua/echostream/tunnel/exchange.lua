@@ -40,7 +40,9 @@ local function notify(self, what)
   elseif what == "room" then
     self._sending:wake()
   elseif what == "head" then
-    self._heads:wake()
+    if self._heads then
+      self._heads:wake()
+    end
   else -- reset, gone
     self._over = true
     if what == "reset" and not (self._all_taken and self._all_sent) then
@@ -48,7 +50,9 @@ local function notify(self, what)
     end
     self._taking:wake()
     self._sending:wake()
-    self._heads:wake()
+    if self._heads then
+      self._heads:wake()
+    end
     tell_abort(self)
   end
 end
@@ -60,7 +64,7 @@ end
 function M.new(x, fin)
   local self = setmetatable({
     core = x,
-    _taking = waiter.new(), _sending = waiter.new(), _heads = waiter.new(),
+    _taking = waiter.new(), _sending = waiter.new(), _heads = not x and waiter.new() or nil, -- a visitor's has come
     _all_taken = fin or false, _all_sent = false,
     _over = false, _aborted = false, _on_abort = nil,
   }, Exchange)

@@ -114,6 +114,19 @@ local function quoted_address(ip)
   return ip:find(":", 1, true) and ('"[%s]"'):format(ip) or ip
 end
 
+-- Our own hop in Forwarded, and whether it says the host. Visitors ask the same more than once: the last one is kept.
+local function hop_of(self, peer, scheme, host)
+  if peer ~= self._peer or scheme ~= self._scheme or host ~= self._host then
+    local hop = ("for=%s;by=_%s;proto=%s"):format(quoted_address(peer), self._name, scheme)
+    self._named = host ~= "" and not host:find '[%c"\\]'
+    if self._named then
+      hop = ('%s;host="%s"'):format(hop, host)
+    end
+    self._peer, self._scheme, self._host, self._hop = peer, scheme, host, hop
+  end
+  return self._hop, self._named
+end
+
 local versions = { ["http/1.1"] = "1.1", h2 = "2", h3 = "3" }
 
 local ours = { "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-port", "forwarded", "x-real-ip" }
@@ -151,11 +164,10 @@ function Forwarded:apply(request)
   end
   head:set("x-forwarded-for", chain and chain ~= "" and chain .. ", " .. peer or peer)
   head:set("x-forwarded-proto", request.scheme)
-  head:set("x-forwarded-port", port or ("%d"):format(request.port))
-  local hop = ("for=%s;by=_%s;proto=%s"):format(quoted_address(peer), self._name, request.scheme)
-  if host ~= "" and not host:find '[%c"\\]' then
+  head:set("x-forwarded-port", port or tostring(request.port))
+  local hop, named = hop_of(self, peer, request.scheme, host)
+  if named then
     head:set("x-forwarded-host", host)
-    hop = ('%s;host="%s"'):format(hop, host)
   end
   head:set("forwarded", forwarded and forwarded ~= "" and forwarded .. ", " .. hop or hop)
   self:via(head, request.protocol)
@@ -165,7 +177,7 @@ end
 ---@param head echostream.tunnel.head
 ---@param protocol string  that it came by: "http/1.1", "h2", "h3"
 function Forwarded:via(head, protocol)
-  head:add("via", ("%s %s"):format(versions[protocol] or "1.1", self._name))
+  head:add("via", (versions[protocol] or "1.1") .. self._via)
 end
 
 --- Makes one.
@@ -179,7 +191,8 @@ function M.new(opts, field)
     if not checked.name:find "^[%w._-]+$" then
       check.fail(field .. ".name", "wants letters, digits, dots, hyphens and underscores")
     end
-    return setmetatable({ _trusted = check.made(field .. ".trusted", addresses.set, checked.trusted), _name = checked.name }, Forwarded)
+    return setmetatable({ _trusted = check.made(field .. ".trusted", addresses.set, checked.trusted), _name = checked.name,
+      _via = " " .. checked.name }, Forwarded)
   end)
 end
 

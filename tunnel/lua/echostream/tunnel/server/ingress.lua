@@ -39,10 +39,23 @@ end
 
 -- One exchange --------------------------------------------------------------------------------------------------
 
+-- Addresses that were taken apart: a connection has many requests. There is a bound, and those above it begin anew.
+local MAX_KNOWN <const> = 1024
+local ips, ports, known = {}, {}, 0
+
 -- What the module says of a connection, with the peer's address taken apart. Who comes over a unix socket is on this machine.
 local function split_info(info)
-  local ip, port = (info.peer or ""):match "^%[?([%x:.]+)%]?:(%d+)$"
-  info.peer_ip, info.peer_port = ip or "127.0.0.1", port and math.tointeger(port) or nil
+  local peer = info.peer or ""
+  local ip, port = ips[peer], ports[peer]
+  if not ip then
+    ip, port = peer:match "^%[?([%x:.]+)%]?:(%d+)$"
+    ip, port = ip or "127.0.0.1", port and math.tointeger(port) or nil
+    if known >= MAX_KNOWN then
+      ips, ports, known = {}, {}, 0
+    end
+    ips[peer], ports[peer], known = ip, port, known + 1
+  end
+  info.peer_ip, info.peer_port = ip, port
   if info.sni == "" then
     info.sni = nil
   end
