@@ -13,6 +13,8 @@ local engines = require "echostream.tunnel.engine"
 local tunnel = require "echostream.tunnel"
 
 local SECONDS, CONNECTIONS = tonumber(os.getenv "SECONDS") or 25, tonumber(os.getenv "CONNECTIONS") or 400
+-- What a session may hold for visitors that do not read: else it would have to let the others wait (DESIGN, connection credit).
+local HOLD = 256 << 20
 local QUIET = 90 -- seconds until the last of the attackers' connections must be gone
 
 -- Attacks: their arguments. Rates are slow enough to live, and fast enough that the connections all come at the beginning.
@@ -45,7 +47,7 @@ end
 local function campaign()
   local backend = backends.nginx { files = { ["index.html"] = "hello\n", large = ("x"):rep(1024 * 1024) },
     server = "location /sink/ { proxy_pass http://127.0.0.1:$server_port/; }" } -- which reads a body before it does anything
-  local transport = tunnel.transport()
+  local transport = { hold_cap = HOLD, connection_window = HOLD }
   local plugin = tunnel.server { agents = { { anyone = true } }, listen = { { bind = "127.0.0.1:0", name = "web" } }, rules = { { group = "web" } } }
   local server = assert(echo.server({ bind = "127.0.0.1:0", quiet = true, transport = transport }):plugin(plugin):start())
   local client = echo.client { pin = server.pin, max_named_streams = 10000, transport = transport }

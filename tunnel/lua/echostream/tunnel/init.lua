@@ -1,7 +1,7 @@
 --- The reverse tunnel: visitors of a public server reach backends that only agents can reach. Both roles are plugins.
 ---
 ---     local tunnel = require "echostream.tunnel"
----     local server = echo.server { bind = "0.0.0.0:5000", transport = tunnel.transport() }
+---     local server = echo.server { bind = "0.0.0.0:5000" }
 ---     server:plugin(tunnel.server {
 ---       agents = { { token = os.getenv "TUNNEL_TOKEN" } },
 ---       listen = { { bind = "0.0.0.0:8080" } },
@@ -33,17 +33,6 @@ end
 function M.run_agent(options)
   local running = require("echostream.tunnel.agent.run").run(options)
   return running
-end
-
---- Options for `transport` of the server or client that a plugin of the tunnel is for:
---- `echo.server { transport = tunnel.transport(), … }`. A connection may then hold 256 MiB (`hold_cap`, `connection_window`): a thousand
---- visitors that do not read, each with a window of 256 KiB, delay nobody. With the 8 MiB that suit calls, 32 of them would. Servers from
---- files and `run_agent` have them.
----@param given? table|string  what else `transport` is to say
----@return table
-function M.transport(given)
-  local transport = require("echostream.tunnel.transport").options(given)
-  return transport
 end
 
 -- Parts that are of use by themselves, loaded when they are asked for.

@@ -8,7 +8,6 @@ local log = require "echostream.log"
 local options = require "echostream.options"
 local reconnect = require "echostream.reconnect"
 local task = require "echostream.task"
-local transport = require "echostream.tunnel.transport"
 
 local M = {}
 
@@ -54,9 +53,11 @@ local function client_options(given)
     end
     opts.reconnect = policy
   end
-  opts.transport = transport.options(opts.transport)
-  opts.transport.max_streams_bidi = opts.transport.max_streams_bidi or STREAMS
-  opts.transport.carrier = opts.transport.carrier or "auto"
+  local transport = { max_streams_bidi = STREAMS, carrier = "auto" }
+  for name, value in pairs(type(opts.transport) == "string" and { carrier = opts.transport } or opts.transport or {}) do
+    transport[name] = value
+  end
+  opts.transport = transport
   return opts
 end
 

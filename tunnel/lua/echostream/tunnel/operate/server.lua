@@ -11,7 +11,6 @@ local options = require "echostream.options"
 local parts = require "echostream.tunnel.operate.parts"
 local task = require "echostream.task"
 local tunnel_metrics = require "echostream.tunnel.metrics"
-local transport = require "echostream.tunnel.transport"
 
 local M = {}
 
@@ -85,7 +84,6 @@ local function judge(file)
     given[name] = value
   end
   given.bind = given.bind or "0.0.0.0:5000"
-  given.transport = type(given.transport or {}) == "table" and transport.options(given.transport) or given.transport
   local server
   ok, server = pcall(require("echostream.server").new, given)
   if not ok then
