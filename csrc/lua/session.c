@@ -604,6 +604,15 @@ static int session_update_key(lua_State *L)
     return link ? es_lua_update_key(L, link, ls->loop) : es_lsession_closed_error(L);
 }
 
+static int session_set_hold_cap(lua_State *L)
+{
+    struct es_lsession *ls = es_lsession_check(L);
+    struct es_link *link = ls ? es_session_link(ls->s) : NULL;
+    if (link)
+        link->base->hold_cap = (uint64_t)luaL_checkinteger(L, 2);
+    return lua_pushboolean(L, link != NULL), 1;
+}
+
 static int session_keep_alive(lua_State *L)
 {
     struct es_lsession *ls = es_lsession_check(L);
@@ -667,6 +676,7 @@ void es_lua_open_session(lua_State *L, int core)
                                        {"peer_cert", session_peer_cert},
                                        {"update_key", session_update_key},
                                        {"export_key", es_lsession_export_key},
+                                       {"set_hold_cap", session_set_hold_cap},
                                        {"keep_alive", session_keep_alive},
                                        {"migrate", es_lsession_migrate},
                                        {"request", es_lsession_request},

@@ -17,7 +17,10 @@ int es_exporter_on_secret(gnutls_session_t s, const char *label, const gnutls_da
         memcpy(c->exporter.secret, secret->data, secret->size);
         c->exporter.n = (uint8_t)secret->size;
     }
-    return c->peer.tls->keylog != NULL ? es_keylog_write(s, label, secret) : 0;
+    if (c->peer.tls->keylog != NULL) {
+        return es_keylog_write(s, label, secret);
+    }
+    return c->exporter.next != NULL ? c->exporter.next(s, label, secret) : 0;
 }
 
 void es_exporter_wipe(struct es_exporter *e)

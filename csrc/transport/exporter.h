@@ -13,7 +13,8 @@ struct es_link;
 /* What is kept of a handshake: the TLS session itself may be gone long before somebody asks. */
 struct es_exporter {
     uint8_t secret[ES_EXPORTER_MAX];
-    uint8_t n; /* 0: not there yet */
+    uint8_t n;               /* 0: not there yet */
+    gnutls_keylog_func next; /* told the secrets too, when there is no key log of ours; NULL: nobody */
 };
 
 /* For gnutls_session_set_keylog_function: keeps the exporter's secret, and writes the key log if there is

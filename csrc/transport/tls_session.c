@@ -88,6 +88,7 @@ static int configure(gnutls_session_t s, struct es_conn *c, const struct es_tick
         gnutls_credentials_set(s, GNUTLS_CRD_CERTIFICATE, t->cred) != 0 || set_alpn(s, c) != 0) {
         return -1;
     }
+    c->exporter.next = gnutls_session_get_keylog_function(s); /* it heeds SSLKEYLOGFILE */
     gnutls_session_set_keylog_function(s, es_exporter_on_secret);
     gnutls_handshake_set_timeout(s, GNUTLS_INDEFINITE_TIMEOUT); /* QUIC has its own */
     return c->link.is_server ? configure_server(s, c) : configure_client(s, c, ticket);

@@ -326,6 +326,19 @@ function Session:export_key(label, length, bytes)
   return self._ud:export_key(label, length, bytes)
 end
 
+--- Lets the connection hold so many bytes from now on, instead of what the `hold_cap` of the `transport` options says: received and not
+--- taken by who reads, sent and not acknowledged. For plugins whose many streams may all wait for slow readers: with a whole window of 256 KiB
+--- on each, 32 of them use up the 8 MiB that suit calls, and the others wait for them.
+---@param bytes integer  1,024 at least
+---@return boolean done  false: the session is closed
+function Session:set_hold_cap(bytes)
+  options.argument("session:set_hold_cap", "bytes", bytes, "integer")
+  if bytes < 1024 then
+    error(("session:set_hold_cap: bytes is 1024 at least, got %d"):format(bytes), 2)
+  end
+  return self._ud:set_hold_cap(bytes)
+end
+
 --- The SHA-256 of the peer's public key ("sha256:…"), nil when it showed no certificate.
 ---@return string?
 function Session:peer_pin()

@@ -81,7 +81,8 @@ describe("each command of echostream", function()
     os.execute(("mkdir -m 700 '%s/run'"):format(dir))
     process.write(dir .. "/desk.lua", APP)
     process.write(dir .. "/note.json", '"a note"\n')
-    names = cli_module.commands()
+    names = {} -- but for the second rock's, which have a spec there
+    for _, name in ipairs(cli_module.commands()) do names[#names + 1] = name ~= "tunnel" and name or nil end
     -- The key that the examples speak of.
     local made = assert(core.codec.json.unpack(cli("cert --out keys --json").out))
     process.write(dir .. "/guarded.lua", GUARDED:format(made.pin, made.pin))

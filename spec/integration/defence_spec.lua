@@ -147,6 +147,43 @@ net.each(function(env)
   end)
 end)
 
+describe("what a connection holds", function()
+  net.only("sim", function(env)
+    -- A client of ten streams that it does not read, each with a whole window, and one call beside them.
+    local function beside(raise)
+      local server = env.server(nil, function(server)
+        server:add_rpc("blob", function() return ("x"):rep(65536) end)
+        server:add_stream("pour", function(_, stream)
+          while stream:send(("y"):rep(16384)) do end -- until the client is gone
+        end)
+      end)
+      local client = env.connect(server, { transport = { hold_cap = 1 << 20, connection_window = 1 << 20 } })
+      if raise then assert.is_true(client.session:set_hold_cap(raise)) end
+      local streams = {}
+      for i = 1, 10 do streams[i] = assert(client:create_stream "pour") end
+      echo.sleep(0.5)
+      local blob, err = client:with({ timeout = 2 }):request "blob"
+      assert.equal(10, #streams)
+      local session = client.session
+      client:close()
+      assert.is_false(session:set_hold_cap(1 << 20))
+      return blob and #blob, err and err.code
+    end
+
+    env.it("keeps others waiting at its cap, which may be raised for a session whose streams wait for slow readers", function()
+      assert.same({ nil, "timeout" }, { beside() })
+      assert.equal(65536, (beside(16 << 20)))
+    end)
+  end)
+
+  it("is a sensible number", function()
+    local server <close> = assert(echo.server { bind = "127.0.0.1:0", quiet = true }:start())
+    local client <close> = assert(echo.connect(server.address, { pin = server.pin }))
+    assert.has_error(function() client.session:set_hold_cap(1023) end)
+    assert.has_error(function() client.session:set_hold_cap "much" end)
+  end)
+end)
+
 describe("transport options that defend", function()
   it("are checked", function()
     assert.has_error(function() echo.server { transport = { glitch_budget = -1 } } end)

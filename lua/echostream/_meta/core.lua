@@ -366,6 +366,10 @@ function session:update_key() end
 ---@param context? string
 ---@return string|nil key, table|nil err  failed_precondition
 function session:export_key(label, length, context) end
+--- Bytes that its connection may hold from now on.
+---@param bytes integer
+---@return boolean done  false: it is closed
+function session:set_hold_cap(bytes) end
 function session:keep_alive(on) end
 --- Moves to another local address; done(ok, err) in a task when it is over. true: it began.
 ---@return true|nil, table|nil

@@ -440,9 +440,9 @@ net.only("quic", function(env)
       local ok, err = client:request("tunnel.register", asked)
       assert.is_nil(ok)
       assert.same({ "unauthenticated", true }, { err.code, err.details.permanent })
-      local admission = require "echostream.tunnel.server.admission"
+      local sessions = require "echostream.tunnel.session"
       local function prove(token, session, nonce)
-        return admission.proof(token, "x", "web", nonce, assert(session:export_key(admission.LABEL, 32)))
+        return sessions.proof(token, "x", "web", nonce, assert(session:export_key(sessions.EXPORTER, 32)))
       end
       local nonce = assert(client:request "tunnel.challenge").nonce
       assert.equal(32, #nonce)

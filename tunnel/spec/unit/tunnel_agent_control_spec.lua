@@ -3,6 +3,7 @@
 local world = require "tunnel.spec.support.agent_world"
 local agents = require "echostream.tunnel.agent"
 local control = require "echostream.tunnel.agent.control"
+local sessions = require "echostream.tunnel.session"
 local echo = require "echostream"
 local net = require "spec.support.net"
 local scratch = require "spec.support.scratch"
@@ -22,8 +23,8 @@ net.only("sim", function(env)
       assert.same({ zone = "a" }, given.labels)
       assert.equal(3, given.weight)
       assert.same({ { name = "db", kind = "tcp" }, { name = "site", kind = "http" } }, given.services)
-      local exporter = assert(w.session:export_key(control.EXPORTER, 32))
-      assert.equal(control.proof("a secret of the group", "one", "web", ("n"):rep(32), exporter), given.proof)
+      local exporter = assert(w.session:export_key(sessions.EXPORTER, 32))
+      assert.equal(sessions.proof("a secret of the group", "one", "web", ("n"):rep(32), exporter), given.proof)
       env.eventually(function() return #w.heartbeats == 1 end, "a heartbeat")
       assert.same({ healthy = true, in_flight = 0, served = 0 }, w.heartbeats[1].backends["site 127.0.0.1:1"])
       echo.sleep(10)

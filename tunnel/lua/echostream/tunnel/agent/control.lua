@@ -4,13 +4,10 @@ local core = require "echostream.core"
 local errors = require "echostream.errors"
 local log = require "echostream.log"
 local loop = require "echostream.loop"
+local sessions = require "echostream.tunnel.session"
 local task = require "echostream.task"
-local tunnel_core = require "echostream.tunnel.core"
 
 local M = {}
-
---- The label of the exporter that proofs are bound to (RFC 5705).
-M.EXPORTER = "EXPORTER-echostream-tunnel"
 
 -- Seconds for each of the registration's calls; between heartbeats when the server does not say.
 local PATIENCE, HEARTBEAT = 10, 10
@@ -23,17 +20,6 @@ local PATIENCE, HEARTBEAT = 10, 10
 local Link = {}
 Link.__index = Link
 Link.__name = "echostream.tunnel.agent.link"
-
---- The proof that we know the token: it is good on this connection and for this nonce only.
----@param token string
----@param client_id string
----@param group string
----@param nonce string
----@param exporter string  32 bytes of the TLS exporter
----@return string
-function M.proof(token, client_id, group, nonce, exporter)
-  return tunnel_core.hmac_sha256(token, "echostream tunnel 1" .. client_id .. "\0" .. group .. "\0" .. nonce .. exporter)
-end
 
 -- What the server's refusal means for coming back: the fields that the client's option `reconnect` looks at.
 local function refusal(err)
@@ -62,11 +48,11 @@ local function challenge(session, options)
   elseif type(reply) ~= "table" or type(reply.nonce) ~= "string" or #reply.nonce < 16 then
     return nil, errors.new("protocol", "tunnel.challenge answered something else than a nonce")
   end
-  local exporter, problem = session:export_key(M.EXPORTER, 32)
+  local exporter, problem = session:export_key(sessions.EXPORTER, 32)
   if not exporter then
     return nil, problem
   end
-  return M.proof(options.token, options.client_id, options.group, reply.nonce, exporter)
+  return sessions.proof(options.token, options.client_id, options.group, reply.nonce, exporter)
 end
 
 local boot_id = core.random(16):gsub(".", function(c)
@@ -101,6 +87,7 @@ function M.register(agent, session)
   elseif type(reply) ~= "table" or reply.accepted ~= true then
     return nil, errors.new("protocol", "tunnel.register answered something else than a registration")
   end
+  session:set_hold_cap(sessions.HOLD)
   local link = setmetatable({
     session = session,
     server_id = type(reply.server_id) == "string" and reply.server_id or nil,

@@ -5,10 +5,9 @@
 local core = require "echostream.core"
 local errors = require "echostream.errors"
 local options = require "echostream.options"
+local sessions = require "echostream.tunnel.session"
 
 local M = {}
-
-M.LABEL, M.CONTEXT = "EXPORTER-echostream-tunnel", "echostream tunnel 1"
 
 ---@class echostream.tunnel.options.agent_entry  an element of the option `agents`; one of pin, name, token and anyone
 ---@field pin? string        "sha256:<hex>": the key of the certificate that it shows
@@ -61,17 +60,6 @@ function M.check(where, list)
   return out
 end
 
---- What the proof of a token is, on either side.
----@param token string
----@param client_id string
----@param group string
----@param nonce string
----@param exporter string  32 bytes of the exporter
----@return string
-function M.proof(token, client_id, group, nonce, exporter)
-  return require("echostream.tunnel.core").hmac_sha256(token, M.CONTEXT .. client_id .. "\0" .. group .. "\0" .. nonce .. exporter)
-end
-
 local function has_name(certificate, name)
   if certificate.subject == "CN=" .. name then
     return true
@@ -92,13 +80,13 @@ end
 local function identify(entries, session, asked, nonce)
   local certificate = session.peer_cert
   local by_names = certificate and certificate.checked == "ca"
-  local exporter = asked.proof and nonce and session:export_key(M.LABEL, 32)
+  local exporter = asked.proof and nonce and session:export_key(sessions.EXPORTER, 32)
   local found, refused
   for _, entry in ipairs(entries) do
     local is_it = entry.anyone or entry.pin and certificate and certificate.pin == entry.pin
       or entry.name and by_names and has_name(certificate, entry.name)
     if entry.token and exporter then
-      is_it = core.same(asked.proof, M.proof(entry.token, asked.client_id, asked.group, nonce, exporter))
+      is_it = core.same(asked.proof, sessions.proof(entry.token, asked.client_id, asked.group, nonce, exporter))
     end
     if is_it and fits(entry, asked) then
       found = found or entry

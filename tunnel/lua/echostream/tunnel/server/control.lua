@@ -6,6 +6,7 @@ local core = require "echostream.core"
 local errors = require "echostream.errors"
 local log = require "echostream.log"
 local loop = require "echostream.loop"
+local sessions = require "echostream.tunnel.session"
 local task = require "echostream.task"
 local text_of = require "echostream.metrics.text"
 
@@ -144,6 +145,7 @@ local function register(self, session, given)
     self._changed(before, "unregistered")
   end
   local member = member_of(session, asked, entry)
+  session:set_hold_cap(sessions.HOLD)
   local old = self.registry:add(member)
   self._members[session] = member
   if old then
