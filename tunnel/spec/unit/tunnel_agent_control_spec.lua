@@ -2,7 +2,6 @@
 
 local world = require "tunnel.spec.support.agent_world"
 local agents = require "echostream.tunnel.agent"
-local control = require "echostream.tunnel.agent.control"
 local sessions = require "echostream.tunnel.session"
 local echo = require "echostream"
 local net = require "spec.support.net"
