@@ -240,6 +240,27 @@ describe("credentials", function()
     assert.is_nil((auth:check(request { { "authorization", basic("bob", "pas") } })))
   end)
 
+  it("are not tried without end where a function says the lists with each request", function()
+    local hash = require("echostream.tunnel.limits.passwords").hash
+    local lists = { a = { bob = hash("pass", 1) }, b = { bob = hash("other", 1) } }
+    local set = assert(rules.new { function(asked)
+      return { group = "web", auth = { basic = lists[asked.host] } }
+    end })
+    local gate = assert(limits.new())
+    local function try(host, password)
+      local asked = request { authority = host, { "authorization", "Basic " .. base64.encode("bob:" .. password) } }
+      local slot, err = gate:admit(asked, assert(set:match(asked)))
+      return slot and 200 or err.http_status
+    end
+    local statuses, real, now = {}, loop.now, loop.now()
+    loop.now = function() return now end
+    statuses[1], statuses[2] = try("a", "pass"), try("b", "pass") -- what is right for one list is not for the other
+    for i = 3, 14 do statuses[i] = try("a", "wrong") end
+    statuses[15] = try("a", "pass") -- known to be right
+    loop.now = real
+    assert.equal("200 401 401 401 401 401 401 401 401 401 429 429 429 429 200", table.concat(statuses, " "))
+  end)
+
   it("of Basic cannot be guessed fast, for hashes take their time", function()
     local users = { bob = require("echostream.tunnel.limits.passwords").hash("pass", 1) }
     local auth = decision_of { auth = { basic = users } }.auth

@@ -80,7 +80,7 @@ local function known(self, request, user, password, secret)
   if secret.kind ~= "pbkdf2" then
     return passwords.same(secret, password)
   end
-  local key = passwords.digest(self._pepper .. #user .. ":" .. user .. password)
+  local key = passwords.digest(self._pepper .. secret.hash .. #user .. ":" .. user .. password)
   if self._right:get(key) then
     return true
   end
@@ -179,17 +179,21 @@ end
 --- Checks what a rule says.
 ---@param field string
 ---@param given any
+---@param rule? table  what was tried and what was right is remembered with it: a rule's function gives the same lists with each request
 ---@return echostream.tunnel.auth
-function M.compile(field, given)
+function M.compile(field, given, rule)
   local checked = check.table(field, given, schema)
   if not checked.basic and not checked.bearer and not checked.verify then
     fail(field, "wants basic, bearer or verify")
   elseif checked.realm:find '[%c"\\\128-\255]' then
     fail(field .. ".realm", "wants plain text without quotes and backslashes")
   end
-  local self = { _verify = checked.verify, _pass = checked.pass, _challenges = {}, _right = lru.new(10000, 4 << 20), _pepper = core.random(16),
-    _guesses = buckets.new(10000),
-    _plain = {} }
+  local memory = rule and rule.tried or { right = lru.new(10000, 4 << 20), pepper = core.random(16), guesses = buckets.new(10000) }
+  if rule then
+    rule.tried = memory
+  end
+  local self = { _verify = checked.verify, _pass = checked.pass, _challenges = {}, _right = memory.right, _pepper = memory.pepper,
+    _guesses = memory.guesses, _plain = {} }
   local function challenge(scheme, more)
     table.insert(self._challenges, { "www-authenticate", ('%s realm="%s"%s'):format(scheme, checked.realm, more) })
   end

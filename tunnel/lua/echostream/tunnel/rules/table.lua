@@ -184,7 +184,7 @@ local function action(field, given, rule)
     or nil
   decision.rate = given.rate and rate.compile(field .. ".rate", given.rate)
   decision.bandwidth = given.bandwidth and bandwidth.compile(field .. ".bandwidth", given.bandwidth)
-  decision.auth = given.auth and auth.compile(field .. ".auth", given.auth)
+  decision.auth = given.auth and auth.compile(field .. ".auth", given.auth, rule)
   if given.addresses then
     local lists = check.table(field .. ".addresses", given.addresses, { allow = { type = texts }, deny = { type = texts } })
     for name, list in pairs(lists) do
@@ -225,6 +225,7 @@ end
 ---@field segments table<string, true>?  first segments of paths that it can match; nil: any
 ---@field decision echostream.tunnel.decision?  nil: `decide` says
 ---@field decide function?
+---@field tried table?         of auth.lua
 
 local function compile_rule(field, index, given)
   if type(given) == "function" then
