@@ -99,6 +99,14 @@ describe("an answer of a rule's own", function()
     assert.equal("<b><script>&'\"</b>", body "text/plain")
   end)
 
+  it("is never taken for the tunnel that was asked for", function()
+    for _, status in ipairs { 200, 204, 403 } do
+      local head = answer({ kind = { "websocket", "connect" }, respond = { status = status, body = "x" } },
+        { method = "CONNECT", protocol = "websocket" })
+      assert.equal(status == 403 and 403 or 404, head.status)
+    end
+  end)
+
   it("speaks gRPC to gRPC", function()
     local head, body = answer({ respond = { status = 503, body = "closed" } }, { { "content-type", "application/grpc" } })
     assert.same({ 200, "14", "closed", "" }, { head.status, head:get "grpc-status", head:get "grpc-message", body })

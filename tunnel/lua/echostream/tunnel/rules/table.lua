@@ -129,6 +129,9 @@ local function respond(field, given)
       local status = checked.status >= 400 and checked.status or 404
       return errors.response(request, errors.new(status, checked.body ~= "" and body(request) or "a rule answers this"))
     end
+    if checked.status < 300 and (request.kind == "websocket" or request.kind == "connect") then -- which would be the tunnel that was asked for
+      return errors.response(request, errors.new(404, "a rule answers this"))
+    end
     local head = assert(core.head("response", {}))
     head.status = checked.status
     local text = has_body and body(request) or ""
