@@ -42,6 +42,8 @@ net.only("quic", function(env)
       assert.equal(1, a.unregistered)
       assert.equal(1, b.unregistered)
       assert.equal("closed", running.clients[1].state)
+      assert.truthy(env.logged("registered with the server at " .. b.server.address))
+      assert.is_nil(env.logged "is over") -- nobody is told of what was asked for
     end)
 
     env.it("dials until a server answers", function()

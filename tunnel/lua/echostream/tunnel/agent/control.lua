@@ -17,6 +17,7 @@ local PATIENCE, HEARTBEAT = 10, 10
 ---@field server_id? string
 ---@field registered boolean
 ---@field draining boolean  the server said that it stops, or we did
+---@field leaving? boolean  it was we
 local Link = {}
 Link.__index = Link
 Link.__name = "echostream.tunnel.agent.link"

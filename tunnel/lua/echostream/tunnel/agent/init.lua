@@ -253,7 +253,9 @@ local function lost(self, session, err)
   if link then
     self._links[session] = nil
     link:close()
-    log.write("info", ("the session with the server at %s is over%s"):format(session.peer_addr, err and ": " .. err.message or ""))
+    if not link.leaving then
+      log.write("info", ("the session with the server at %s is over%s"):format(session.peer_addr, err and ": " .. err.message or ""))
+    end
     self:_tell("lost", err)
   end
 end
@@ -290,6 +292,7 @@ function Agent:install(host)
     local link = self._links[session]
     if link then
       link.draining = true
+      log.write("info", ("the server at %s sends nothing new: it stops, or this agent is to drain"):format(session.peer_addr))
       self:_tell("draining", link)
     end
     return { draining = true }
@@ -377,6 +380,7 @@ function Agent:drain(given)
   local ends, all = loop.now() + grace, {}
   local links = self:links()
   for i, link in ipairs(links) do
+    link.leaving = true
     all[i] = task.spawn(link.drain, link, grace)
   end
   for _, one in ipairs(all) do
