@@ -136,7 +136,7 @@ void et_info_unref(struct et_info *i)
 
 void et_info_push(lua_State *L, const struct et_info *i, uint64_t received, uint64_t sent)
 {
-    lua_createtable(L, 0, 7);
+    lua_createtable(L, 0, 9); /* with what the ingress adds */
     if (i != NULL) {
         lua_pushstring(L, i->peer);
         lua_setfield(L, -2, "peer");

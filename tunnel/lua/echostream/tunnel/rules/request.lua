@@ -65,6 +65,8 @@ function M.new(head, info)
     head = head, host = "", path = "", method = "", scheme = "", kind = info.kind, protocol = info.protocol or "raw", port = info.port or 0,
     listener = info.listener, peer_ip = info.peer_ip, peer_port = info.peer_port, client_ip = info.peer_ip, sni = info.sni and info.sni:lower(),
     received = info.received,
+    -- What comes later, named so that the table has its size at once.
+    host_port = nil, query = nil, id = nil, trace_id = nil, trusted = nil,
   }
   if not head then
     self.host = self.sni or ""

@@ -262,7 +262,7 @@ end
 ---@param fin boolean
 function Ingress:serve(listener, exchange, head, fin)
   local info = split_info(exchange:info())
-  local record, kept = M.record(listener, info), {}
+  local record, kept = M.record(listener, info), { request = nil, slot = nil }
   if self.tap then
     exchange = tapped(self, exchange, head, record, fin)
   end
