@@ -186,14 +186,37 @@ static int is_path(const char *p, size_t n)
     return 1;
 }
 
-static int is_value(const char *p, size_t n)
+static int has_control(const char *p, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         if (((uint8_t)p[i] < 0x20 && p[i] != '\t') || p[i] == 0x7f) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
+/* Whether one of eight bytes may be a control character: less than 0x20, or 0x7f. Never "no" when there is
+ * one. */
+static int may_have_control(const char *p)
+{
+    const uint64_t ones = UINT64_C(0x0101010101010101), tops = ones * 0x80;
+    uint64_t x, del;
+
+    memcpy(&x, p, sizeof x);
+    del = x ^ (ones * 0x7f);
+    return (((x - ones * 0x20) & ~x & tops) | ((del - ones) & ~del & tops)) != 0;
+}
+
+/* Values are most of a head: eight bytes at a time. */
+static int is_value(const char *p, size_t n)
+{
+    for (; n >= 8; p += 8, n -= 8) {
+        if (may_have_control(p) && has_control(p, 8)) {
             return 0;
         }
     }
-    return 1;
+    return !has_control(p, n);
 }
 
 static int may_be(enum et_head_part part, const char *p, size_t n)

@@ -129,6 +129,24 @@ TEST(fields_with_bytes_that_may_not_be_there_are_refused)
     et_head_del(h);
 }
 
+TEST(every_byte_of_a_value_is_looked_at_wherever_it_is)
+{
+    for (size_t n = 3; n <= 19; n += 4) { /* with and without a rest of fewer than eight */
+        for (size_t at = 1; at < n - 1; at++) {
+            struct et_head *h = request();
+            char value[20];
+            memset(value, 'a', sizeof value);
+            for (int c = 0; c < 256; c++) {
+                int may = (c >= 0x20 && c != 0x7f) || c == '\t';
+                value[at] = (char)c;
+                value[n - 1] = (char)(c % 2 == 0 ? 0xff : 'a');
+                CHECK_INT(et_head_set(h, S("x"), value, n), ==, may ? 0 : ES_ERR_INVAL);
+            }
+            et_head_del(h);
+        }
+    }
+}
+
 TEST(limits_hold_and_a_widened_head_takes_more)
 {
     struct et_head *h = et_head_new(ET_HEAD_REQUEST);
