@@ -63,6 +63,38 @@ static const char *const status_codes[] = {
 
 #define N_STATUS ((int)(sizeof(status_codes) / sizeof(status_codes[0])))
 
+const char *es_err_code(int err)
+{
+    switch (err) {
+    case ES_ERR_NOMEM:
+    case ES_ERR_TOO_LARGE:
+    case ES_ERR_LIMIT:
+    case ES_ERR_METADATA:
+        return "resource_exhausted";
+    case ES_ERR_INVAL:
+        return "invalid_argument";
+    case ES_ERR_AGAIN:
+    case ES_ERR_TLS: /* as gRPC does: no connection could be had, the text says that TLS is why */
+        return "unavailable";
+    case ES_ERR_CLOSED:
+        return "connection_closed";
+    case ES_ERR_IO:
+        return "io";
+    case ES_ERR_PROTOCOL:
+        return "protocol";
+    case ES_ERR_TIMEOUT:
+        return "timeout";
+    case ES_ERR_NOT_FOUND:
+        return "not_found";
+    case ES_ERR_EXISTS:
+        return "already_exists";
+    case ES_ERR_UNSUPPORTED:
+        return "failed_precondition";
+    default:
+        return "internal";
+    }
+}
+
 const char *es_status_code(int status)
 {
     return status >= 0 && status < N_STATUS ? status_codes[status] : "unknown";

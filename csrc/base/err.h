@@ -75,6 +75,10 @@ enum es_app_error {
 /* A short English text for an es_err ("out of memory"). Never NULL. */
 const char *es_strerror(int err);
 
+/* The stable code string of an es_err that users see ("resource_exhausted" for ES_ERR_NOMEM). Never NULL;
+ * "internal" for numbers that are none. */
+const char *es_err_code(int err);
+
 /* The stable code string of a status ("timeout" for 4). Never NULL; "unknown" for numbers out of range. */
 const char *es_status_code(int status);
 

@@ -318,7 +318,7 @@ static int core_endpoint(lua_State *L)
     }
     if (rc < 0) {
         lua_pushnil(L);
-        es_lua_push_error(L, es_lua_err_code(rc), "%s", err[0] ? err : es_strerror(rc));
+        es_lua_push_error(L, es_err_code(rc), "%s", err[0] ? err : es_strerror(rc));
         return 2;
     }
     es_list_push(&lp->endpoints, &le->node);

@@ -6,38 +6,6 @@
 #include "../session/session.h"
 #include "luaaux.h"
 
-const char *es_lua_err_code(int err)
-{
-    switch (err) {
-    case ES_ERR_NOMEM:
-    case ES_ERR_TOO_LARGE:
-    case ES_ERR_LIMIT:
-    case ES_ERR_METADATA:
-        return "resource_exhausted";
-    case ES_ERR_INVAL:
-        return "invalid_argument";
-    case ES_ERR_AGAIN:
-    case ES_ERR_TLS: /* as gRPC does: no connection could be had, the text says that TLS is why */
-        return "unavailable";
-    case ES_ERR_CLOSED:
-        return "connection_closed";
-    case ES_ERR_IO:
-        return "io";
-    case ES_ERR_PROTOCOL:
-        return "protocol";
-    case ES_ERR_TIMEOUT:
-        return "timeout";
-    case ES_ERR_NOT_FOUND:
-        return "not_found";
-    case ES_ERR_EXISTS:
-        return "already_exists";
-    case ES_ERR_UNSUPPORTED:
-        return "failed_precondition";
-    default:
-        return "internal";
-    }
-}
-
 static const char *processed_text(int processed)
 {
     switch (processed) {
@@ -92,9 +60,9 @@ void es_lua_push_failure(lua_State *L, const char *code, size_t code_len, const 
 void es_lua_push_es_err(lua_State *L, int err, const char *what)
 {
     if (what != NULL)
-        es_lua_push_error(L, es_lua_err_code(err), "%s: %s", what, es_strerror(err));
+        es_lua_push_error(L, es_err_code(err), "%s: %s", what, es_strerror(err));
     else
-        es_lua_push_error(L, es_lua_err_code(err), "%s", es_strerror(err));
+        es_lua_push_error(L, es_err_code(err), "%s", es_strerror(err));
 }
 
 int es_lua_fail(lua_State *L, int err, const char *what)
@@ -130,11 +98,11 @@ static void push_close_message(lua_State *L, const struct es_close_info *info)
         break;
     case ES_CLOSE_HANDSHAKE:
         /* nobody was connected yet, so "connection_closed" would mislead */
-        code = info->err == ES_ERR_CLOSED ? "unavailable" : es_lua_err_code(info->err);
+        code = info->err == ES_ERR_CLOSED ? "unavailable" : es_err_code(info->err);
         text = "the handshake failed";
         break;
     case ES_CLOSE_ERROR:
-        code = es_lua_err_code(info->err);
+        code = es_err_code(info->err);
         text = "the connection failed";
         break;
     }

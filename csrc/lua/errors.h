@@ -44,9 +44,6 @@ void es_lua_push_es_err(lua_State *L, int err, const char *what);
 void es_lua_push_close_err(lua_State *L, const struct es_close_info *info);
 const char *es_lua_close_cause(int cause); /* "local" "peer" "idle" "reset" "handshake" "error" */
 
-/* The code string an `enum es_err` is reported as. Never NULL. */
-const char *es_lua_err_code(int err);
-
 /* `return es_lua_fail(...)` of a lua_CFunction: nil and the error object; returns 2. */
 int es_lua_fail(lua_State *L, int err, const char *what);
 

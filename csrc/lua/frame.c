@@ -131,7 +131,7 @@ static int push_frame(lua_State *L, uint64_t type, const uint8_t *body, size_t n
     int rc = decode_any(&any, type, body, n, &why);
     luaL_checkstack(L, 8, NULL);
     if (rc != 0) {
-        es_lua_push_error(L, es_lua_err_code(rc), "%s: %s", spec != NULL ? spec->name : "frame", why);
+        es_lua_push_error(L, es_err_code(rc), "%s: %s", spec != NULL ? spec->name : "frame", why);
         return rc;
     }
     int failed = type == ES_FRAME_RESPONSE && any.response.status != 0;
@@ -302,7 +302,7 @@ static int reader_feed(lua_State *L)
         lua_rawseti(L, 3, ++count);
     }
     if (rc < 0) {
-        es_lua_push_error(L, es_lua_err_code(rc), "%s", rd->r.why != NULL ? rd->r.why : es_strerror(rc));
+        es_lua_push_error(L, es_err_code(rc), "%s", rd->r.why != NULL ? rd->r.why : es_strerror(rc));
         lua_pushvalue(L, -1);
         lua_setiuservalue(L, 1, 1);
         lua_rawseti(L, 3, ++count);

@@ -271,7 +271,7 @@ int es_lua_frame_encode(lua_State *L)
         return no_memory(L);
     if (rc != 0) {
         lua_pushnil(L);
-        es_lua_push_error(L, es_lua_err_code(rc), "%s: a name, a key or a length is not allowed on the wire",
+        es_lua_push_error(L, es_err_code(rc), "%s: a name, a key or a length is not allowed on the wire",
                           type);
         return 2;
     }

@@ -620,7 +620,7 @@ static int core_h3_dial(lua_State *L)
     if (c->h != NULL) /* attached, and closed() will not come: the link's reference */
         es_h3_unref(c->h);
     lua_pushnil(L);
-    es_lua_push_error(L, es_lua_err_code(rc), "%s", err[0] != '\0' ? err : es_strerror(rc));
+    es_lua_push_error(L, es_err_code(rc), "%s", err[0] != '\0' ? err : es_strerror(rc));
     return 2;
 }
 

@@ -97,7 +97,7 @@ static int over(lua_State *L, struct es_lexchange *b)
                        : e.code == ES_H3_REQUEST_REJECTED  ? "unavailable"
                        : e.code == ES_H3_EXCESSIVE_LOAD    ? "resource_exhausted"
                        : e.code == ES_H3_INTERNAL_ERROR    ? "internal"
-                                                           : es_lua_err_code(e.err);
+                                                           : es_err_code(e.err);
     es_lua_push_error(L, code, "%s gave the request up (HTTP/3 code %I)", e.peer ? "the peer" : "this side",
                       (LUAI_UACINT)e.code);
     lua_createtable(L, 0, 2);

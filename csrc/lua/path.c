@@ -63,7 +63,7 @@ int es_lua_migrate(lua_State *L, struct es_link *link)
     if (rc == 0)
         return 0;
     lua_pushnil(L);
-    es_lua_push_error(L, es_lua_err_code(rc), "migrate: %s", err[0] != '\0' ? err : es_strerror(rc));
+    es_lua_push_error(L, es_err_code(rc), "migrate: %s", err[0] != '\0' ? err : es_strerror(rc));
     return 2;
 }
 
@@ -74,7 +74,7 @@ int es_lua_push_move(lua_State *L, const struct es_link_move *m)
         return 1;
     }
     lua_pushnil(L);
-    es_lua_push_error(L, es_lua_err_code(m->err), "migrate: %s", m->reason);
+    es_lua_push_error(L, es_err_code(m->err), "migrate: %s", m->reason);
     return 2;
 }
 

@@ -268,10 +268,10 @@ static int conn_send_datagram(lua_State *L)
     es_link_stats_get(c->link, &st);
     lua_pushnil(L);
     if (rc == ES_ERR_TOO_LARGE)
-        es_lua_push_error(L, es_lua_err_code(rc), "a datagram of %I bytes, but at most %I can be sent now",
+        es_lua_push_error(L, es_err_code(rc), "a datagram of %I bytes, but at most %I can be sent now",
                           (LUAI_UACINT)n, (LUAI_UACINT)st.max_datagram);
     else if (rc == ES_ERR_UNSUPPORTED)
-        es_lua_push_error(L, es_lua_err_code(rc), "the peer takes no datagrams");
+        es_lua_push_error(L, es_err_code(rc), "the peer takes no datagrams");
     else
         es_lua_push_es_err(L, rc, "datagram");
     return 2;
@@ -470,7 +470,7 @@ static int quic_dial(lua_State *L)
     c->state = ES_LCONN_CLOSED;
     es_lconn_unanchor(c);
     lua_pushnil(L);
-    es_lua_push_error(L, es_lua_err_code(rc), "%s", err[0] != '\0' ? err : es_strerror(rc));
+    es_lua_push_error(L, es_err_code(rc), "%s", err[0] != '\0' ? err : es_strerror(rc));
     return 2;
 }
 

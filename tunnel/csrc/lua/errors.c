@@ -4,37 +4,6 @@
 
 static const char constructor = 0; /* its address is the registry's key */
 
-static const char *code_of(int err)
-{
-    switch (err) {
-    case ES_ERR_NOMEM:
-    case ES_ERR_TOO_LARGE:
-    case ES_ERR_LIMIT:
-        return "resource_exhausted";
-    case ES_ERR_INVAL:
-        return "invalid_argument";
-    case ES_ERR_AGAIN:
-    case ES_ERR_TLS:
-        return "unavailable";
-    case ES_ERR_CLOSED:
-        return "connection_closed";
-    case ES_ERR_IO:
-        return "io";
-    case ES_ERR_PROTOCOL:
-        return "protocol";
-    case ES_ERR_TIMEOUT:
-        return "timeout";
-    case ES_ERR_NOT_FOUND:
-        return "not_found";
-    case ES_ERR_EXISTS:
-        return "already_exists";
-    case ES_ERR_UNSUPPORTED:
-        return "failed_precondition";
-    default:
-        return "internal";
-    }
-}
-
 void et_lua_push_error(lua_State *L, const char *code, const char *fmt, ...)
 {
     va_list ap;
@@ -51,9 +20,9 @@ void et_lua_push_error(lua_State *L, const char *code, const char *fmt, ...)
 void et_lua_push_es_err(lua_State *L, int err, const char *what)
 {
     if (what != NULL && what[0] != '\0') {
-        et_lua_push_error(L, code_of(err), "%s", what);
+        et_lua_push_error(L, es_err_code(err), "%s", what);
     } else {
-        et_lua_push_error(L, code_of(err), "%s", es_strerror(err));
+        et_lua_push_error(L, es_err_code(err), "%s", es_strerror(err));
     }
 }
 

@@ -5,7 +5,7 @@ local errors = require "echostream.tunnel.errors"
 local fake = require "tunnel.spec.support.fake_exchange"
 local forward = require "echostream.tunnel.server.forward"
 local net = require "spec.support.net"
-local watch = require "echostream.tunnel.server.watch"
+local watch = require "echostream.tunnel.watch"
 
 local function head(with)
   local fields = { method = "GET", scheme = "https", authority = "example.org", path = "/" }

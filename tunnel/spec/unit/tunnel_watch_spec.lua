@@ -1,5 +1,5 @@
 local echo = require "echostream"
-local watch = require "echostream.tunnel.server.watch"
+local watch = require "echostream.tunnel.watch"
 
 describe("the watch over time limits", function()
   it("looks at all who are there, again and again, and lets its task end", function()

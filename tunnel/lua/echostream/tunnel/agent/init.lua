@@ -15,7 +15,7 @@ local proxy = require "echostream.tunnel.agent.proxy"
 local relay = require "echostream.tunnel.agent.relay"
 local task = require "echostream.task"
 local tcp = require "echostream.tunnel.agent.tcp"
-local watch = require "echostream.tunnel.server.watch"
+local watch = require "echostream.tunnel.watch"
 
 local M = {}
 ---@class echostream.tunnel.options.agent

@@ -1,7 +1,5 @@
 --- `echostream tunnel agent`: serves backends that only this machine reaches to the visitors of a tunnel's server.
 
-local cli = require "echostream.cli"
-
 local M = {}
 
 M.usage = "echostream tunnel agent [options] FILE"
@@ -34,21 +32,7 @@ M.exits = "0 it was told to end and did, 1 every server refused it, 2 wrong usag
 M.min, M.max = 1, 1
 
 function M.run(options, words)
-  local operate = require "echostream.tunnel.operate.agent"
-  local role, err
-  if options.check then
-    role, err = operate.check(words[1])
-  else
-    role, err = operate.start(words[1])
-  end
-  if not role then
-    cli.complain("%s", err.message)
-    return (err.code == "invalid_argument" or err.reading) and cli.USAGE or cli.FAILED
-  elseif options.check then
-    print(words[1] .. ": ok")
-    return cli.OK
-  end
-  return require("echostream.tunnel.cli.run").run(role, "tunnel-agent", options)
+  return require("echostream.tunnel.cli.run").file("agent", options, words[1])
 end
 
 return M

@@ -105,4 +105,27 @@ function M.run(role, name, options)
   return code
 end
 
+--- Runs what a file says, or only looks at the file.
+---@param kind "server"|"agent"
+---@param options { check?: boolean, ["no-attach"]?: boolean, grace?: number }
+---@param path string  of the file
+---@return integer exit code
+function M.file(kind, options, path)
+  local operate = require("echostream.tunnel.operate." .. kind)
+  local role, err
+  if options.check then
+    role, err = operate.check(path)
+  else
+    role, err = operate.start(path)
+  end
+  if not role then
+    cli.complain("%s", err.message)
+    return (err.code == "invalid_argument" or err.reading) and cli.USAGE or cli.FAILED
+  elseif options.check then
+    print(path .. ": ok")
+    return cli.OK
+  end
+  return M.run(role, "tunnel-" .. kind, options)
+end
+
 return M

@@ -1,7 +1,5 @@
 --- `echostream tunnel server`: takes visitors on a public machine and passes them to agents.
 
-local cli = require "echostream.cli"
-
 local M = {}
 
 M.usage = "echostream tunnel server [options] FILE"
@@ -35,21 +33,7 @@ M.exits = "0 it was told to end and did, 1 it failed, 2 wrong usage or FILE is w
 M.min, M.max = 1, 1
 
 function M.run(options, words)
-  local operate = require "echostream.tunnel.operate.server"
-  local role, err
-  if options.check then
-    role, err = operate.check(words[1])
-  else
-    role, err = operate.start(words[1])
-  end
-  if not role then
-    cli.complain("%s", err.message)
-    return (err.code == "invalid_argument" or err.reading) and cli.USAGE or cli.FAILED
-  elseif options.check then
-    print(words[1] .. ": ok")
-    return cli.OK
-  end
-  return require("echostream.tunnel.cli.run").run(role, "tunnel-server", options)
+  return require("echostream.tunnel.cli.run").file("server", options, words[1])
 end
 
 return M

@@ -12,7 +12,7 @@ local priority = require "echostream.tunnel.priority"
 local sockets = require "echostream.tunnel.socket"
 local task = require "echostream.task"
 local tcp = require "echostream.tunnel.server.tcp"
-local watch = require "echostream.tunnel.server.watch"
+local watch = require "echostream.tunnel.watch"
 
 local M = {}
 
